@@ -1,0 +1,46 @@
+"""From latents to pictures and masks."""
+
+from collections.abc import Sequence
+
+import sonnet as snt
+import tensorflow as tf
+
+from iodine.modules import utils
+from iodine.modules.distributions import MixtureParameters
+
+__all__ = ["ComponentDecoder"]
+
+
+class ComponentDecoder(snt.Module):
+  """Decodes every slot on its own into pixel parameters and a mask logit.
+
+  Figure 2d of the paper (reference: decoder.py:23-53).
+  """
+
+  def __init__(self, pixel_decoder: snt.Module, name="component_decoder"):
+    """Constructor.
+
+    Args:
+      pixel_decoder: maps ([B * K, Z], (H, W, 1 + Cp)) to such images, e.g.
+        networks.BroadcastConv.
+      name: of the module.
+    """
+    super().__init__(name=name)
+    self._pixel_decoder = pixel_decoder
+
+  def __call__(
+    self, z: tf.Tensor, pixel_shape: Sequence[int]
+  ) -> MixtureParameters:
+    """Connects the module.
+
+    Args:
+      z: [B, K, Z] float32.
+      pixel_shape: (H, W, Cp) of one slot's pixel parameters.
+
+    Returns:
+      pixel [B, K, H, W, Cp] and mask [B, K, H, W, 1], float32.
+    """
+    utils.static_shape("z", z, "BKZ")
+    height, width, channels = pixel_shape
+    params = self._pixel_decoder(z, (height, width, 1 + channels)).params
+    return MixtureParameters(pixel=params[..., 1:], mask=params[..., :1])

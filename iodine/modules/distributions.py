@@ -1,0 +1,355 @@
+"""Sonnet modules that turn network outputs into distributions."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import sonnet as snt
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from iodine.modules import utils
+
+__all__ = [
+  "BernoulliOutput",
+  "DistributionModule",
+  "FlatParameters",
+  "LocScaleDistribution",
+  "MaskedMixture",
+  "MixtureLogProbs",
+  "MixtureParameters",
+]
+
+tfd = tfp.distributions
+
+SCALES = ("stddev", "var", "prec", "fixed")
+# A `scale_val` of -1 asks for a trainable scale, which starts here
+# (reference: distributions.py:145-150).
+TRAINABLE_SCALE = -1.0
+INITIAL_SCALE = 0.1
+# Keeps the posterior of a pixel that no component explains from being 0 / 0
+# (reference: iodine.py:424).
+POSTERIOR_EPSILON = 1e-6
+
+
+class FlatParameters(NamedTuple):
+  """Parameters of one distribution: a tensor, or the shape of one."""
+
+  params: Any
+
+
+class MixtureParameters(NamedTuple):
+  """Parameters of a spatial mixture: tensors, or their shapes.
+
+  pixel: [B, K, H, W, Cp], of the components; mask: [B, K, H, W, 1], logits.
+  """
+
+  pixel: Any
+  mask: Any
+
+
+class MixtureLogProbs(NamedTuple):
+  """Log-likelihoods of an image under a spatial mixture, in nats per pixel.
+
+  total: [B, 1, H, W], of the mixture. components: [B, 1, H, W, K], of each
+  component alone, mask left out.
+  """
+
+  total: tf.Tensor
+  components: tf.Tensor
+
+
+class DistributionModule(snt.Module):
+  """A distribution as a function of unconstrained parameters."""
+
+  def __call__(self, *params: tf.Tensor) -> tfd.Distribution:
+    raise NotImplementedError
+
+  def input_shapes(self, output_shape: Sequence[int]) -> NamedTuple:
+    """Shapes of the parameters for events of `output_shape`, without batch."""
+    raise NotImplementedError
+
+  def get_default_prior(
+    self, output_shape: Sequence[int], batch_dim: Sequence[int] = (1,)
+  ) -> tfd.Distribution:
+    """The distribution whose parameters are all zero.
+
+    Args:
+      output_shape: shape of one event, e.g. [Z].
+      batch_dim: leading dimensions, e.g. [K].
+
+    Returns:
+      A distribution of batch shape `batch_dim` over such events. Activations
+      apply: with a softplus variance its stddev is sqrt(ln 2), not 1.
+    """
+    shapes = self.input_shapes(output_shape)
+    return self(*(tf.zeros([*batch_dim, *shape]) for shape in shapes))
+
+
+class BernoulliOutput(DistributionModule):
+  """Independent Bernoulli variables for binary images."""
+
+  def __init__(self, name: str = "bernoulli_output"):
+    super().__init__(name=name)
+
+  def input_shapes(self, output_shape: Sequence[int]) -> FlatParameters:
+    return FlatParameters(list(output_shape))
+
+  def __call__(self, params: tf.Tensor) -> tfd.Distribution:
+    """Args: params: [..., C] logits. Returns: event shape [C], float32."""
+    return tfd.Independent(
+      tfd.Bernoulli(logits=params, dtype=tf.float32),
+      reinterpreted_batch_ndims=1,
+    )
+
+
+class LocScaleDistribution(DistributionModule):
+  """Independent variables of one location-scale family.
+
+  The parameters are location and scale side by side on the last axis, or the
+  location alone where the scale is fixed (reference: distributions.py:77-160).
+  """
+
+  def __init__(
+    self,
+    dist: str | type = "normal",
+    dist_kwargs: Mapping[str, Any] | None = None,
+    scale_act: str | Callable | None = "exp",
+    scale: str = "stddev",
+    scale_val: float = 1.0,
+    loc_act: str | Callable | None = None,
+    name: str = "loc_scale_dist",
+  ):
+    """Constructor.
+
+    Args:
+      dist: "normal", "log_normal", "laplace", "logistic", "student_t", or a
+        TFP class with parameters `loc` and `scale`.
+      dist_kwargs: its other arguments, e.g. {"df": 3.0} for "student_t".
+      scale_act: activation of the scale parameter, name or function.
+      scale: what the activated parameter a is: "stddev": scale = a, "var":
+        sqrt(a), "prec": 1 / a; "fixed": no parameter, scale = scale_val.
+      scale_val: with scale="fixed" only: the scale, above 0, in the units of
+        the variable; -1 for a trainable scalar that starts at 0.1.
+      loc_act: activation of the location parameter.
+      name: of the module.
+
+    Raises:
+      ValueError: for an unknown name, a scale_val that is neither above 0 nor
+        -1, or dist_kwargs that the distribution does not take or lacks.
+    """
+    super().__init__(name=name)
+    self._dist = utils.get_distribution(dist)
+    self._dist_kwargs = dict(dist_kwargs or {})
+    self._check_dist_kwargs()
+    self._scale_act = utils.get_act_func(scale_act)
+    self._loc_act = utils.get_act_func(loc_act)
+    if scale not in SCALES:
+      raise ValueError(
+        f"scale={scale!r}: unknown. {utils.did_you_mean(scale, SCALES)}"
+      )
+    self._scale = scale
+    number = isinstance(scale_val, int | float) and scale_val == scale_val
+    if not number or (scale_val <= 0 and scale_val != TRAINABLE_SCALE):
+      raise ValueError(
+        f"scale_val={scale_val!r}: must be above 0, or -1 for a trainable scale"
+      )
+    self._scale_val = float(scale_val)
+
+  def _check_dist_kwargs(self) -> None:
+    """Raises ValueError for arguments that are unknown or missing."""
+    given = {"loc", "scale"}
+    parameters = inspect.signature(self._dist.__init__).parameters
+    names = [n for n in parameters if n != "self" and n not in given]
+    for key in self._dist_kwargs:
+      if key not in names:
+        raise ValueError(
+          f"dist_kwargs.{key}={self._dist_kwargs[key]!r}: unknown for "
+          f"{self._dist.__name__}. {utils.did_you_mean(key, names, 'keys')}"
+        )
+    for key in names:
+      required = parameters[key].default is inspect.Parameter.empty
+      if required and key not in self._dist_kwargs:
+        raise ValueError(
+          f"{self._dist.__name__} needs dist_kwargs={{{key!r}: ...}}"
+        )
+
+  def input_shapes(self, output_shape: Sequence[int]) -> FlatParameters:
+    factor = 1 if self._scale == "fixed" else 2
+    return FlatParameters([*output_shape[:-1], factor * output_shape[-1]])
+
+  def __call__(self, params: tf.Tensor) -> tfd.Distribution:
+    """Connects the module.
+
+    Args:
+      params: [..., 2 * Z] float32, or [..., Z] where the scale is fixed.
+
+    Returns:
+      A distribution of batch shape [...] and event shape [Z].
+
+    Raises:
+      ValueError: if the last axis cannot be split into location and scale.
+    """
+    if self._scale == "fixed":
+      loc = self._loc_act(params)
+      scale = tf.ones_like(loc) * self._fixed_scale()
+    else:
+      if params.shape[-1] % 2:
+        raise ValueError(
+          f"params: expected [..., 2 * Z], location and scale side by side, "
+          f"got {params.shape}"
+        )
+      loc, scale = tf.split(params, 2, axis=-1)
+      loc, scale = self._loc_act(loc), self._scale_act(scale)
+      if self._scale == "var":
+        scale = tf.sqrt(scale)
+      elif self._scale == "prec":
+        scale = tf.math.reciprocal(scale)
+    dist = self._dist(loc=loc, scale=scale, **self._dist_kwargs)
+    return tfd.Independent(dist, reinterpreted_batch_ndims=1)
+
+  def _fixed_scale(self) -> float | tf.Variable:
+    if self._scale_val != TRAINABLE_SCALE:
+      return self._scale_val
+    self._create_scale()
+    return self.scale
+
+  @snt.once
+  def _create_scale(self):
+    self.scale = tf.Variable(INITIAL_SCALE, dtype=tf.float32, name="scale")
+
+
+class MaskedMixture(DistributionModule):
+  """Spatial mixture: at every pixel a categorical choice of one component.
+
+  Equation 1 of the paper (reference: distributions.py:163-225).
+  """
+
+  def __init__(
+    self,
+    num_components: int,
+    component_dist: DistributionModule,
+    mask_activation: str | Callable | None = None,
+    name: str = "masked_mixture",
+  ):
+    """Constructor.
+
+    Args:
+      num_components: K, at least 2.
+      component_dist: distribution of one component's pixel.
+      mask_activation: applied to the mask logits before the softmax over K.
+      name: of the module.
+
+    Raises:
+      ValueError: if K is below 2 or the activation is unknown.
+    """
+    super().__init__(name=name)
+    utils.check_positive_int("num_components", num_components)
+    if num_components < 2:
+      raise ValueError(
+        f"num_components={num_components}: a mixture needs at least 2"
+      )
+    self._num_components = num_components
+    self._dist = component_dist
+    self._mask_activation = utils.get_act_func(mask_activation)
+
+  @property
+  def num_components(self) -> int:
+    """K."""
+    return self._num_components
+
+  def input_shapes(self, output_shape: Sequence[int]) -> MixtureParameters:
+    pixel = [
+      self._num_components,
+      *self._dist.input_shapes(output_shape).params,
+    ]
+    return MixtureParameters(pixel=pixel, mask=[*pixel[:-1], 1])
+
+  def __call__(
+    self, pixel: tf.Tensor, mask: tf.Tensor
+  ) -> tfd.MixtureSameFamily:
+    """Connects the module.
+
+    Args:
+      pixel: [B, K, H, W, Cp] float32, parameters of the components.
+      mask: [B, K, H, W, 1] float32, logits.
+
+    Returns:
+      A distribution of batch shape [B, 1, H, W] and event shape [C].
+    """
+    k = self._num_components
+    utils.static_shape("mask", mask, ["B", k, "H", "W", 1])
+    utils.static_shape("pixel", pixel, ["B", k, "H", "W", "Cp"])
+    return tfd.MixtureSameFamily(
+      mixture_distribution=tfd.Categorical(logits=self._mask_logits(mask)),
+      components_distribution=self._dist(
+        tf.transpose(pixel, [0, 2, 3, 1, 4])[:, tf.newaxis]
+      ),
+    )
+
+  def _mask_logits(self, mask: tf.Tensor) -> tf.Tensor:
+    """[B, K, H, W, 1] to activated logits [B, 1, H, W, K]."""
+    return self._mask_activation(tf.transpose(mask, [0, 4, 2, 3, 1]))
+
+  @staticmethod
+  def log_probs(
+    dist: tfd.MixtureSameFamily, image: tf.Tensor
+  ) -> MixtureLogProbs:
+    """Log-likelihoods of an image, of the mixture and of its components.
+
+    Args:
+      dist: what a call of this module returned.
+      image: [B, 1, H, W, C] float32.
+
+    Returns:
+      MixtureLogProbs, in nats, summed over channels.
+    """
+    components = dist.components_distribution.log_prob(
+      image[..., tf.newaxis, :]
+    )
+    log_masks = tf.nn.log_softmax(dist.mixture_distribution.logits_parameter())
+    return MixtureLogProbs(
+      total=tf.reduce_logsumexp(components + log_masks, axis=-1),
+      components=components,
+    )
+
+  def leave_one_out(
+    self, mask: tf.Tensor, components: tf.Tensor
+  ) -> tf.Tensor:
+    """Log-likelihood of an image under the mixtures without one component.
+
+    The same as calling the module on the other K - 1 components' parameters
+    (reference: iodine.py:441-449), but each component is evaluated once.
+
+    Args:
+      mask: [B, K, H, W, 1] float32, logits.
+      components: [B, 1, H, W, K] float32 from `log_probs`, nats.
+
+    Returns:
+      [B, K, H, W, 1] float32: entry k leaves component k out, nats.
+    """
+    k = self._num_components
+    others = [[j for j in range(k) if j != i] for i in range(k)]
+    raw = tf.gather(tf.transpose(mask, [0, 4, 2, 3, 1]), others, axis=-1)
+    log_masks = tf.nn.log_softmax(self._mask_activation(raw))
+    joint = tf.gather(components, others, axis=-1) + log_masks
+    return tf.transpose(tf.reduce_logsumexp(joint, axis=-1), [0, 4, 2, 3, 1])
+
+  @staticmethod
+  def posterior(components: tf.Tensor) -> tf.Tensor:
+    """Which component explains a pixel, all components equally likely before.
+
+    p_k / (sum_j p_j + 1e-6), from log densities, so that densities beyond
+    float32 do no harm (reference: iodine.py:420-426).
+
+    Args:
+      components: [B, 1, H, W, K] float32 from `log_probs`, nats.
+
+    Returns:
+      [B, K, H, W, 1] float32 in [0, 1].
+    """
+    epsilon = tf.math.log(POSTERIOR_EPSILON)
+    log_total = tfp.math.log_add_exp(
+      tf.reduce_logsumexp(components, axis=-1, keepdims=True), epsilon
+    )
+    return tf.transpose(tf.exp(components - log_total), [0, 4, 2, 3, 1])

@@ -1,0 +1,225 @@
+"""What the latents know about the true factors of the objects."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import sonnet as snt
+import tensorflow as tf
+
+from iodine.modules import utils
+
+__all__ = ["Factor", "FactorRegressor"]
+
+
+class Factor(NamedTuple):
+  """A factor's name, size of its prediction, and type.
+
+  type: "scalar" (size values), "categorical" (size classes) or "angle" (size
+  2: cosine and sine of radians).
+  """
+
+  name: str
+  size: int
+  type: str
+
+
+TYPES = ("scalar", "categorical", "angle")
+
+DEFAULT_MAPPING = (
+  Factor("color", 3, "scalar"),
+  Factor("shape", 4, "categorical"),
+  Factor("scale", 1, "scalar"),
+  Factor("x", 1, "scalar"),
+  Factor("y", 1, "scalar"),
+  Factor("orientation", 2, "angle"),
+)
+
+
+class FactorRegressor(snt.Module):
+  """A linear map from each slot's z to the factors of its object.
+
+  Objects are assigned to the slot whose mask overlaps theirs most. Trained
+  beside the model, without a gradient into it (reference: factor_eval.py).
+  """
+
+  def __init__(
+    self,
+    mapping: Sequence[Sequence] | None = None,
+    name: str = "repres_content",
+  ):
+    """Constructor.
+
+    Args:
+      mapping: (name, size, type) per factor; None: those of Multi-dSprites.
+      name: of the module.
+
+    Raises:
+      ValueError: for an entry of another form or an unknown type.
+    """
+    super().__init__(name=name)
+    entries = DEFAULT_MAPPING if mapping is None else mapping
+    self._mapping = tuple(_check_factor(entry) for entry in entries)
+    if not self._mapping:
+      raise ValueError("mapping is empty: leave the factor_evaluator out")
+    self._predictor = snt.Linear(
+      sum(m.size for m in self._mapping), name="predict_latents"
+    )
+    self._moments = {
+      m.name: utils.OnlineMeanVarEstimator(
+        axis=[0, 1], ddof=1, name=f"{m.name}_mean_var"
+      )
+      for m in self._mapping
+      if m.type != "categorical"
+    }
+
+  @property
+  def mapping(self) -> tuple[Factor, ...]:
+    """The factors, in the order of the predictor's outputs."""
+    return self._mapping
+
+  def __call__(
+    self,
+    z: tf.Tensor,
+    factors: Mapping[str, tf.Tensor],
+    visibility: tf.Tensor,
+    pred_mask: tf.Tensor,
+    true_mask: tf.Tensor,
+    is_training: bool = True,
+  ):
+    """Connects the module.
+
+    Args:
+      z: [B, K, Z] float32.
+      factors: {name: [B, L, n]}, any number type; n = 1 for categories (their
+        index) and angles (radians).
+      visibility: [B, L] float32, 1 for what is in the scene (the background,
+        too) and 0 for padding.
+      pred_mask: [B, K, H, W, 1] float32 in [0, 1].
+      true_mask: [B, L, H, W, 1] float32 in {0, 1}.
+      is_training: whether the factors enter the running moments.
+
+    Returns:
+      A tuple of
+      loss: scalar, squared errors and cross entropies (nats) summed over
+        factors, mean over visible objects;
+      scalars: {name: scalar}, accuracy of a categorical factor, else R^2 with
+        the running variance, as the reference counts it: a mean over all B, L
+        and n in which invisible objects count as 1 and the background as an
+        object;
+      moments: {name: (mean [n], variance [n], total [n])};
+      predictions: {name: [B, 1, K, size]};
+      assignment: [B, L, K] float32, one-hot, zero for invisible objects.
+
+    Raises:
+      ValueError: if a factor is not among the data.
+    """
+    missing = [m.name for m in self._mapping if m.name not in factors]
+    if missing:
+      raise ValueError(
+        f"factor_evaluator.mapping names {missing}, the data have the factors "
+        f"{sorted(factors)}"
+      )
+    predictions = {
+      name: value[:, tf.newaxis]
+      for name, value in self.predict(z).items()
+    }
+    targets, moments = {}, {}
+    for m in self._mapping:
+      target = _preprocess(m, factors[m.name])
+      if m.name in self._moments:
+        moments[m.name] = self._moments[m.name](
+          target, visibility[:, :, tf.newaxis], update=is_training
+        )
+      targets[m.name] = target[:, :, tf.newaxis]  # [B, L, 1, n]
+
+    assignment = self._assign(pred_mask, true_mask, visibility)
+    num_visible = tf.reduce_sum(visibility)
+    errors = tf.add_n([
+      tf.broadcast_to(
+        _error(m, targets[m.name], predictions[m.name]), tf.shape(assignment)
+      )
+      for m in self._mapping
+    ])
+    loss = tf.math.divide_no_nan(
+      tf.reduce_sum(assignment * errors), num_visible
+    )
+    scalars = {
+      m.name: _metric(m, moments.get(m.name), num_visible)(
+        targets[m.name], predictions[m.name], assignment
+      )
+      for m in self._mapping
+    }
+    return loss, scalars, moments, predictions, assignment
+
+  def predict(self, z: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Predicted factors: z [..., Z] float32 to {name: [..., size]}.
+
+    Categories come as logits, angles as (cosine, sine).
+    """
+    predict = snt.BatchApply(self._predictor, z.shape.rank - 1)
+    values = tf.split(predict(z), [m.size for m in self._mapping], axis=-1)
+    return {m.name: v for m, v in zip(self._mapping, values, strict=True)}
+
+  @staticmethod
+  def _assign(
+    pred_mask: tf.Tensor, true_mask: tf.Tensor, visibility: tf.Tensor
+  ) -> tf.Tensor:
+    """The slot that overlaps each object most, one-hot [B, L, K]."""
+    overlap = tf.einsum("blhwc,bkhwc->blk", true_mask, pred_mask)
+    best = tf.argmax(overlap, axis=2)
+    return tf.one_hot(best, pred_mask.shape[1]) * visibility[:, :, tf.newaxis]
+
+
+def _check_factor(entry: Sequence) -> Factor:
+  if not isinstance(entry, list | tuple) or len(entry) != len(Factor._fields):
+    raise ValueError(f"mapping: {entry!r}: must be (name, size, type)")
+  factor = Factor(*entry)
+  utils.check_positive_int(f"mapping: size of {factor.name!r}", factor.size)
+  if factor.type not in TYPES:
+    raise ValueError(
+      f"mapping: type {factor.type!r} of {factor.name!r}: unknown. "
+      + utils.did_you_mean(factor.type, TYPES)
+    )
+  if factor.type == "angle" and factor.size != 2:
+    raise ValueError(f"mapping: size of angle {factor.name!r}: must be 2")
+  return factor
+
+
+def _preprocess(factor: Factor, value: tf.Tensor) -> tf.Tensor:
+  """[B, L, n] of the data to the regression's target [B, L, size]."""
+  width = factor.size if factor.type == "scalar" else 1
+  utils.static_shape(f"factor {factor.name!r}", value, ["B", "L", width])
+  if factor.type == "categorical":
+    return tf.one_hot(tf.cast(value[..., 0], tf.int32), factor.size)
+  value = tf.cast(value, tf.float32)
+  if factor.type == "angle":
+    return tf.concat([tf.cos(value), tf.sin(value)], axis=-1)
+  return value
+
+
+def _error(factor: Factor, target: tf.Tensor, pred: tf.Tensor) -> tf.Tensor:
+  """Error of every slot for every object: [B, L, K]."""
+  if factor.type == "categorical":
+    shape = tf.broadcast_dynamic_shape(tf.shape(target), tf.shape(pred))
+    return tf.nn.softmax_cross_entropy_with_logits(
+      labels=tf.broadcast_to(target, shape), logits=tf.broadcast_to(pred, shape)
+    )
+  return tf.reduce_sum(tf.square(target - pred), axis=-1)
+
+
+def _metric(
+  factor: Factor, moments: tuple | None, num_visible: tf.Tensor
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+  """A function of (target [B,L,1,n], prediction [B,1,K,n], assignment)."""
+
+  def accuracy(target, pred, assignment):
+    correct = tf.equal(tf.argmax(target, axis=-1), tf.argmax(pred, axis=-1))
+    hits = tf.cast(correct, tf.float32) * assignment
+    return tf.math.divide_no_nan(tf.reduce_sum(hits), num_visible)
+
+  def r_squared(target, pred, assignment):
+    squares = tf.square(target - pred) * assignment[..., tf.newaxis]
+    _, variance, _ = moments
+    return tf.reduce_mean(1.0 - tf.reduce_sum(squares, axis=2) / variance)
+
+  return accuracy if factor.type == "categorical" else r_squared

@@ -1,0 +1,743 @@
+"""IODINE: iterative amortized inference for scenes of several objects."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import sonnet as snt
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from iodine.modules import images, utils
+from iodine.modules.decoder import ComponentDecoder
+from iodine.modules.distributions import (
+  DistributionModule,
+  MaskedMixture,
+  MixtureLogProbs,
+  MixtureParameters,
+)
+from iodine.modules.factor_eval import FactorRegressor
+from iodine.modules.refinement import RefinementCore
+from iodine.multi_object_datasets import segmentation_metrics
+
+__all__ = ["IODINE"]
+
+tfd = tfp.distributions
+
+# Inputs that the refinement network may see, and what shape they have: flat
+# ones are [B, K, n], spatial ones [B, K or 1, H, W, c].
+INPUTS = {
+  "image": "spatial",
+  "zp": "flat",
+  "mask": "spatial",
+  "components": "spatial",
+  "dmask": "spatial",
+  "dzp": "flat",
+  "dcomponents": "spatial",
+  "posterior": "spatial",
+  "log_prob": "spatial",
+  "pred_mask": "spatial",
+  "capacity": "spatial",
+  "flat_capacity": "flat",
+  "coordinates": "spatial",
+  "counterfactual": "spatial",
+}
+GRADIENT_INPUTS = ("dzp", "dcomponents", "dmask")
+NORMALIZED_INPUTS = (*GRADIENT_INPUTS, "log_prob", "counterfactual")
+
+# Reference quirks that the released checkpoints were trained with: a constant
+# joined to z before decoding (iodine.py:269), and constant inputs to the
+# refinement network (iodine.py:476, 488).
+LATENT_CONSTANT = 5.0
+CAPACITY = 0.5
+
+
+class _Step(NamedTuple):
+  """What one refinement step computes before zp is updated."""
+
+  z_dist: tfd.Distribution
+  z: tf.Tensor  # [B, K, Z]
+  x_params: MixtureParameters
+  x_dist: tfd.MixtureSameFamily
+  log_probs: MixtureLogProbs
+  kl: tf.Tensor  # [B, K], nats
+  re: tf.Tensor  # [B], nats
+
+
+class IODINE(snt.Module):
+  """Iterative Object Decomposition Inference NEtwork (arXiv 1903.00450).
+
+  Slots z_k explain an image together as a spatial mixture. Starting from
+  learned parameters zp, every step samples z, decodes it, and shows the
+  refinement network the image, the reconstruction and gradients of the loss;
+  it answers with better parameters.
+
+  Dimensions: B batch, T frames, S = num_iters + 1 steps, K slots, L true
+  entities, H, W, C of the image, Z latent size, Zp parameters of a latent.
+  """
+
+  def __init__(
+    self,
+    decoder: ComponentDecoder,
+    refinement_core: RefinementCore,
+    latent_dist: DistributionModule,
+    output_dist: MaskedMixture,
+    n_z: int,
+    num_components: int,
+    num_iters: int,
+    sequential: bool = False,
+    factor_evaluator: FactorRegressor | None = None,
+    stop_gradients: Sequence[str] = NORMALIZED_INPUTS,
+    iter_loss_weight: str | float | Sequence[float] = "linspace",
+    inputs: Sequence[str] = tuple(INPUTS),
+    preprocess: Sequence[str] | None = None,
+    coord_type: str = "linear",
+    coord_freqs: int = 3,
+    inner_batch_size: int | None = None,
+    num_background_entities: int = 1,
+    name: str = "iodine",
+  ):
+    """Constructor.
+
+    Args:
+      decoder: z to pictures and masks.
+      refinement_core: the refinement network.
+      latent_dist: posterior of z_k as a function of zp_k; its distribution at
+        zp = 0 is the prior.
+      output_dist: spatial mixture over the decoder's outputs.
+      n_z: Z, size of each slot's latent.
+      num_components: K, number of slots.
+      num_iters: refinement steps.
+      sequential: whether step t sees frame t; else all see frame 0.
+      factor_evaluator: predicts true factors from latents; None: left out.
+      stop_gradients: refinement inputs through which the outer gradient does
+        not flow.
+      iter_loss_weight: weights of the num_iters + 1 losses: "linspace" from 0
+        to 1, one number for all, or a list.
+      inputs: what the refinement network sees, names among `INPUTS`.
+      preprocess: the inputs that layer norm is applied to; None: the three
+        gradients, log_prob and counterfactual.
+      coord_type: "linear" or "cos", of the input "coordinates".
+      coord_freqs: frequencies per axis for "cos".
+      inner_batch_size: divides the summed inner loss whose gradients are
+        inputs; None: the batch at hand, as in the reference, which makes
+        results depend slightly on the batch size.
+      num_background_entities: leading true masks that are no objects.
+      name: of the module.
+
+    Raises:
+      ValueError: for values out of range, unknown inputs, or a latent
+        distribution without a KL divergence.
+    """
+    super().__init__(name=name)
+    for key, value in (
+      ("n_z", n_z),
+      ("num_components", num_components),
+      ("num_iters", num_iters),
+      ("num_background_entities", num_background_entities),
+    ):
+      utils.check_positive_int(key, value)
+    if inner_batch_size is not None:
+      utils.check_positive_int("inner_batch_size", inner_batch_size)
+    if output_dist.num_components != num_components:
+      raise ValueError(
+        f"num_components={num_components}, but the output_dist has "
+        f"{output_dist.num_components}"
+      )
+    if coord_type not in ("linear", "cos"):
+      raise ValueError(f"coord_type={coord_type!r}: must be 'linear' or 'cos'")
+    self.decoder = decoder
+    self.refinement_core = refinement_core
+    self.latent_dist = latent_dist
+    self.output_dist = output_dist
+    self.n_z = n_z
+    self.num_components = num_components
+    self.num_iters = num_iters
+    self.sequential = sequential
+    self.factor_evaluator = factor_evaluator
+    self.iter_loss_weights = _loss_weights(iter_loss_weight, num_iters)
+    self.inputs = _check_inputs("inputs", inputs)
+    self.stop_gradients = _check_inputs("stop_gradients", stop_gradients)
+    self.preprocess = _check_inputs(
+      "preprocess", NORMALIZED_INPUTS if preprocess is None else preprocess
+    )
+    if not self.inputs:
+      raise ValueError("inputs=[]: the refinement network needs at least one")
+    self.coord_type = coord_type
+    self.coord_freqs = coord_freqs
+    self.inner_batch_size = inner_batch_size
+    self.num_background_entities = num_background_entities
+    self._image_shape: tuple[int, int, int] | None = None
+    self._check_kl()
+    with tf.name_scope("preprocess"):
+      self._layer_norms = {
+        name: snt.LayerNorm(
+          axis=slice(2, None),
+          create_scale=True,
+          create_offset=True,
+          name=f"layer_norm_{name}",
+        )
+        for name in self.preprocess
+      }
+
+  @property
+  def prior(self) -> tfd.Distribution:
+    """Distribution of all slots' latents, batch [K], event [Z]."""
+    return self.latent_dist.get_default_prior(
+      [self.n_z], (self.num_components,)
+    )
+
+  def initialize(self, image_shape: Sequence[int], factors: Mapping) -> None:
+    """Creates all variables, without data.
+
+    Args:
+      image_shape: (H, W, C).
+      factors: {name: n}, sizes of the data's factors as in [B, L, n]; empty if
+        there are none.
+    """
+    height, width, channels = image_shape
+    frames = self.num_iters + 1 if self.sequential else 1
+    data: dict[str, Any] = {
+      "image": tf.zeros([1, frames, height, width, channels])
+    }
+    if factors:
+      data["mask"] = tf.ones([1, frames, 1, height, width, 1])
+      data["visibility"] = tf.ones([1, 1])
+      data["factors"] = {k: tf.zeros([1, 1, n]) for k, n in factors.items()}
+    self._forward(data, None, None, is_training=False)
+
+  def __call__(
+    self,
+    data: Mapping[str, Any],
+    noise: tf.Tensor | None = None,
+    seed: tf.Tensor | None = None,
+  ) -> tuple[tf.Tensor, dict[str, tf.Tensor], dict[str, list]]:
+    """The training loss: equation 6 of the paper plus the factor loss.
+
+    Updates the factor evaluator's running moments.
+
+    Args:
+      data: image: [B, T, H, W, C] float32 in [0, 1], and optionally mask:
+        [B, T, L, H, W, 1] float32, visibility: [B, L] float32 and factors:
+        {name: [B, L, n]}. T is 1 unless the model is sequential. What needs
+        entries that are not there is left out.
+      noise: [S, B, K, Z] float32 standard normal: step t samples
+        mean + stddev * noise[t]. None: z is sampled.
+      seed: [2] int32 for that sampling; None: not repeatable.
+
+    Returns:
+      total loss: scalar, nats per image, mean over the batch;
+      scalars: {name: scalar}: loss/total, loss/recons (weighted by step),
+        loss/kl (unweighted), loss/mse, loss/ari, loss/ari_nobg, factor/loss,
+        factor/<name>;
+      iterations: lists over steps: z [B,K,Z], zp [B,K,Zp], z_dist, x_dist, kl
+        [B,K], re [B] and recons_loss [] (S entries), inputs {"spatial",
+        "flat"} (num_iters).
+
+    Raises:
+      ValueError: if data have other shapes than those above.
+    """
+    return self._forward(data, noise, seed, is_training=True)
+
+  def _forward(self, data, noise, seed, is_training):
+    data = self._check_data(data)
+    iterations = self.encode(data["image"], noise, seed)
+    recons_loss = [tf.reduce_mean(re) for re in iterations["re"]]
+    kl_loss = [_mean_kl(kl) for kl in iterations["kl"]]
+    iterations["recons_loss"] = recons_loss
+    weights = self.iter_loss_weights
+    recons = tf.add_n([w * l for w, l in zip(weights, recons_loss, strict=True)])
+    kl = tf.add_n([w * l for w, l in zip(weights, kl_loss, strict=True)])
+    total = recons + kl
+    scalars = {"loss/kl": tf.add_n(kl_loss), "loss/recons": recons}
+    x_dist = iterations["x_dist"][-1]
+    if self._has_factors(data):
+      mask = _frame(data["mask"], self.num_iters, self.sequential)[:, 0]
+      factor_loss, factor_scalars, *_ = self.factor_evaluator(
+        tf.stop_gradient(iterations["z"][-1]),
+        data["factors"],
+        data["visibility"],
+        tf.stop_gradient(_slots_first(_mask_probs(x_dist))),
+        mask,
+        is_training=is_training,
+      )
+      total += factor_loss
+      scalars["factor/loss"] = factor_loss
+      scalars.update({f"factor/{k}": v for k, v in factor_scalars.items()})
+    scalars["loss/total"] = total
+    scalars.update(self._monitored_scalars(x_dist, data))
+    return total, scalars, iterations
+
+  def encode(
+    self,
+    image: tf.Tensor,
+    noise: tf.Tensor | None = None,
+    seed: tf.Tensor | None = None,
+  ) -> dict[str, list]:
+    """Infers the latents of an image or sequence (equations 2 and 3).
+
+    Args:
+      image: [B, T, H, W, C] float32 in [0, 1].
+      noise: as in a call of the model.
+      seed: likewise.
+
+    Returns:
+      iterations, as a call of the model returns them but for recons_loss.
+    """
+    batch = tf.shape(image)[0]
+    self._create_initial_zp()
+    zp = tf.tile(
+      self.initial_zp[tf.newaxis, tf.newaxis], [batch, self.num_components, 1]
+    )
+    steps = self.num_iters + 1
+    if noise is not None:
+      expected = [steps, "B", self.num_components, self.n_z]
+      utils.static_shape("noise", noise, expected)
+    seeds = [None] * steps
+    if seed is not None:
+      seeds = tf.unstack(tfp.random.split_seed(seed, n=steps))
+    state = self.refinement_core.initial_state(batch * self.num_components)
+    names = ("z", "zp", "z_dist", "x_dist", "inputs", "kl", "re")
+    iterations: dict[str, list] = {name: [] for name in names}
+    for t in range(steps):
+      frame = _frame(image, t, self.sequential)
+      draw = None if noise is None else noise[t]
+      with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(zp)
+        step = self._decode_step(zp, frame, draw, seeds[t])
+        loss = self._inner_loss(step)
+      record = {**step._asdict(), "zp": zp}
+      if t < self.num_iters:
+        gradients = self._inner_gradients(tape, loss, zp, step.x_params)
+        record["inputs"] = self._refinement_inputs(frame, zp, step, gradients)
+        zp, state = self.refinement_core(record["inputs"], state, zp)
+      for name in names:
+        if name in record:
+          iterations[name].append(record[name])
+    return iterations
+
+  def _decode_step(self, zp, frame, draw, seed) -> _Step:
+    z_dist = self.latent_dist(zp)
+    if draw is None:
+      z = z_dist.sample(seed=seed)
+    else:
+      z = z_dist.mean() + z_dist.stddev() * draw
+    x_params, x_dist = self.decode(z)
+    log_probs = self.output_dist.log_probs(x_dist, frame)
+    return _Step(
+      z_dist=z_dist,
+      z=z,
+      x_params=x_params,
+      x_dist=x_dist,
+      log_probs=log_probs,
+      kl=tfd.kl_divergence(z_dist, self.prior),
+      re=-tf.reduce_sum(log_probs.total, axis=[1, 2, 3]),
+    )
+
+  def decode(
+    self, z: tf.Tensor, image_shape: Sequence[int] | None = None
+  ) -> tuple[MixtureParameters, tfd.MixtureSameFamily]:
+    """Decodes latents (section 2.1 of the paper).
+
+    Args:
+      z: [B, K, Z] float32.
+      image_shape: (H, W, C); None: that of the images seen last.
+
+    Returns:
+      The decoder's outputs (pixel [B,K,H,W,Cp], mask [B,K,H,W,1]) and the
+      spatial mixture, batch [B, 1, H, W] and event [C].
+
+    Raises:
+      ValueError: if there is no image_shape yet.
+    """
+    image_shape = image_shape or self._image_shape
+    if image_shape is None:
+      raise ValueError(
+        "decode: the image's size is unknown; pass image_shape=(H, W, C), or "
+        "call the model or `initialize` first"
+      )
+    utils.static_shape("z", z, ["B", self.num_components, self.n_z])
+    z = tf.pad(z, [[0, 0], [0, 0], [0, 1]], constant_values=LATENT_CONSTANT)
+    pixel_shape = self.output_dist.input_shapes(image_shape).pixel[1:]
+    params = self.decoder(z, pixel_shape)
+    return params, self.output_dist(params.pixel, params.mask)
+
+  def eval(
+    self,
+    data: Mapping[str, Any],
+    noise: tf.Tensor | None = None,
+    seed: tf.Tensor | None = None,
+  ) -> dict[str, Any]:
+    """Everything that the model computes for a batch; changes no variable.
+
+    Args:
+      data: as in a call of the model. A sequential model compares step t with
+        frame t.
+      noise: likewise.
+      seed: likewise.
+
+    Returns:
+      Nested dict of tensors, S = num_iters + 1 steps, true_mask, ARI and
+      factors only where the data have what they need:
+      data: image [B,T,H,W,C], true_mask [B,T,L,H,W,1], visibility [B,L],
+        factors {name: [B,L,n]};
+      inputs: flat {name: [B,S,K,n]}, spatial {name: [B,S,K or 1,H,W,c]}:
+        entry t was seen by the step that made zp[t], entry 0 is zero;
+      latent: z, z_mean, z_std [B,S,K,Z];
+      outputs: recons [B,S,1,H,W,C], pred_mask [B,S,K,H,W,1] in [0, 1],
+        pred_mask_logits [B,S,K,H,W,1] as decoded, components [B,S,K,H,W,C];
+      losses: total [], recons [B,S] and kl [B,S,K] in nats, factor [S];
+      metrics: ari [B,S], ari_nobg [B,S], mse [B,S];
+      factor_regressor: assignment [B,S,L,K], metrics {name: [S]},
+        predictions {name: [B,S,L,size]}.
+    """
+    data = self._check_data(data)
+    total, _, iterations = self._forward(data, noise, seed, is_training=False)
+    x_dists = iterations["x_dist"]
+    recons = _stack(dist.mean() for dist in x_dists)
+    pred_mask = _stack(_slots_first(_mask_probs(dist)) for dist in x_dists)
+    info: dict[str, Any] = {
+      "data": {k: v for k, v in data.items() if k != "mask"},
+      "inputs": _stack_inputs(iterations["inputs"]),
+      "latent": {
+        "z": _stack(iterations["z"]),
+        "z_mean": _stack(dist.mean() for dist in iterations["z_dist"]),
+        "z_std": _stack(dist.stddev() for dist in iterations["z_dist"]),
+      },
+      "outputs": {
+        "recons": recons,
+        "pred_mask": pred_mask,
+        "pred_mask_logits": _stack(
+          _slots_first(dist.mixture_distribution.logits_parameter())
+          for dist in x_dists
+        ),
+        "components": _stack(
+          tf.transpose(dist.components_distribution.mean()[:, 0], _SLOT_IMAGES)
+          for dist in x_dists
+        ),
+      },
+      "losses": {
+        "total": total,
+        "recons": _stack(iterations["re"]),
+        "kl": _stack(iterations["kl"]),
+      },
+      "metrics": {
+        "mse": tf.reduce_mean(
+          tf.square(recons[:, :, 0] - data["image"]), axis=[2, 3, 4]
+        )
+      },
+    }
+    if "mask" in data:
+      info["data"]["true_mask"] = data["mask"]
+      info["metrics"].update(self._step_ari(data["mask"], pred_mask))
+    if self._has_factors(data):
+      info["losses"]["factor"], info["factor_regressor"] = self._step_factors(
+        data, info["latent"]["z"], pred_mask
+      )
+    return info
+
+  def _step_ari(self, mask, pred_mask) -> dict[str, tf.Tensor]:
+    """ARI of every step: mask [B,T,L,H,W,1], pred_mask [B,S,K,H,W,1]."""
+    steps = [
+      self._ari(
+        _frame(mask, t, self.sequential)[:, 0],
+        _points(pred_mask[:, t]),
+      )
+      for t in range(self.num_iters + 1)
+    ]
+    return {key: _stack(step[key] for step in steps) for key in steps[0]}
+
+  def _step_factors(self, data, z, pred_mask):
+    """Factor loss [S] and `factor_regressor` of `eval`."""
+    losses, metrics, predictions, assignments = [], [], [], []
+    for t in range(self.num_iters + 1):
+      mask = _frame(data["mask"], t, self.sequential)[:, 0]
+      loss, scalars, _, predicted, assignment = self.factor_evaluator(
+        z[:, t],
+        data["factors"],
+        data["visibility"],
+        pred_mask[:, t],
+        mask,
+        is_training=False,
+      )
+      losses.append(loss)
+      metrics.append(scalars)
+      assignments.append(assignment)
+      predictions.append({
+        k: tf.reduce_sum(v * assignment[..., tf.newaxis], axis=2)
+        for k, v in predicted.items()
+      })
+    return tf.stack(losses), {
+      "assignment": _stack(assignments),
+      "metrics": {k: tf.stack([m[k] for m in metrics]) for k in metrics[0]},
+      "predictions": {
+        k: _stack(p[k] for p in predictions) for k in predictions[0]
+      },
+    }
+
+  def get_sample_images(
+    self, nr_samples: int = 16, seed: tf.Tensor | None = None
+  ) -> tf.Tensor:
+    """Decodes samples of the prior.
+
+    Args:
+      nr_samples: how many; a grid of 4 x 4 holds at most 16.
+      seed: [2] int32, or None.
+
+    Returns:
+      [1, H', W', C] float32 in [0, 1], a grid of pictures.
+    """
+    z = self.prior.sample(nr_samples, seed=seed)
+    _, x_dist = self.decode(z)
+    samples = tf.clip_by_value(x_dist.mean()[:, 0], 0.0, 1.0)
+    return images.images_to_grid(samples)[tf.newaxis]
+
+  def get_overview_images(
+    self,
+    data: Mapping[str, Any],
+    nr_images: int = 4,
+    mask_components: bool = False,
+    seed: tf.Tensor | None = None,
+  ) -> dict[str, tf.Tensor]:
+    """Pictures for TensorBoard.
+
+    Args:
+      data: as in a call of the model; only `image` is used.
+      nr_images: how many of the batch.
+      mask_components: whether to show components through their masks.
+      seed: [2] int32, or None.
+
+    Returns:
+      {name: [1, H', W', 3 or C] float32 in [0, 1]}: "overview" (image,
+      reconstruction, masks, components), "sequence" (the refinement steps) and
+      "samples" (of the prior).
+    """
+    image = self._check_data({"image": data["image"][:nr_images]})["image"]
+    seeds = (None, None)
+    if seed is not None:
+      seeds = tf.unstack(tfp.random.split_seed(seed, n=2))
+    iterations = self.encode(image, seed=seeds[0])
+    # The reference shows the frame of the last refinement step, whose
+    # reconstruction is the last but one (iodine.py:393).
+    t = min(self.num_iters, image.shape[1]) - 1
+    x_dists = iterations["x_dist"]
+    return {
+      "overview": images.get_overview_image(
+        image[:, t : t + 1], x_dists[-1], mask_components=mask_components
+      ),
+      "sequence": images.construct_iterations_image(
+        image[:, : t + 1, tf.newaxis],
+        _stack(dist.mean() for dist in x_dists[:-1]),
+        _stack(_slots_first(_mask_probs(dist)) for dist in x_dists[:-1]),
+      ),
+      "samples": self.get_sample_images(seed=seeds[1]),
+    }
+
+  def _check_data(self, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks shapes and keeps the frames and entries that are used."""
+    shape = utils.static_shape("image", data["image"], "BTHWC")
+    frames, *image_shape = shape[1:]
+    needed = self.num_iters + 1 if self.sequential else 1
+    if frames is None or frames < needed:
+      raise ValueError(
+        f"image: a sequential model of {self.num_iters} iterations needs "
+        f"{needed} frames, got shape {data['image'].shape}"
+      )
+    if data["image"].dtype != tf.float32:
+      raise ValueError(
+        f"image: expected float32 in [0, 1], got {data['image'].dtype.name}"
+      )
+    self._image_shape = tuple(image_shape)
+    checked = {k: data[k] for k in ("visibility", "factors") if k in data}
+    checked["image"] = data["image"][:, :needed]
+    if "mask" in data:
+      expected = ["B", frames, "L", *image_shape[:2], 1]
+      utils.static_shape("mask", data["mask"], expected)
+      checked["mask"] = data["mask"][:, :needed]
+    return checked
+
+  def _has_factors(self, data: Mapping[str, Any]) -> bool:
+    needed = ("mask", "visibility", "factors")
+    return self.factor_evaluator is not None and all(k in data for k in needed)
+
+  def _check_kl(self) -> None:
+    prior = self.prior
+    try:
+      tfd.kl_divergence(prior, prior)
+    except NotImplementedError as error:
+      name = prior.distribution.name if hasattr(prior, "distribution") else prior
+      raise ValueError(
+        f"latent_dist: {name} has no KL divergence, which the loss needs; use "
+        f"'normal', 'log_normal' or 'laplace'"
+      ) from error
+
+  @snt.once
+  def _create_initial_zp(self):
+    shape = self.latent_dist.input_shapes([self.n_z]).params
+    glorot_uniform = snt.initializers.VarianceScaling(
+      mode="fan_avg", distribution="uniform"
+    )
+    self.initial_zp = tf.Variable(
+      glorot_uniform(shape, tf.float32), name="initial_sample_distribution"
+    )
+
+  def _inner_loss(self, step: _Step) -> tf.Tensor:
+    """The loss whose gradients the refinement network sees: a scalar, nats."""
+    if self.inner_batch_size is None:
+      return tf.reduce_mean(step.re) + _mean_kl(step.kl)
+    total = tf.reduce_sum(step.re) + tf.reduce_sum(step.kl)
+    return total / self.inner_batch_size
+
+  def _inner_gradients(self, tape, loss, zp, x_params) -> dict[str, tf.Tensor]:
+    """Gradients of the inner loss, {name: like zp, pixel and mask}."""
+    sources = {"dzp": zp, "dcomponents": x_params.pixel, "dmask": x_params.mask}
+    sources = {k: v for k, v in sources.items() if k in self.inputs}
+    return tape.gradient(loss, sources)
+
+  def _refinement_inputs(
+    self, frame, zp, step: _Step, gradients
+  ) -> dict[str, dict[str, tf.Tensor]]:
+    """Auxiliary inputs of section 2.4, after layer norm where configured."""
+    total = step.log_probs.total[..., tf.newaxis]  # [B, 1, H, W, 1]
+    mask, components = step.x_params.mask, step.log_probs.components
+    potential = {
+      "image": lambda: frame,
+      "log_prob": lambda: total,
+      "mask": lambda: mask,
+      "pred_mask": lambda: _slots_first(_mask_probs(step.x_dist)),
+      "components": lambda: step.x_params.pixel,
+      "posterior": lambda: self.output_dist.posterior(components),
+      "capacity": lambda: CAPACITY * tf.ones_like(mask),
+      "coordinates": lambda: self._coordinates(frame),
+      "counterfactual": lambda: total
+      - self.output_dist.leave_one_out(mask, components),
+      "zp": lambda: zp,
+      "flat_capacity": lambda: CAPACITY * tf.ones_like(zp[..., :1]),
+      **{name: lambda v=value: v for name, value in gradients.items()},
+    }
+    final: dict[str, dict[str, tf.Tensor]] = {"spatial": {}, "flat": {}}
+    for name in self.inputs:
+      value = potential[name]()
+      if name in self.stop_gradients:
+        value = tf.stop_gradient(value)
+      if name in self.preprocess:
+        value = self._layer_norms[name](value)
+      final[INPUTS[name]][name] = value
+    return final
+
+  def _coordinates(self, frame: tf.Tensor) -> tf.Tensor:
+    """[B, 1, H, W, coordinates], (x, y) unlike the decoder's (h, w)."""
+    height, width = frame.shape[2:4]
+    coords = utils.coordinate_channels(
+      height, width, self.coord_type, self.coord_freqs, order="xy"
+    )
+    coords = coords[np.newaxis, np.newaxis]
+    return tf.tile(coords, [tf.shape(frame)[0], 1, 1, 1, 1])
+
+  def _monitored_scalars(self, x_dist, data) -> dict[str, tf.Tensor]:
+    frame = _frame(data["image"], self.num_iters, self.sequential)
+    error = tf.square(frame - x_dist.mean())
+    scalars = {"loss/mse": tf.reduce_mean(error)}
+    if "mask" in data:
+      mask = _frame(data["mask"], self.num_iters, self.sequential)[:, 0]
+      pred_mask = _points(_slots_first(_mask_probs(x_dist)))
+      for name, value in self._ari(mask, pred_mask).items():
+        scalars[f"loss/{name}"] = tf.reduce_mean(value)
+    return scalars
+
+  def _ari(self, true_mask, pred_points) -> dict[str, tf.Tensor]:
+    """ARI [B] with and without background.
+
+    Args: true_mask: [B, L, H, W, 1]; pred_points: [B, H * W, K].
+    """
+    points = _points(true_mask)
+    objects = points[..., self.num_background_entities :]
+    ari = segmentation_metrics.adjusted_rand_index
+    return {"ari": ari(points, pred_points), "ari_nobg": ari(objects, pred_points)}
+
+
+_SLOT_IMAGES = [0, 3, 1, 2, 4]  # [B, H, W, K, C] to [B, K, H, W, C]
+
+
+def _mask_probs(dist: tfd.MixtureSameFamily) -> tf.Tensor:
+  """[B, 1, H, W, K], in [0, 1]."""
+  return dist.mixture_distribution.probs_parameter()
+
+
+def _slots_first(value: tf.Tensor) -> tf.Tensor:
+  """[B, 1, H, W, K] to [B, K, H, W, 1]."""
+  return tf.transpose(value, [0, 4, 2, 3, 1])
+
+
+def _points(mask: tf.Tensor) -> tf.Tensor:
+  """[B, N, H, W, 1] to [B, H * W, N], the form of segmentation_metrics."""
+  entities, height, width = mask.shape[1:4]
+  points = tf.transpose(mask[..., 0], [0, 2, 3, 1])
+  return tf.reshape(points, [-1, height * width, entities])
+
+
+def _frame(sequence: tf.Tensor, t: int, sequential: bool) -> tf.Tensor:
+  """Frame t of a sequence, else the first: [B, T, ...] to [B, 1, ...]."""
+  return sequence[:, t : t + 1] if sequential else sequence[:, :1]
+
+
+def _stack(values: Iterable[tf.Tensor]) -> tf.Tensor:
+  """One [B, ...] per step to [B, S, ...]."""
+  return tf.stack(list(values), axis=1)
+
+
+def _stack_inputs(inputs: Sequence[Mapping]) -> dict[str, dict]:
+  """Inputs of every step, a zero entry in front, as the reference pads them."""
+  return {
+    kind: {
+      name: _stack([tf.zeros_like(first), *(i[kind][name] for i in inputs)])
+      for name, first in inputs[0][kind].items()
+    }
+    for kind in inputs[0]
+  }
+
+
+def _mean_kl(kl: tf.Tensor) -> tf.Tensor:
+  """KL [B, K] of slots to nats per image, a scalar."""
+  return tf.reduce_mean(tf.reduce_sum(kl, axis=1))
+
+
+def _loss_weights(
+  iter_loss_weight: str | float | Sequence[float], num_iters: int
+) -> tuple[float, ...]:
+  """Weights of the num_iters + 1 losses."""
+  steps = num_iters + 1
+  value = iter_loss_weight
+  if value == "linspace":
+    return tuple(np.linspace(0.0, 1.0, steps).tolist())
+  if isinstance(value, int | float) and not isinstance(value, bool):
+    weights = (float(value),) * steps
+  elif isinstance(value, list | tuple):
+    if len(value) != steps:
+      raise ValueError(
+        f"iter_loss_weight={list(value)}: {len(value)} weights, but "
+        f"num_iters={num_iters} needs {steps} (one before the first step, one "
+        f"after each)"
+      )
+    weights = tuple(float(w) for w in value)
+  else:
+    raise ValueError(
+      f"iter_loss_weight={value!r}: must be 'linspace', a number or a list"
+    )
+  if not all(math.isfinite(w) and w >= 0 for w in weights):
+    raise ValueError(
+      f"iter_loss_weight={value!r}: weights must be finite and not negative"
+    )
+  return weights
+
+
+def _check_inputs(key: str, names: Sequence[str]) -> tuple[str, ...]:
+  if not isinstance(names, list | tuple):
+    raise ValueError(f"{key}={names!r}: must be a list of input names")
+  for name in names:
+    if name not in INPUTS:
+      raise ValueError(
+        f"{key}: unknown input {name!r}. {utils.did_you_mean(name, INPUTS)}"
+      )
+  return tuple(names)

@@ -1,0 +1,542 @@
+"""Network modules: convolutional nets, perceptrons, broadcast decoder, LSTM."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sonnet as snt
+import tensorflow as tf
+
+from iodine.modules import utils
+from iodine.modules.distributions import FlatParameters
+
+__all__ = [
+  "BroadcastConv",
+  "CNN",
+  "ConvNet2D",
+  "DeConv",
+  "LSTM",
+  "MLP",
+]
+
+# Sonnet 1 adds this to the forget gate as it runs; the variable holds the bias
+# without it.
+FORGET_BIAS = 1.0
+
+
+class ConvNet2D(snt.Module):
+  """A stack of 2D convolutions with SAME padding, plain or transposed.
+
+  The counterpart of Sonnet 1's `snt.nets.ConvNet2D` and `ConvNet2DTranspose`.
+  """
+
+  def __init__(
+    self,
+    output_channels: Sequence[int | None],
+    kernel_shapes: Sequence[Any],
+    strides: Sequence[Any],
+    rates: Sequence[Any] = (1,),
+    activation: Any = "relu",
+    activate_final: bool = False,
+    use_bias: bool | Sequence[bool] = True,
+    transpose: bool = False,
+    name: str | None = None,
+  ):
+    """Constructor.
+
+    Args:
+      output_channels: one entry per layer; the last may be None, and is then
+        given with the first call.
+      kernel_shapes: one entry (an integer or a pair) per layer, or one for all.
+      strides: likewise.
+      rates: dilations, likewise.
+      activation: between the layers, name or function.
+      activate_final: whether it follows the last layer too.
+      use_bias: one boolean for all layers, or one per layer.
+      transpose: whether the convolutions are transposed.
+      name: of the module; default: Sonnet 1's.
+
+    Raises:
+      ValueError: for lists of unequal lengths or values that are not positive.
+    """
+    suffix = "_transpose" if transpose else ""
+    super().__init__(name=name or f"conv_net_2d{suffix}")
+    self._layer_name = f"conv_2d{suffix}"
+    self._output_channels = tuple(output_channels)
+    count = len(self._output_channels)
+    if not count:
+      raise ValueError("output_channels must not be empty")
+    for i, channels in enumerate(self._output_channels):
+      if channels is not None or i < count - 1:
+        utils.check_positive_int(f"output_channels[{i}]", channels)
+    self._kernel_shapes = _per_layer("kernel_shapes", kernel_shapes, count)
+    self._strides = _per_layer("strides", strides, count)
+    self._rates = _per_layer("rates", rates, count)
+    biases = (use_bias,) if isinstance(use_bias, bool) else tuple(use_bias)
+    self._use_bias = biases * count if len(biases) == 1 else biases
+    if len(self._use_bias) != count:
+      raise ValueError(f"use_bias={use_bias!r}: needs 1 or {count} entries")
+    self._activation = utils.get_act_func(activation)
+    self._activate_final = activate_final
+    self._transpose = transpose
+
+  @property
+  def stride(self) -> tuple[int, int]:
+    """Product of all layers' strides along H and W."""
+    pairs = [_pair(s) for s in self._strides]
+    return math.prod(p[0] for p in pairs), math.prod(p[1] for p in pairs)
+
+  def __call__(
+    self, inputs: tf.Tensor, output_channels: int | None = None
+  ) -> tf.Tensor:
+    """Connects the module.
+
+    Args:
+      inputs: [B, H, W, C] float32.
+      output_channels: of the last layer, needed where the constructor got None.
+
+    Returns:
+      [B, H', W', C'] float32.
+
+    Raises:
+      ValueError: if the last layer's channels are unknown or contradict.
+    """
+    self._create_layers(output_channels)
+    if output_channels not in (None, self._layers[-1].output_channels):
+      raise ValueError(
+        f"output_channels={output_channels}: the last convolution has "
+        f"{self._layers[-1].output_channels}"
+      )
+    net = inputs
+    for i, layer in enumerate(self._layers):
+      net = layer(net)
+      if i < len(self._layers) - 1 or self._activate_final:
+        net = self._activation(net)
+    return net
+
+  @snt.once
+  def _create_layers(self, output_channels: int | None):
+    last = self._output_channels[-1] or output_channels
+    if last is None:
+      raise ValueError(
+        "output_channels ends in None: the first call must say how many"
+      )
+    constructor = snt.Conv2DTranspose if self._transpose else snt.Conv2D
+    self._layers = [
+      constructor(
+        channels,
+        self._kernel_shapes[i],
+        stride=self._strides[i],
+        rate=self._rates[i],
+        padding="SAME",
+        with_bias=self._use_bias[i],
+        name=f"{self._layer_name}_{i}",
+      )
+      for i, channels in enumerate((*self._output_channels[:-1], last))
+    ]
+
+
+def _per_layer(name: str, values: Sequence[Any], count: int) -> tuple:
+  """Checks positive integers or pairs, one per layer or one for all."""
+  if not isinstance(values, list | tuple):
+    raise ValueError(f"{name}={values!r}: must be a list")
+  if len(values) not in (1, count):
+    raise ValueError(
+      f"{name}={list(values)!r}: needs 1 or {count} entries, one per layer of "
+      f"output_channels"
+    )
+  for value in values:
+    for side in _pair(value):
+      utils.check_positive_int(name, side)
+  values = tuple(tuple(v) if isinstance(v, list) else v for v in values)
+  return values * count if len(values) == 1 else values
+
+
+def _pair(value: Any) -> tuple:
+  return tuple(value) if isinstance(value, list | tuple) else (value, value)
+
+
+def _over_batch(
+  function: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor, event_rank: int
+) -> tf.Tensor:
+  """Applies a function of one batch dimension over all leading dimensions."""
+  return snt.BatchApply(function, inputs.shape.rank - event_rank)(inputs)
+
+
+class MLP(snt.Module):
+  """Multi-layer perceptron over the last axis (reference: networks.py:98-127)."""
+
+  def __init__(
+    self,
+    output_sizes: Sequence[int | None],
+    activation: Any = "relu",
+    activate_final: bool = False,
+    use_bias: bool = True,
+    name: str = "mlp",
+  ):
+    """Constructor.
+
+    Args:
+      output_sizes: one entry per layer; the last may be None, and is then
+        given with the first call.
+      activation: between the layers, name or function.
+      activate_final: whether it follows the last layer too.
+      use_bias: whether layers have a bias.
+      name: of the module.
+    """
+    super().__init__(name=name)
+    self._output_sizes = _check_sizes(output_sizes)
+    self._options = dict(
+      activation=utils.get_act_func(activation),
+      activate_final=activate_final,
+      with_bias=use_bias,
+    )
+
+  def __call__(
+    self, data: tf.Tensor, output_size: int | None = None
+  ) -> FlatParameters:
+    """Args: data: [..., N] float32. Returns: params [..., Y] float32."""
+    self._create_net(output_size)
+    return FlatParameters(_over_batch(self._net, data, event_rank=1))
+
+  @snt.once
+  def _create_net(self, output_size: int | None):
+    last = self._output_sizes[-1] or output_size
+    if last is None:
+      raise ValueError(
+        "output_sizes ends in None: the first call must give output_size"
+      )
+    self._net = snt.nets.MLP(
+      [*self._output_sizes[:-1], last], name="mlp", **self._options
+    )
+
+
+def _check_sizes(output_sizes: Sequence[int | None]) -> tuple[int | None, ...]:
+  if not isinstance(output_sizes, list | tuple) or not output_sizes:
+    raise ValueError(f"output_sizes={output_sizes!r}: must be a non-empty list")
+  for i, size in enumerate(output_sizes):
+    if size is not None or i < len(output_sizes) - 1:
+      utils.check_positive_int(f"output_sizes[{i}]", size)
+  return tuple(output_sizes)
+
+
+def _make_mlp(
+  mlp_opt: Mapping[str, Any], activate_final: bool | None = None
+) -> snt.nets.MLP:
+  """Makes Sonnet's MLP from options under the reference's names."""
+  options = dict(mlp_opt)
+  if activate_final is not None:
+    options["activate_final"] = activate_final
+  sizes = _check_sizes(options.pop("output_sizes", None))
+  if sizes[-1] is None:
+    raise ValueError(f"output_sizes={list(sizes)}: the last must be a number")
+  known = ("activation", "activate_final", "use_bias")
+  for key in options:
+    if key not in known:
+      raise ValueError(
+        f"mlp_opt.{key}={options[key]!r}: unknown key. "
+        + utils.did_you_mean(key, ("output_sizes", *known), "keys")
+      )
+  return snt.nets.MLP(
+    sizes,
+    activation=utils.get_act_func(options.get("activation", "relu")),
+    activate_final=options.get("activate_final", False),
+    with_bias=options.get("use_bias", True),
+    name="mlp",
+  )
+
+
+def _make_conv_net(
+  cnn_opt: Mapping[str, Any], *, open_end: bool, **fixed: Any
+) -> ConvNet2D:
+  """Makes a ConvNet2D from options; `fixed` ones may not be among them.
+
+  With `open_end` the last output channels depend on the image.
+  """
+  known = ("output_channels", "kernel_shapes", "strides", "rates")
+  known = (*known, "activation", "activate_final", "use_bias")
+  known = tuple(k for k in known if k not in fixed)
+  for key in cnn_opt:
+    if key not in known:
+      raise ValueError(
+        f"cnn_opt.{key}={cnn_opt[key]!r}: unknown key. "
+        + utils.did_you_mean(key, known, "keys")
+      )
+  for key in ("output_channels", "kernel_shapes", "strides"):
+    if key not in cnn_opt:
+      raise ValueError(f"cnn_opt.{key}: missing")
+  channels = cnn_opt["output_channels"]
+  if not isinstance(channels, list | tuple):
+    raise ValueError(f"cnn_opt.output_channels={channels!r}: must be a list")
+  if channels and not open_end and channels[-1] is None:
+    raise ValueError(
+      f"cnn_opt.output_channels={list(channels)}: the last must be a number"
+    )
+  return ConvNet2D(**cnn_opt, **fixed)
+
+
+class CNN(snt.Module):
+  """Convolutions, then an MLP: an encoder of images."""
+
+  MODES = ("flatten", "avg_pool")
+
+  def __init__(
+    self,
+    cnn_opt: Mapping[str, Any],
+    mlp_opt: Mapping[str, Any],
+    mode: str = "flatten",
+    name: str = "cnn",
+  ):
+    """Constructor.
+
+    Args:
+      cnn_opt: arguments of ConvNet2D: output_channels, kernel_shapes, strides,
+        rates, activation, use_bias. The last layer is activated.
+      mlp_opt: of the MLP: output_sizes, activation, activate_final, use_bias.
+      mode: "flatten" keeps the features' places, "avg_pool" takes their mean
+        over H and W.
+      name: of the module.
+    """
+    super().__init__(name=name)
+    if mode not in self.MODES:
+      raise ValueError(
+        f"mode={mode!r}: unknown. {utils.did_you_mean(mode, self.MODES)}"
+      )
+    self._mode = mode
+    self._cnn = _make_conv_net(cnn_opt, open_end=False, activate_final=True)
+    self._mlp = _make_mlp(mlp_opt)
+
+  def __call__(self, image: tf.Tensor) -> FlatParameters:
+    """Args: image: [..., H, W, C]. Returns: params [..., Y]; both float32."""
+    return FlatParameters(_over_batch(self._encode, image, event_rank=3))
+
+  def _encode(self, image: tf.Tensor) -> tf.Tensor:
+    net = self._cnn(image)
+    if self._mode == "flatten":
+      net = tf.reshape(net, [-1, math.prod(net.shape[1:])])
+    else:
+      net = tf.reduce_mean(net, axis=[1, 2])
+    return self._mlp(net)
+
+
+class DeConv(snt.Module):
+  """An MLP, then transposed convolutions: the decoder of a plain VAE.
+
+  The reference's cannot run (networks.py:130-172): the MLP's flat output meets
+  a convolution. Here it is reshaped to [H / s, W / s, C0], s the product of
+  the strides.
+  """
+
+  def __init__(
+    self,
+    mlp_opt: Mapping[str, Any],
+    cnn_opt: Mapping[str, Any],
+    name: str = "deconv",
+  ):
+    """Constructor.
+
+    Args:
+      mlp_opt: arguments of the MLP; its last size is C0 * H / s * W / s.
+      cnn_opt: of ConvNet2D; the last output channels are None.
+      name: of the module.
+    """
+    super().__init__(name=name)
+    self._mlp_size = (mlp_opt or {}).get("output_sizes", [None])[-1]
+    self._mlp = _make_mlp(mlp_opt or {})
+    self._cnn = _make_conv_net(cnn_opt, open_end=True, transpose=True)
+
+  def __call__(
+    self, z: tf.Tensor, output_shape: Sequence[int]
+  ) -> FlatParameters:
+    """Connects the module.
+
+    Args:
+      z: [..., Z] float32.
+      output_shape: (H, W, C).
+
+    Returns:
+      params [..., H, W, C] float32.
+
+    Raises:
+      ValueError: if H or W is no multiple of the strides' product, or the
+        MLP's last size none of the cells that this leaves.
+    """
+    decode = functools.partial(self._decode, output_shape=tuple(output_shape))
+    return FlatParameters(_over_batch(decode, z, event_rank=1))
+
+  def _decode(
+    self, z: tf.Tensor, output_shape: tuple[int, int, int]
+  ) -> tf.Tensor:
+    height, width, channels = output_shape
+    rows, columns = self._cnn.stride
+    cells = (height // rows) * (width // columns)
+    if height % rows or width % columns or self._mlp_size % max(cells, 1):
+      raise ValueError(
+        f"DeConv: an image of {height} x {width} pixels and strides whose "
+        f"products are {rows} and {columns} need H and W that these divide, "
+        f"and a last output size of the MLP that is a multiple of "
+        f"H / {rows} * W / {columns}; got {self._mlp_size}"
+      )
+    net = tf.reshape(
+      self._mlp(z),
+      [-1, height // rows, width // columns, self._mlp_size // cells],
+    )
+    return self._cnn(net, channels)
+
+
+class BroadcastConv(snt.Module):
+  """Spatial broadcast decoder: z at every pixel, coordinates, convolutions.
+
+  Section 2.1 of the paper (reference: networks.py:175-275).
+  """
+
+  def __init__(
+    self,
+    cnn_opt: Mapping[str, Any],
+    mlp_opt: Mapping[str, Any] | None = None,
+    coord_type: str | None = "linear",
+    coord_freqs: int = 3,
+    name: str = "broadcast_conv",
+  ):
+    """Constructor.
+
+    Args:
+      cnn_opt: arguments of ConvNet2D; the last output channels are None.
+      mlp_opt: of an MLP (all its layers activated) on z before the broadcast;
+        None: no MLP.
+      coord_type: "linear", "cos" or None, see `utils.coordinate_channels`.
+      coord_freqs: frequencies per axis for "cos".
+      name: of the module.
+    """
+    super().__init__(name=name)
+    self._cnn = _make_conv_net(cnn_opt, open_end=True)
+    self._mlp = None
+    if mlp_opt is not None:
+      self._mlp = _make_mlp(mlp_opt, activate_final=True)
+    utils.coordinate_channels(1, 1, coord_type, coord_freqs)  # checks both
+    self._coord_type = coord_type
+    self._coord_freqs = coord_freqs
+
+  def __call__(
+    self, z: tf.Tensor, output_shape: Sequence[int]
+  ) -> FlatParameters:
+    """Connects the module.
+
+    Args:
+      z: [..., Z] float32.
+      output_shape: (H, W, C).
+
+    Returns:
+      params [..., H, W, C] float32.
+    """
+    decode = functools.partial(self._decode, output_shape=tuple(output_shape))
+    return FlatParameters(_over_batch(decode, z, event_rank=1))
+
+  def _decode(
+    self, z: tf.Tensor, output_shape: tuple[int, int, int]
+  ) -> tf.Tensor:
+    height, width, channels = output_shape
+    if self._mlp is not None:
+      z = self._mlp(z)
+    tiled = tf.tile(z[:, tf.newaxis, tf.newaxis], [1, height, width, 1])
+    return self._cnn(self.append_coordinate_channels(tiled), channels)
+
+  def append_coordinate_channels(self, output: tf.Tensor) -> tf.Tensor:
+    """Args: output: [B, H, W, C]. Returns: [B, H, W, C + coordinates]."""
+    _, height, width, _ = utils.static_shape("output", output, "BHWC")
+    coords = utils.coordinate_channels(
+      height, width, self._coord_type, self._coord_freqs
+    )
+    coords = tf.tile(coords[tf.newaxis], [tf.shape(output)[0], 1, 1, 1])
+    return tf.concat([output, coords], axis=-1)
+
+
+class LSTM(snt.RNNCore):
+  """A stack of LSTM layers that runs all slots side by side.
+
+  Any number of layers; without any, data pass through (reference:
+  networks.py:278-312).
+  """
+
+  def __init__(self, hidden_sizes: Sequence[int], name: str = "lstm"):
+    """Args: hidden_sizes: one per layer. name: of the module."""
+    super().__init__(name=name)
+    if not isinstance(hidden_sizes, list | tuple):
+      raise ValueError(f"hidden_sizes={hidden_sizes!r}: must be a list")
+    for i, size in enumerate(hidden_sizes):
+      utils.check_positive_int(f"hidden_sizes[{i}]", size)
+    # Sonnet 1 numbers modules that share a name.
+    self._layers = [
+      _LSTMLayer(size, name=f"lstm_{i}" if i else "lstm")
+      for i, size in enumerate(hidden_sizes)
+    ]
+
+  def initial_state(self, batch_size: int | tf.Tensor, **kwargs: Any) -> list:
+    """Zero states of every layer for `batch_size` = B * K rows."""
+    return [layer.initial_state(batch_size, **kwargs) for layer in self._layers]
+
+  def __call__(self, data: tf.Tensor, prev_states: list):
+    """Connects the module.
+
+    Args:
+      data: [B, K, H] float32.
+      prev_states: what `initial_state` or the last call returned.
+
+    Returns:
+      ([B, K, Y] float32, new states).
+
+    Raises:
+      ValueError: if there are not as many states as layers.
+    """
+    if len(prev_states) != len(self._layers):
+      raise ValueError(
+        f"LSTM: {len(self._layers)} layers, {len(prev_states)} states"
+      )
+    out = snt.merge_leading_dims(data, num_dims=2)
+    new_states = []
+    for layer, state in zip(self._layers, prev_states, strict=True):
+      out, state = layer(out, state)
+      new_states.append(state)
+    return snt.split_leading_dim(out, data, num_dims=2), new_states
+
+
+class _LSTMLayer(snt.RNNCore):
+  """An LSTM with Sonnet 1's variables, gate order and initial values.
+
+  `snt.LSTM` of Sonnet 2 splits the weights, orders the gates i, f, g, o, and
+  keeps the forget bias in its variable; TF1 checkpoints hold the form below
+  (Sonnet 1: gated_rnn.py:100-290).
+  """
+
+  def __init__(self, hidden_size: int, name: str):
+    super().__init__(name=name)
+    self._hidden_size = hidden_size
+
+  def initial_state(self, batch_size: int | tf.Tensor, **unused_kwargs: Any):
+    zeros = tf.zeros([batch_size, self._hidden_size])
+    return zeros, zeros
+
+  def __call__(self, inputs: tf.Tensor, prev_state):
+    """Args: inputs: [N, H]; prev_state: (hidden, cell), each [N, Y]."""
+    prev_hidden, prev_cell = prev_state
+    self._initialize(inputs)
+    joined = tf.concat([inputs, prev_hidden], axis=1)
+    gates = tf.matmul(joined, self.w_gates) + self.b_gates
+    i, j, f, o = tf.split(gates, 4, axis=1)  # input, candidate, forget, output
+    cell = tf.sigmoid(f + FORGET_BIAS) * prev_cell
+    cell += tf.sigmoid(i) * tf.tanh(j)
+    hidden = tf.tanh(cell) * tf.sigmoid(o)
+    return hidden, (hidden, cell)
+
+  @snt.once
+  def _initialize(self, inputs: tf.Tensor):
+    size = inputs.shape[-1] + self._hidden_size
+    initializer = snt.initializers.TruncatedNormal(stddev=1 / math.sqrt(size))
+    gates = 4 * self._hidden_size
+    self.w_gates = tf.Variable(
+      initializer([size, gates], inputs.dtype), name="w_gates"
+    )
+    self.b_gates = tf.Variable(
+      initializer([gates], inputs.dtype), name="b_gates"
+    )
