@@ -1,0 +1,400 @@
+"""Pictures tiled from batches of images, as TensorFlow ops for TensorBoard.
+
+Dimensions: B batch, T time or refinement step, K slots, H height, W width,
+C channels (1 or 3). All pictures work eagerly and inside `tf.function`, where
+any size but K and C may be unknown. Images are floats in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from matplotlib import colors as mpl_colors
+
+__all__ = (
+    "check_shapes",
+    "color_transform",
+    "construct_diagnostic_image",
+    "construct_iterations_image",
+    "construct_reconstr_image",
+    "get_mask_plot_colors",
+    "get_overview_image",
+    "images_to_grid",
+)
+
+# The qualitative palette of Okabe and Ito (2008) without black, then Paul
+# Tol's "muted" scheme, each next colour the one that is farthest from those
+# before it under normal, protan, deutan and tritan vision.
+_PALETTE = (
+    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00",
+    "#CC79A7", "#332288", "#882255", "#117733", "#999933", "#88CCEE",
+    "#DDCC77", "#AA4499", "#CC6677", "#44AA99",
+)
+_GOLDEN_RATIO = (5.0**0.5 - 1.0) / 2.0
+
+_GRID_BORDER_WIDTH = 2  # pixels
+_BORDER_VALUE = 0.5
+_MASK_BORDER_VALUE = 1.0  # sets the masks apart in the diagnostic image
+
+
+def check_shapes(arrays: Mapping[str, tuple[Any, str]]) -> dict[str, int]:
+  """Checks that arrays have the expected shapes and agree with one another.
+
+  Args:
+    arrays: for each name an array or tensor and its expected dimensions,
+      separated by spaces: a number is an exact size, a name stands for the
+      same size wherever it occurs, and `_` for any size. Sizes that are
+      unknown while tracing are not compared.
+
+  Returns:
+    The size of each named dimension that is known.
+
+  Raises:
+    ValueError: if a shape does not fit; names the array and both shapes.
+
+  Example:
+    >>> check_shapes({"images": (np.zeros([2, 5, 7, 3]), "B H W C"),
+    ...               "masks": (np.zeros([2, 5, 7, 4]), "B H W K")})
+    {'B': 2, 'H': 5, 'W': 7, 'C': 3, 'K': 4}
+  """
+  sizes: dict[str, int] = {}
+  sources: dict[str, str] = {}
+  for name, (array, expected) in arrays.items():
+    shape, dims = list(array.shape), expected.split()
+    fits = len(shape) == len(dims)
+    for size, dim in zip(shape, dims, strict=False):
+      if size is None or dim == "_":
+        continue
+      fits &= size == (int(dim) if dim.isdigit() else sizes.get(dim, size))
+    if not fits:
+      known = ", ".join(f"{d}={sizes[d]} as in {sources[d]}"
+                        for d in dims if d in sizes)
+      raise ValueError(
+          f"{name} has shape {shape}, expected [{', '.join(dims)}]"
+          + (f" with {known}." if known else "."))
+    for size, dim in zip(shape, dims, strict=True):
+      if size is not None and dim != "_" and not dim.isdigit():
+        sizes.setdefault(dim, int(size))
+        sources.setdefault(dim, name)
+  return sizes
+
+
+def get_mask_plot_colors(nr_colors: int) -> np.ndarray:
+  """Returns colours that tell slots apart, for colour-blind readers too.
+
+  The first 16 are the palettes of Okabe-Ito (without black) and Paul Tol
+  ("muted"). Further colours are saturated hues spaced by the golden ratio:
+  still unique, but no longer safe for colour-blind readers. Slot k has the
+  same colour for any `nr_colors`.
+
+  Args:
+    nr_colors: how many colours.
+
+  Returns:
+    [nr_colors, 3] float32 RGB in [0, 1].
+
+  Raises:
+    ValueError: if `nr_colors` is negative.
+  """
+  if nr_colors < 0:
+    raise ValueError(f"nr_colors must not be negative, got {nr_colors}.")
+  extra = np.arange(max(0, nr_colors - len(_PALETTE)))
+  hues = np.stack([extra * _GOLDEN_RATIO % 1.0,
+                   np.ones(len(extra)),
+                   np.ones(len(extra))], axis=-1)
+  colors = np.concatenate(
+      [[mpl_colors.to_rgb(c) for c in _PALETTE], mpl_colors.hsv_to_rgb(hues)])
+  return colors[:nr_colors].astype(np.float32)
+
+
+def color_transform(masks: tf.Tensor) -> tf.Tensor:
+  """Colours soft masks: each pixel is the mean of its slots' colours.
+
+  Args:
+    masks: [..., K] float, in [0, 1] and summing to 1 over K.
+
+  Returns:
+    [..., 3] RGB, of the type of `masks`.
+
+  Raises:
+    ValueError: if K is unknown while tracing.
+  """
+  masks = tf.convert_to_tensor(masks)
+  num_slots = masks.shape[-1]
+  if num_slots is None:
+    raise ValueError(
+        f"masks has shape {masks.shape}; its last dimension, the number of "
+        "slots, must be known.")
+  colors = tf.constant(get_mask_plot_colors(num_slots), masks.dtype)
+  return tf.tensordot(masks, colors, axes=1)
+
+
+def construct_diagnostic_image(
+    images: tf.Tensor,
+    recons: tf.Tensor,
+    masks: tf.Tensor,
+    components: tf.Tensor,
+    border_width: int = 2,
+    nr_images: int = 6,
+    clip: bool = True,
+    mask_components: bool = False,
+) -> tf.Tensor:
+  """Tiles image, reconstruction, masks and components; one row per image.
+
+  Args:
+    images: [B, H, W, C].
+    recons: [B, H, W, C].
+    masks: [B, H, W, K], summing to 1 over K.
+    components: [B, H, W, K, C].
+    border_width: border around each panel, in pixels.
+    nr_images: how many images to show, at most B.
+    clip: whether to clip the picture to [0, 1].
+    mask_components: whether to multiply the components by their masks.
+
+  Returns:
+    [1, min(B, nr_images) * (H + 2 * border_width),
+    (3 + K) * (W + 2 * border_width), 3].
+
+  Raises:
+    ValueError: if the shapes do not fit, or C is neither 1 nor 3.
+  """
+  channels = check_shapes({
+      "images": (images, "B H W C"),
+      "recons": (recons, "B H W C"),
+      "masks": (masks, "B H W K"),
+      "components": (components, "B H W K C"),
+  }).get("C")
+  masks = masks[:nr_images]
+  components = components[:nr_images]
+  if mask_components:
+    components = components * masks[..., tf.newaxis]
+  panels = tf.concat([
+      _pad(_to_rgb(images[:nr_images, tf.newaxis], channels), border_width),
+      _pad(_to_rgb(recons[:nr_images, tf.newaxis], channels), border_width),
+      _pad(color_transform(masks[:, tf.newaxis]), border_width,
+           _MASK_BORDER_VALUE),
+      _pad(_to_rgb(tf.transpose(components, [0, 3, 1, 2, 4]), channels),
+           border_width),
+  ], axis=1)
+  return _clip(_tile(panels), clip)[tf.newaxis]
+
+
+def construct_reconstr_image(
+    images: tf.Tensor,
+    recons: tf.Tensor,
+    border_width: int = 2,
+    nr_images: int = 6,
+    clip: bool = True,
+) -> tf.Tensor:
+  """Tiles image and reconstruction; one row per image.
+
+  Args:
+    images: [B, H, W, C].
+    recons: [B, H, W, C].
+    border_width: border around each panel, in pixels.
+    nr_images: how many images to show, at most B.
+    clip: whether to clip the picture to [0, 1].
+
+  Returns:
+    [1, min(B, nr_images) * (H + 2 * border_width),
+    2 * (W + 2 * border_width), 3].
+
+  Raises:
+    ValueError: if the shapes do not fit, or C is neither 1 nor 3.
+  """
+  channels = check_shapes({
+      "images": (images, "B H W C"),
+      "recons": (recons, "B H W C"),
+  }).get("C")
+  panels = tf.stack([_to_rgb(images[:nr_images], channels),
+                     _to_rgb(recons[:nr_images], channels)], axis=1)
+  return _clip(_tile(_pad(panels, border_width)), clip)[tf.newaxis]
+
+
+def construct_iterations_image(
+    images: tf.Tensor,
+    recons: tf.Tensor,
+    masks: tf.Tensor,
+    border_width: int = 2,
+    nr_seqs: int = 2,
+    clip: bool = True,
+) -> tf.Tensor:
+  """Tiles the refinement: a column per step, three rows per example.
+
+  The rows of an example are the image, its reconstruction and the masks.
+
+  Args:
+    images: [B, T, 1, H, W, C], or [B, 1, 1, H, W, C] for a still image.
+    recons: [B, T, 1, H, W, C].
+    masks: [B, T, K, H, W, 1], summing to 1 over K.
+    border_width: border around each panel, in pixels.
+    nr_seqs: how many examples to show, at most B.
+    clip: whether to clip the picture to [0, 1].
+
+  Returns:
+    [1, min(B, nr_seqs) * 3 * (H + 2 * border_width),
+    T * (W + 2 * border_width), 3].
+
+  Raises:
+    ValueError: if the shapes do not fit, or C is neither 1 nor 3.
+  """
+  still = images.shape[1] == 1
+  channels = check_shapes({
+      "recons": (recons, "B T 1 H W C"),
+      "images": (images, "B 1 1 H W C" if still else "B T 1 H W C"),
+      "masks": (masks, "B T K H W 1"),
+  }).get("C")
+  recons = _to_rgb(recons[:nr_seqs, :, 0], channels)
+  images = _to_rgb(images[:nr_seqs, :, 0], channels)
+  if still:
+    images = tf.broadcast_to(images, tf.shape(recons))
+  segmentations = color_transform(
+      tf.transpose(masks[:nr_seqs, ..., 0], [0, 1, 3, 4, 2]))
+  panels = _pad(tf.stack([images, recons, segmentations], axis=1),
+                border_width)  # [B, 3, T, H, W, 3]
+  num_seqs, num_rows, *rest = _shape(panels)
+  panels = tf.reshape(panels, [num_seqs * num_rows, *rest])
+  return _clip(_tile(panels), clip)[tf.newaxis]
+
+
+def get_overview_image(
+    image: tf.Tensor, output_dist: Any, mask_components: bool = False
+) -> tf.Tensor:
+  """Pictures what an output distribution makes of a batch of images.
+
+  Args:
+    image: [B, 1, H, W, C].
+    output_dist: a distribution over [B, 1, H, W, C]. If it is a mixture
+      (`tfp.distributions.MixtureSameFamily`), its masks and components are
+      shown as well.
+    mask_components: whether to multiply the components by their masks.
+
+  Returns:
+    The picture of `construct_diagnostic_image` for a mixture, that of
+    `construct_reconstr_image` for any other distribution.
+  """
+  image = image[:, 0]
+  recons = output_dist.mean()[:, 0]
+  if not (hasattr(output_dist, "mixture_distribution")
+          and hasattr(output_dist, "components_distribution")):
+    return construct_reconstr_image(image, recons)
+  masks = output_dist.mixture_distribution.probs_parameter()[:, 0]
+  components = output_dist.components_distribution.mean()[:, 0]
+  return construct_diagnostic_image(
+      image, recons, masks, components, mask_components=mask_components)
+
+
+def images_to_grid(
+    images: tf.Tensor,
+    grid_height: int | None = None,
+    grid_width: int | None = 4,
+    max_grid_height: int | None = 4,
+    max_grid_width: int | None = 4,
+    image_border_value: float | None = 0.5,
+) -> tf.Tensor:
+  """Arranges images in a grid, row by row.
+
+  Images that do not fit are left out; empty places take the border's value.
+
+  Args:
+    images: [B, H], [B, H, W] or [B, H, W, C] float.
+    grid_height: rows of the grid, or None: as many as B needs.
+    grid_width: columns of the grid, or None: as many as B needs.
+    max_grid_height: upper limit of the rows where `grid_height` is None.
+    max_grid_width: upper limit of the columns where `grid_width` is None.
+    image_border_value: value of the border of 2 pixels around each image
+      (above and below it only, for [B, H]), or None for no border.
+
+  Returns:
+    [rows * H, columns * W, C], borders included; W and C are 1 where `images`
+    has no such dimension.
+
+  Raises:
+    ValueError: if `images` has another rank or is not float, if both
+      `grid_height` and `grid_width` are None, or a size is not positive.
+  """
+  images = tf.convert_to_tensor(images)
+  rank = images.shape.rank
+  if rank not in (2, 3, 4) or not images.dtype.is_floating:
+    raise ValueError(
+        "images must be float of shape [B, H], [B, H, W] or [B, H, W, C], got "
+        f"{images.dtype.name} of shape {images.shape}.")
+  rows, cols = _grid_size(_shape(images)[0], grid_height, grid_width,
+                          max_grid_height, max_grid_width)
+  images = tf.reshape(images, _shape(images) + [1] * (4 - rank))
+  images = images[:rows * cols]
+  num_empty = rows * cols - _shape(images)[0]
+  images = tf.pad(images, [[0, num_empty], [0, 0], [0, 0], [0, 0]],
+                  constant_values=image_border_value or 0.0)
+  if image_border_value is not None:
+    images = _pad(images, _GRID_BORDER_WIDTH, image_border_value,
+                  vertical_only=rank == 2)
+  return _tile(tf.reshape(images, [rows, cols, *_shape(images)[1:]]))
+
+
+def _grid_size(batch_size, rows, cols, max_rows, max_cols):
+  """Returns rows and columns of a grid: ints, or tensors where unknown."""
+  given = {"grid_height": rows, "grid_width": cols,
+           "max_grid_height": max_rows, "max_grid_width": max_cols}
+  for name, size in given.items():
+    if size is not None and (not isinstance(size, int) or size <= 0):
+      raise ValueError(f"{name} must be a positive int or None, got {size!r}.")
+  if rows is None and cols is None:
+    raise ValueError(
+        "grid_height and grid_width are both None; set at least one of them.")
+
+  def fit(other, limit):
+    needed = -(-batch_size // other)
+    if limit is None:
+      return needed
+    return (min if isinstance(needed, int) else tf.minimum)(needed, limit)
+
+  if rows is None:
+    rows = fit(cols, max_rows)
+  elif cols is None:
+    cols = fit(rows, max_cols)
+  return rows, cols
+
+
+def _shape(tensor: tf.Tensor) -> list[Any]:
+  """Returns the sizes of `tensor`: ints where known, scalar tensors else."""
+  dynamic = tf.shape(tensor)
+  return [dynamic[i] if size is None else size
+          for i, size in enumerate(tensor.shape)]
+
+
+def _to_rgb(images: tf.Tensor, num_channels: int | None) -> tf.Tensor:
+  """Repeats the channel of grayscale images [..., 1] three times.
+
+  Args:
+    images: [..., C], where C may be unknown while tracing.
+    num_channels: C, from another array where these do not know it.
+  """
+  if num_channels == 3:
+    return tf.convert_to_tensor(images)
+  if num_channels == 1:
+    return tf.repeat(images, 3, axis=-1)
+  raise ValueError(f"images have {num_channels} channels, expected 1 or 3.")
+
+
+def _pad(images: tf.Tensor, width: int, value: float = _BORDER_VALUE,
+         vertical_only: bool = False) -> tf.Tensor:
+  """Draws a border of `width` pixels around images [..., H, W, C]."""
+  horizontal = 0 if vertical_only else width
+  paddings = [[0, 0]] * (images.shape.rank - 3) + [
+      [width, width], [horizontal, horizontal], [0, 0]]
+  return tf.pad(images, paddings, constant_values=value)
+
+
+def _tile(panels: tf.Tensor) -> tf.Tensor:
+  """Joins panels [rows, cols, H, W, C] into one [rows * H, cols * W, C]."""
+  rows, cols, height, width, channels = _shape(panels)
+  panels = tf.transpose(panels, [0, 2, 1, 3, 4])
+  return tf.reshape(panels, [rows * height, cols * width, channels])
+
+
+def _clip(image: tf.Tensor, clip: bool) -> tf.Tensor:
+  return tf.clip_by_value(image, 0.0, 1.0) if clip else image
