@@ -1,0 +1,7 @@
+"""Readers and metrics with the interface of DeepMind's package of that name.
+
+Each reader module has a function `dataset` that opens TFRecord files of the
+Multi-Object Datasets (Kabra et al., 2019) as an unbatched `tf.data.Dataset`.
+Modules, functions, keys, shapes, dtypes and values are those of
+https://github.com/deepmind/multi_object_datasets, for TensorFlow 2.
+"""

@@ -1,0 +1,78 @@
+"""Reader of the CLEVR (with masks) dataset."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from iodine.multi_object_datasets import _tfrecords
+
+__all__ = [
+  "BYTE_FEATURES",
+  "COMPRESSION_TYPE",
+  "IMAGE_SIZE",
+  "MAX_NUM_ENTITIES",
+  "dataset",
+  "features",
+]
+
+# The compression of the released file; `dataset` reads any.
+COMPRESSION_TYPE = "GZIP"
+IMAGE_SIZE = [240, 320]
+# Masks and factors per scene: the background and up to ten objects.
+MAX_NUM_ENTITIES = 11
+BYTE_FEATURES = ["mask", "image", "color", "material", "shape", "size"]
+
+features = {
+  "image": tf.io.FixedLenFeature(IMAGE_SIZE + [3], tf.string),
+  "mask": tf.io.FixedLenFeature(
+    [MAX_NUM_ENTITIES] + IMAGE_SIZE + [1], tf.string
+  ),
+  "x": tf.io.FixedLenFeature([MAX_NUM_ENTITIES], tf.float32),
+  "y": tf.io.FixedLenFeature([MAX_NUM_ENTITIES], tf.float32),
+  "z": tf.io.FixedLenFeature([MAX_NUM_ENTITIES], tf.float32),
+  "pixel_coords": tf.io.FixedLenFeature([MAX_NUM_ENTITIES, 3], tf.float32),
+  "rotation": tf.io.FixedLenFeature([MAX_NUM_ENTITIES], tf.float32),
+  "size": tf.io.FixedLenFeature([MAX_NUM_ENTITIES], tf.string),
+  "material": tf.io.FixedLenFeature([MAX_NUM_ENTITIES], tf.string),
+  "shape": tf.io.FixedLenFeature([MAX_NUM_ENTITIES], tf.string),
+  "color": tf.io.FixedLenFeature([MAX_NUM_ENTITIES], tf.string),
+  "visibility": tf.io.FixedLenFeature([MAX_NUM_ENTITIES], tf.float32),
+}
+
+
+def _decode(example_proto: tf.Tensor) -> dict[str, tf.Tensor]:
+  example = tf.io.parse_single_example(example_proto, features)
+  return _tfrecords.decode_bytes(example, BYTE_FEATURES)
+
+
+def dataset(
+  tfrecords_path: _tfrecords.PathLike,
+  read_buffer_size: int | None = None,
+  map_parallel_calls: int | None = None,
+) -> tf.data.Dataset:
+  """Reads, decompresses and parses CLEVR files.
+
+  L is `MAX_NUM_ENTITIES`; entity 0 is the background.
+
+  Args:
+    tfrecords_path: One path or a sequence of paths. The compression (gzip,
+      zlib or none) is detected.
+    read_buffer_size: Bytes in the read buffer; None: TensorFlow's default.
+    map_parallel_calls: Number of scenes to parse at the same time; None: one.
+
+  Returns:
+    An unbatched dataset of dicts:
+      image: [240, 320, 3] uint8.
+      mask: [L, 240, 320, 1] uint8, 255 where an entity owns the pixel, else 0.
+      x, y, z: [L] float32, position in scene units.
+      pixel_coords: [L, 3] float32, position in the image and depth.
+      rotation: [L] float32.
+      size, material, shape, color: [L] uint8, counted from 1; 0: no object.
+      visibility: [L] float32, 1 where the entity is present, else 0.
+
+  Raises:
+    FileNotFoundError: if a file does not exist.
+    ValueError: if a path is a directory, an empty file or no TFRecord file.
+  """
+  records = _tfrecords.open_records(tfrecords_path, read_buffer_size)
+  return records.map(_decode, num_parallel_calls=map_parallel_calls)

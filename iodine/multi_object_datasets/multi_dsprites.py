@@ -1,0 +1,118 @@
+"""Reader of the Multi-dSprites datasets."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from iodine.multi_object_datasets import _tfrecords
+
+__all__ = [
+  "BYTE_FEATURES",
+  "COMPRESSION_TYPE",
+  "IMAGE_SIZE",
+  "MAX_NUM_ENTITIES",
+  "dataset",
+  "feature_descriptions",
+]
+
+# The compression of the released files; `dataset` reads any.
+COMPRESSION_TYPE = "GZIP"
+IMAGE_SIZE = [64, 64]
+# Masks and factors per scene and variant, the background included.
+MAX_NUM_ENTITIES = {
+  "binarized": 4,
+  "colored_on_grayscale": 6,
+  "colored_on_colored": 5,
+}
+BYTE_FEATURES = ["mask", "image"]
+
+
+def feature_descriptions(
+  max_num_entities: int, is_grayscale: bool = False
+) -> dict[str, tf.io.FixedLenFeature]:
+  """Describes the features of one record.
+
+  Args:
+    max_num_entities: Masks and factors per scene, the background included.
+    is_grayscale: Whether images and colors have one channel instead of three.
+
+  Returns:
+    Feature descriptions for `tf.io.parse_single_example`. The mask is stored
+    as [H, W, L, 1].
+  """
+  num_channels = 1 if is_grayscale else 3
+  entities = [max_num_entities]
+  return {
+    "image": tf.io.FixedLenFeature(IMAGE_SIZE + [num_channels], tf.string),
+    "mask": tf.io.FixedLenFeature(IMAGE_SIZE + entities + [1], tf.string),
+    "x": tf.io.FixedLenFeature(entities, tf.float32),
+    "y": tf.io.FixedLenFeature(entities, tf.float32),
+    "shape": tf.io.FixedLenFeature(entities, tf.float32),
+    "color": tf.io.FixedLenFeature(entities + [num_channels], tf.float32),
+    "visibility": tf.io.FixedLenFeature(entities, tf.float32),
+    "orientation": tf.io.FixedLenFeature(entities, tf.float32),
+    "scale": tf.io.FixedLenFeature(entities, tf.float32),
+  }
+
+
+def _decode(
+  example_proto: tf.Tensor, features: Mapping[str, tf.io.FixedLenFeature]
+) -> dict[str, tf.Tensor]:
+  example = tf.io.parse_single_example(example_proto, features)
+  example = _tfrecords.decode_bytes(example, BYTE_FEATURES)
+  # [H, W, L, 1] -> [L, H, W, 1], as in the other datasets.
+  example["mask"] = tf.transpose(example["mask"], [2, 0, 1, 3])
+  return example
+
+
+def dataset(
+  tfrecords_path: _tfrecords.PathLike,
+  dataset_variant: str,
+  read_buffer_size: int | None = None,
+  map_parallel_calls: int | None = None,
+) -> tf.data.Dataset:
+  """Reads, decompresses and parses Multi-dSprites files.
+
+  L is `MAX_NUM_ENTITIES[dataset_variant]`; entity 0 is the background. C is 1
+  for "binarized" and 3 otherwise.
+
+  Args:
+    tfrecords_path: One path or a sequence of paths. The compression (gzip,
+      zlib or none) is detected.
+    dataset_variant: "binarized", "colored_on_grayscale" or
+      "colored_on_colored". Must be the variant of the file.
+    read_buffer_size: Bytes in the read buffer; None: TensorFlow's default.
+    map_parallel_calls: Number of scenes to parse at the same time; None: one.
+
+  Returns:
+    An unbatched dataset of dicts:
+      image: [64, 64, C] uint8.
+      mask: [L, 64, 64, 1] uint8, 255 where an entity owns the pixel, else 0.
+      x, y: [L] float32, position of the sprite.
+      shape: [L] float32, a whole number.
+      color: [L, C] float32.
+      orientation: [L] float32, radians.
+      scale: [L] float32.
+      visibility: [L] float32, 1 where the entity is present, else 0.
+
+  Raises:
+    FileNotFoundError: if a file does not exist.
+    ValueError: if the variant is unknown, or a path is a directory, an empty
+      file or no TFRecord file.
+  """
+  if dataset_variant not in MAX_NUM_ENTITIES:
+    raise ValueError(
+      f"dataset_variant={dataset_variant!r}: expected one of "
+      f"{list(MAX_NUM_ENTITIES)}."
+    )
+  features = feature_descriptions(
+    MAX_NUM_ENTITIES[dataset_variant], dataset_variant == "binarized"
+  )
+  records = _tfrecords.open_records(tfrecords_path, read_buffer_size)
+  return records.map(
+    functools.partial(_decode, features=features),
+    num_parallel_calls=map_parallel_calls,
+  )
