@@ -1,0 +1,195 @@
+"""Command line: `python -m iodine.synthetic tetrominoes --output FILE`."""
+
+import argparse
+import contextlib
+import functools
+import logging
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, NoReturn
+
+import tqdm
+
+from iodine.synthetic import generation, tetrominoes
+from iodine.synthetic.records import Feature
+
+__all__ = ["DATASETS", "Dataset", "main"]
+
+_EXIT_USAGE = 2
+_EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it.
+_LOG_INTERVAL = 10.0  # Seconds between two lines where there is no terminal.
+
+_log = logging.getLogger("iodine.synthetic")
+
+
+class Dataset(NamedTuple):
+  """What the command line knows of a dataset.
+
+  Attributes:
+    help: One line for `--help`.
+    features: What a scene holds.
+    add_arguments: Adds the dataset's own options to its parser.
+    make_sampler: Makes the sampler from the parsed options.
+  """
+
+  help: str
+  features: Mapping[str, Feature]
+  add_arguments: Callable[[argparse.ArgumentParser], object]
+  make_sampler: Callable[[argparse.Namespace], generation.Sampler]
+
+
+def _add_tetrominoes_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+      "--objects", type=int, default=tetrominoes.MAX_NUM_OBJECTS,
+      choices=range(1, tetrominoes.MAX_NUM_OBJECTS + 1),
+      help="tetrominoes in each scene; the real dataset has %(default)s",
+  )
+
+
+def _tetrominoes_sampler(args: argparse.Namespace) -> generation.Sampler:
+  return functools.partial(
+      tetrominoes.sample_scenes, num_objects=args.objects
+  )
+
+
+DATASETS = {
+    "tetrominoes": Dataset(
+        help="three tetrominoes on black, 35x35 pixels",
+        features=tetrominoes.FEATURES,
+        add_arguments=_add_tetrominoes_arguments,
+        make_sampler=_tetrominoes_sampler,
+    ),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+  """Reports an error in one line, without the usage."""
+
+  def error(self, message: str) -> NoReturn:
+    self.exit(_EXIT_USAGE, f"{self.prog}: error: {message}\n")
+
+
+def _integer_from(minimum: int) -> Callable[[str], int]:
+  """An argument type: an integer that is at least `minimum`."""
+
+  def parse(text: str) -> int:
+    try:
+      value = int(text)
+    except ValueError:
+      value = minimum - 1
+    if value < minimum:
+      raise argparse.ArgumentTypeError(
+          f"{text!r}: must be an integer from {minimum} up"
+      )
+    return value
+
+  return parse
+
+
+def _make_parser() -> argparse.ArgumentParser:
+  parser = _Parser(
+      prog="python -m iodine.synthetic",
+      description="Writes synthetic scenes in the TFRecord format of a real "
+      "dataset.",
+      allow_abbrev=False,
+  )
+  commands = parser.add_subparsers(
+      dest="dataset", required=True, metavar=f"{{{','.join(DATASETS)}}}"
+  )
+  for name, dataset in DATASETS.items():
+    command = commands.add_parser(
+        name, help=dataset.help, description=f"Writes scenes: {dataset.help}.",
+        allow_abbrev=False,
+    )
+    command.add_argument(
+        "--output", type=pathlib.Path, required=True, metavar="FILE",
+        help="file to write; its folder is created",
+    )
+    command.add_argument(
+        "--scenes", type=_integer_from(1), default=10_000, metavar="N",
+        help="how many scenes to write (default: %(default)s)",
+    )
+    command.add_argument(
+        "--seed", type=_integer_from(0), default=0, metavar="N",
+        help="scene i depends on seed and i alone (default: %(default)s)",
+    )
+    command.add_argument(
+        "--force", action="store_true", help="replace an existing file"
+    )
+    dataset.add_arguments(command)
+    command.set_defaults(parser=command)
+  return parser
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], object]]:
+  """Shows progress; yields a function that takes the number of new scenes."""
+  if sys.stderr.isatty():
+    with tqdm.tqdm(total=total, unit=" scenes", dynamic_ncols=True) as bar:
+      yield bar.update
+    return
+
+  start = last = time.monotonic()
+  written = 0
+
+  def update(num_written: int) -> None:
+    nonlocal last, written
+    written += num_written
+    now = time.monotonic()
+    if now - last >= _LOG_INTERVAL and written < total:
+      last = now
+      rate = written / (now - start)
+      _log.info(
+          "%d of %d scenes, %.0f scenes/s, %.0f s left",
+          written, total, rate, (total - written) / rate,
+      )
+
+  yield update
+
+
+def _write(args: argparse.Namespace) -> None:
+  """Writes the file and reports on it."""
+  dataset = DATASETS[args.dataset]
+  start = time.monotonic()
+  with _progress(args.scenes) as on_progress:
+    generation.write_tfrecords(
+        args.output, dataset.features, dataset.make_sampler(args),
+        num_scenes=args.scenes, seed=args.seed, overwrite=args.force,
+        on_progress=on_progress,
+    )
+  seconds = time.monotonic() - start
+  _log.info(
+      "Wrote %d scenes (%.1f MB) in %.1f s, %.0f scenes/s: %s",
+      args.scenes, args.output.stat().st_size / 1e6, seconds,
+      args.scenes / seconds, args.output,
+  )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command line.
+
+  Args:
+    argv: The arguments; by default those of the process.
+
+  Returns:
+    The exit status.
+  """
+  logging.basicConfig(format="%(message)s", level=logging.INFO)
+  args = _make_parser().parse_args(argv)
+  try:
+    _write(args)
+  except KeyboardInterrupt:
+    _log.error("Interrupted: %s was not written.", args.output)
+    return _EXIT_INTERRUPTED
+  except OSError as e:
+    args.parser.error(str(e))
+  return 0
+
+
+if __name__ == "__main__":
+  # Being terminated is as good a reason to tidy up as Ctrl-C.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  sys.exit(main())
