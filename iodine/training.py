@@ -231,7 +231,7 @@ class Trainer(tf.Module):
     self.seed = tf.Variable(
       seed, dtype=tf.int64, trainable=False, name="trainer_seed"
     )
-    self._compiled_step = tf.function(self._step)
+    self._compiled_step = tf.function(self._step, autograph=False)
 
   def initialize(
     self, image_shape: Sequence[int], factors: Mapping[str, int]

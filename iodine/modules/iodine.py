@@ -202,9 +202,12 @@ class IODINE(snt.Module):
       "image": tf.zeros([1, frames, height, width, channels])
     }
     if factors:
-      data["mask"] = tf.ones([1, frames, 1, height, width, 1])
-      data["visibility"] = tf.ones([1, 1])
-      data["factors"] = {k: tf.zeros([1, 1, n]) for k, n in factors.items()}
+      entities = self.num_background_entities + 1
+      data["mask"] = tf.ones([1, frames, entities, height, width, 1])
+      data["visibility"] = tf.ones([1, entities])
+      data["factors"] = {
+        k: tf.zeros([1, entities, n]) for k, n in factors.items()
+      }
     self._forward(data, None, None, is_training=False)
 
   def __call__(

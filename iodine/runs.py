@@ -1,0 +1,84 @@
+"""The folder of a training run: which one, and what a run leaves in it."""
+
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from iodine.modules.utils import ConfigError
+
+__all__ = ["CONFIG_FILE", "open_folder", "save_config"]
+
+CONFIG_FILE = "config.json"
+
+_LOG = logging.getLogger(__name__)
+
+
+def open_folder(
+  checkpoint_dir: str, continue_run: bool, run_id: int | str | None
+) -> pathlib.Path:
+  """Finds the folder to continue, or makes a new one.
+
+  Args:
+    checkpoint_dir: with continue_run the folder itself, else its name without
+      "_<run id>".
+    continue_run: whether to go on in an existing folder.
+    run_id: of Sacred's observer; None: the lowest number that is free.
+
+  Returns:
+    The folder, which exists.
+
+  Raises:
+    ConfigError: if there is nothing to continue, or a new folder cannot be
+      made.
+  """
+  path = pathlib.Path(os.path.expanduser(checkpoint_dir))
+  if continue_run:
+    if not path.is_dir():
+      raise ConfigError(_nothing_to_continue(path))
+    _LOG.info("Continuing the run in %s", path)
+    return path
+  number = 1
+  while True:
+    name = f"{path.name}_{number if run_id is None else run_id}"
+    folder = path.with_name(name)
+    try:
+      folder.mkdir(parents=True)
+    except FileExistsError as error:
+      if run_id is None and folder.exists():
+        number += 1
+        continue
+      raise ConfigError(
+        f"checkpoint_dir={checkpoint_dir!r}: {folder} exists already. Go on in "
+        f"it with `continue_run=True checkpoint_dir={folder}`, or choose "
+        f"another checkpoint_dir."
+      ) from error
+    except OSError as error:
+      raise ConfigError(
+        f"checkpoint_dir={checkpoint_dir!r}: {folder} cannot be made: {error}"
+      ) from error
+    _LOG.info("Starting a new run in %s", folder)
+    return folder
+
+
+def _nothing_to_continue(path: pathlib.Path) -> str:
+  near = []
+  if path.parent.is_dir():
+    near = [p for p in path.parent.glob(f"{path.name}_*") if p.is_dir()]
+  hint = f" There are: {', '.join(sorted(map(str, near)))}." if near else ""
+  return (
+    f"continue_run=True: there is no folder checkpoint_dir={str(path)!r}.{hint}"
+  )
+
+
+def save_config(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+  """Writes a run's whole configuration into its folder, whole or not at all.
+
+  The file is a valid argument of `with`.
+  """
+  text = json.dumps(config, indent=1, sort_keys=True)
+  partial = folder / f"{CONFIG_FILE}.partial"
+  partial.write_text(text + "\n", encoding="utf-8")
+  partial.replace(folder / CONFIG_FILE)

@@ -1,0 +1,366 @@
+"""The training loop: steps, progress, summaries, checkpoints, signals."""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from iodine.modules import plotting
+from iodine.modules.data import IODINEDataset, Position
+from iodine.training import Trainer
+
+__all__ = ["Interrupted", "RunError", "Settings", "run"]
+
+CHECKPOINT_NAME = "model.ckpt"
+PICTURE_NAME = "decomposition.png"
+# What has to be finite for a step to count.
+_VITAL = ("loss/total", "debug/global_grad_norm")
+
+_LOG = logging.getLogger(__name__)
+
+
+class RunError(Exception):
+  """A run that cannot go on; its text is for the user."""
+
+
+class Interrupted(Exception):
+  """A run that was ended by a signal, after saving."""
+
+  def __init__(self, signal_number: int):
+    super().__init__(signal.Signals(signal_number).name)
+    self.signal_number = signal_number
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """When a run does what; numbers of steps.
+
+  Attributes:
+    stop_after_steps: the run ends when the optimizer has taken so many.
+    save_summaries_steps: between scalars (TensorBoard, Sacred, log).
+    save_images_steps: between pictures (TensorBoard).
+    save_checkpoint_steps: between checkpoints.
+    keep_checkpoints: how many of them stay.
+  """
+
+  stop_after_steps: int
+  save_summaries_steps: int
+  save_images_steps: int
+  save_checkpoint_steps: int
+  keep_checkpoints: int
+
+
+class Checkpoints:
+  """All state of a run in a folder: trainer, optimizer, model, data position.
+
+  The position is a seed, an epoch and an offset (`IODINEDataset.batches`), the
+  random numbers are the trainer's seed and the optimizer's step.
+  """
+
+  def __init__(self, folder: pathlib.Path, trainer: Trainer, keep: int):
+    self._trainer = trainer
+    self._data = {
+      name: tf.Variable(0, dtype=tf.int64, trainable=False, name=name)
+      for name in ("seed", "epoch", "offset")
+    }
+    self._checkpoint = tf.train.Checkpoint(trainer=trainer, data=self._data)
+    self._manager = tf.train.CheckpointManager(
+      self._checkpoint,
+      str(folder),
+      max_to_keep=keep,
+      checkpoint_name=CHECKPOINT_NAME,
+    )
+
+  @property
+  def latest(self) -> str | None:
+    """Prefix of the last checkpoint, or None."""
+    return self._manager.latest_checkpoint
+
+  def restore(self, dataset: IODINEDataset) -> Position:
+    """Restores the last checkpoint, all of it.
+
+    Args:
+      dataset: gets the seed of its order.
+
+    Returns:
+      Where the data go on.
+
+    Raises:
+      RunError: if it does not fit or is damaged.
+    """
+    try:
+      status = self._checkpoint.restore(self.latest)
+      status.assert_consumed()
+    except (ValueError, AssertionError, tf.errors.OpError) as error:
+      reason = str(error).strip().splitlines()[0]
+      raise RunError(
+        f"{self.latest}: cannot be restored into the model that the "
+        f"configuration describes ({reason}). Continue with the configuration "
+        f"of the run, which is in its folder."
+      ) from error
+    seed, epoch, offset = (int(v.numpy()) for v in self._data.values())
+    dataset.seed = seed
+    return Position(epoch, offset)
+
+  def save(self, dataset: IODINEDataset, position: Position) -> str:
+    """Saves under the optimizer's step; returns the prefix."""
+    state = (dataset.seed, position.epoch, position.offset)
+    for variable, value in zip(self._data.values(), state, strict=True):
+      variable.assign(value)
+    step = int(self._trainer.optimizer.step.numpy())
+    return self._manager.save(checkpoint_number=step)
+
+
+def run(
+  trainer: Trainer,
+  dataset: IODINEDataset,
+  sample: Mapping[str, Any],
+  folder: pathlib.Path,
+  settings: Settings,
+  log_metric: Callable[[str, float, int], None],
+) -> None:
+  """Trains until `stop_after_steps`, from the folder's last checkpoint if any.
+
+  Args:
+    trainer: without variables yet.
+    dataset: of the training stream.
+    sample: a batch for pictures, see `IODINE.__call__`.
+    folder: of checkpoints and summaries; exists.
+    settings: see there.
+    log_metric: gets name, value and step of mean loss and ARI.
+
+  Raises:
+    RunError: if a loss or gradient is not finite, or the data fail.
+    Interrupted: after SIGINT or SIGTERM, when everything is saved.
+  """
+  spec = dataset.batch_spec()
+  trainer.initialize(
+    spec["image"].shape[2:],
+    {k: v.shape[-1] for k, v in spec.get("factors", {}).items()},
+  )
+  checkpoints = Checkpoints(folder, trainer, settings.keep_checkpoints)
+  loop = _Loop(
+    trainer, dataset, sample, folder, settings, log_metric, checkpoints
+  )
+  if checkpoints.latest is not None:
+    loop.position = checkpoints.restore(dataset)
+    _LOG.info("Restored %s", checkpoints.latest)
+  loop.run()
+
+
+class _Loop:
+  """One run of the loop, from a restored state to its end."""
+
+  def __init__(
+    self, trainer, dataset, sample, folder, settings, log_metric, checkpoints
+  ):
+    self._trainer = trainer
+    self._dataset = dataset
+    self._sample = sample
+    self._folder = folder
+    self._settings = settings
+    self._log_metric = log_metric
+    self._checkpoints = checkpoints
+    self._writer = tf.summary.create_file_writer(str(folder))
+    self._overview = tf.function(
+      trainer.model.get_overview_images, autograph=False
+    )
+    self.position = Position(0, 0)
+
+  @property
+  def _step(self) -> int:
+    return int(self._trainer.optimizer.step.numpy())
+
+  def run(self) -> None:
+    """Takes the steps, then saves and draws a picture."""
+    stop = self._settings.stop_after_steps
+    if self._step >= stop:
+      _LOG.info("Step %d of %d: nothing is left to do", self._step, stop)
+      return
+    with _signals() as received, self._writer.as_default():
+      self._take_steps(stop, received)
+    if received:
+      _LOG.info(
+        "%s at step %d: saved %s. Go on with `continue_run=True "
+        "checkpoint_dir=%s`",
+        signal.Signals(received[0]).name,
+        self._step,
+        self._checkpoints.latest,
+        self._folder,
+      )
+      raise Interrupted(received[0])
+    picture = self._draw_picture()
+    _LOG.info("Done: %s, %s", self._checkpoints.latest, picture)
+
+  def _take_steps(self, stop: int, received: list[int]) -> None:
+    settings = self._settings
+    step, saved = self._step, True
+    batches = iter(self._dataset.batches(self.position))
+    with _Progress(step, stop, self._dataset.batch_size) as progress:
+      while step < stop and not received:
+        batch, position = self._next(batches, step)
+        scalars = self._trainer.step(batch)
+        step += 1
+        values = self._check_finite(step, scalars)
+        self.position = position
+        progress.advance(step, values)
+        if step % settings.save_summaries_steps == 0 or step == stop:
+          self._save_summaries(step, values, progress)
+        if step % settings.save_images_steps == 0 or step == stop:
+          self._save_images(step)
+        saved = step % settings.save_checkpoint_steps == 0
+        if saved:
+          self._checkpoints.save(self._dataset, self.position)
+      if not saved:
+        self._checkpoints.save(self._dataset, self.position)
+
+  def _next(self, batches: Iterator, step: int) -> tuple:
+    try:
+      return next(batches)
+    except (tf.errors.OpError, ValueError) as error:
+      reason = str(error).strip().splitlines()[0]
+      raise RunError(
+        f"step {step}: the data cannot be read ({reason}). "
+        f"{self._what_is_saved()}"
+      ) from error
+
+  def _check_finite(
+    self, step: int, scalars: Mapping[str, tf.Tensor]
+  ) -> dict[str, float]:
+    """Returns the scalars as numbers if they may be."""
+    values = {name: float(value) for name, value in scalars.items()}
+    for name in _VITAL:
+      if not math.isfinite(values[name]):
+        raise RunError(
+          f"step {step}: {name} is {values[name]}. {self._what_is_saved()} A "
+          f"lower learn_rate may help; so may larger batches."
+        )
+    return values
+
+  def _what_is_saved(self) -> str:
+    if self._checkpoints.latest is None:
+      return "There is no checkpoint yet."
+    return f"The last good checkpoint is {self._checkpoints.latest}."
+
+  def _save_summaries(
+    self, step: int, values: Mapping[str, float], progress: "_Progress"
+  ) -> None:
+    for name, value in values.items():
+      tf.summary.scalar(name, value, step=step)
+    means = progress.report(step)
+    for name, value in means.items():
+      self._log_metric(name, value, step)
+
+  def _save_images(self, step: int) -> None:
+    pictures = self._overview({"image": self._sample["image"]})
+    for name, value in pictures.items():
+      tf.summary.image(name, value, step=step)
+    self._writer.flush()
+
+  def _draw_picture(self) -> pathlib.Path:
+    """Saves the decomposition of the sample's first scenes."""
+    sample = tf.nest.map_structure(lambda x: x[:4], dict(self._sample))
+    info = tf.function(self._trainer.model.eval, autograph=False)(sample)
+    outputs = {k: v[:, -1].numpy() for k, v in info["outputs"].items()}
+    figure = plotting.decomposition_plot(
+      image=sample["image"][:, -1].numpy(),
+      recons=outputs["recons"][:, 0],
+      masks=outputs["pred_mask"],
+      components=outputs["components"],
+    )
+    path = self._folder / PICTURE_NAME
+    figure.savefig(path, bbox_inches="tight")
+    return path
+
+
+class _Progress:
+  """A bar on a terminal, else log lines; means between two reports."""
+
+  def __init__(self, step: int, stop: int, batch_size: int):
+    self._stop = stop
+    self._batch_size = batch_size
+    self._bar = tqdm.tqdm(
+      total=stop,
+      initial=step,
+      unit="step",
+      dynamic_ncols=True,
+      disable=not sys.stderr.isatty(),
+    )
+    self._sums: dict[str, float] = {"loss": 0.0, "ari": 0.0}
+    self._count = 0
+    self._start: tuple[float, int] | None = None
+
+  def __enter__(self) -> "_Progress":
+    self._redirect = contextlib.nullcontext()
+    if not self._bar.disable:
+      self._redirect = logging_redirect_tqdm()
+    self._redirect.__enter__()
+    return self
+
+  def __exit__(self, *exc_info: Any) -> None:
+    self._redirect.__exit__(*exc_info)
+    self._bar.close()
+
+  def advance(self, step: int, values: Mapping[str, float]) -> None:
+    """Counts a step."""
+    if self._start is None:  # the first step also compiles
+      self._start = (time.perf_counter(), step)
+    self._sums["loss"] += values["loss/total"]
+    self._sums["ari"] += values.get("loss/ari_nobg", math.nan)
+    self._count += 1
+    self._bar.update()
+
+  def report(self, step: int) -> dict[str, float]:
+    """Shows and returns the means since the last report."""
+    means = {k: v / self._count for k, v in self._sums.items()}
+    means = {k: v for k, v in means.items() if not math.isnan(v)}
+    self._sums = dict.fromkeys(self._sums, 0.0)
+    self._count = 0
+    assert self._start is not None
+    begin, first = self._start
+    rate = (step - first) / max(time.perf_counter() - begin, 1e-9)
+    words = [f"loss {means['loss']:.2f}"] if "loss" in means else []
+    if "ari" in means:
+      words.append(f"ARI-nobg {means['ari']:.3f}")
+    if rate > 0:
+      words.append(f"{rate * self._batch_size:.1f} img/s")
+    self._bar.set_postfix_str(", ".join(words))
+    if self._bar.disable:
+      left = tqdm.tqdm.format_interval((self._stop - step) / rate) if rate else "?"
+      _LOG.info("step %d/%d  %s  ETA %s", step, self._stop, "  ".join(words), left)
+    return means
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+  """Collects SIGINT and SIGTERM; the second one ends the process as usual."""
+  received: list[int] = []
+  handlers = {}
+
+  def receive(number, frame):
+    del frame
+    received.append(number)
+    _LOG.info(
+      "%s: saving after this step. Once more ends at once, without saving",
+      signal.Signals(number).name,
+    )
+    for other, handler in handlers.items():
+      signal.signal(other, handler)
+
+  for number in (signal.SIGINT, signal.SIGTERM):
+    handlers[number] = signal.signal(number, receive)
+  try:
+    yield received
+  finally:
+    for number, handler in handlers.items():
+      signal.signal(number, handler)
