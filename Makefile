@@ -1,0 +1,122 @@
+# The commands of this project; `make` alone lists them. Each sets up what it
+# needs, and none needs an activated environment.
+
+# Interpreter that .venv is made with: `make setup PYTHON=python3.12`.
+PYTHON ?= python3
+# Processes that run the tests: 0 runs them in pytest's own.
+PYTEST_WORKERS ?= 2
+# More arguments for pytest: `make test PYTEST_ARGS="-k decoder -x"`.
+PYTEST_ARGS ?=
+
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+# All tests of a file run in one process, which makes its fixtures once.
+PYTEST := $(VENV_PYTHON) -m pytest -n $(PYTEST_WORKERS) --dist loadfile
+# Written last: as long as it is missing, the set-up is not finished.
+SETUP_DONE := $(VENV)/.setup-done
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-all lint fix demo clean distclean FORCE
+
+help:  ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' \
+	  Makefile
+
+setup: $(SETUP_DONE)  ## Make .venv and install the project with its tools
+
+# --- Set-up -------------------------------------------------------------------
+
+# Fails, with the remedy, where an interpreter cannot make the environment. It
+# must run on any Python 3.
+define CHECK_PYTHON
+import sys
+name, version = sys.argv[1], sys.version_info[:3]
+if not (3, 10) <= version[:2] <= (3, 13):
+  sys.exit(
+      "%s is Python %d.%d.%d, but this project needs Python 3.10 to 3.13.\n"
+      "Name another interpreter: make setup PYTHON=python3.12"
+      % ((name,) + version))
+try:
+  import ensurepip, venv
+except ImportError:
+  sys.exit(
+      "%s cannot make virtual environments: its module venv or ensurepip is "
+      "missing.\nInstall it (Debian, Ubuntu: apt install python3-venv), or name "
+      "another interpreter: make setup PYTHON=python3.12" % name)
+endef
+export CHECK_PYTHON
+
+# Fails where .venv has no pip, or is of another Python than argument 1, if any.
+define CHECK_VENV
+import sys
+import pip
+version = "%d.%d" % sys.version_info[:2]
+sys.exit(len(sys.argv) > 1 and sys.argv[1] != version)
+endef
+export CHECK_VENV
+
+# An interpreter that was asked for, rather than the default, is kept to: a .venv
+# of another version is made anew.
+ifneq ($(origin PYTHON),file)
+minor_version = $(shell $(1) -c \
+  'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+WANTED_VERSION := $(call minor_version,$(PYTHON))
+ifneq ($(WANTED_VERSION),$(call minor_version,$(VENV_PYTHON)))
+$(SETUP_DONE): FORCE
+endif
+endif
+
+$(SETUP_DONE): requirements.txt requirements-dev.txt pyproject.toml
+	@rm -f $@
+	@if ! $(VENV_PYTHON) -c "$$CHECK_VENV" $(WANTED_VERSION) 2>/dev/null; then \
+	  command -v $(PYTHON) >/dev/null || { \
+	    echo "There is no $(PYTHON) on the PATH. Name an interpreter:" \
+	      "make setup PYTHON=python3.12" >&2; exit 1; }; \
+	  $(PYTHON) -c "$$CHECK_PYTHON" $(PYTHON) || exit 1; \
+	  echo "Making $(VENV) with $$($(PYTHON) --version)"; \
+	  $(PYTHON) -m venv --clear $(VENV) || exit 1; \
+	  $(VENV_PYTHON) -m pip install -qq --upgrade pip || exit 1; \
+	fi
+	@echo "Installing packages in $(VENV) (a minute or more the first time)"
+	@$(VENV_PYTHON) -m pip install -qq -r requirements.txt -r requirements-dev.txt
+	@$(VENV_PYTHON) -m pip install -qq --no-deps --no-build-isolation -e .
+	@touch $@
+
+# --- Checks -------------------------------------------------------------------
+
+test: lint  ## Lint, then run the tests, less the slow and the fault tests
+	$(PYTEST) -m "not slow and not faults" $(PYTEST_ARGS)
+
+test-all: lint  ## Lint, then run all tests
+	$(PYTEST) $(PYTEST_ARGS)
+
+lint: setup  ## Check style and types
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy
+
+fix: setup  ## Format, and mend what the style checker can mend
+	$(VENV_PYTHON) -m ruff check --fix .
+	$(VENV_PYTHON) -m ruff format .
+
+# --- Demonstration ------------------------------------------------------------
+
+# Where the configurations look for data, too.
+export DEMO_DATA = $(or $(IODINE_DATA_DIR),data)/demo_train.tfrecords
+
+demo: setup  ## Train on synthetic scenes and draw their decomposition
+	@test -f "$$DEMO_DATA" || $(VENV_PYTHON) -m iodine.synthetic tetrominoes \
+	  --scenes 5000 --seed 0 --output "$$DEMO_DATA"
+	$(VENV_PYTHON) -m iodine.main with demo
+
+# --- Cleaning -----------------------------------------------------------------
+
+clean:  ## Remove caches and build products
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find iodine tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## Remove .venv, too; data and checkpoints stay
+	rm -rf $(VENV)

@@ -1,0 +1,61 @@
+"""Settings and fixtures that the tests share."""
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+# All of these are read when TensorFlow is imported, here and in the processes
+# that tests start.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "Agg")
+# Several test processes may share one GPU.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+# Several test processes share the cores, too: with every process using all of
+# them, each would wait for the others.
+_num_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _num_workers > 1:
+  _threads = max(1, (os.cpu_count() or 1) // _num_workers)
+  os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(_threads))
+  os.environ.setdefault("OMP_NUM_THREADS", str(_threads))
+
+
+@pytest.fixture(autouse=True)
+def _own_data_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+  """Keeps the tests from a data folder of the person who runs them."""
+  monkeypatch.delenv("IODINE_DATA_DIR", raising=False)
+
+
+@pytest.fixture(scope="session")
+def mini_tfrecords() -> pathlib.Path:
+  """Ten real scenes of Tetrominoes, where they lie beside the checkout."""
+  path = _REPOSITORY.parent / "shared" / "data" / "tetrominoes_mini.tfrecords"
+  if not path.is_file():
+    pytest.skip("needs ../shared/data/tetrominoes_mini.tfrecords")
+  return path
+
+
+@pytest.fixture(params=["eager", "graph"])
+def run_mode(request: pytest.FixtureRequest) -> str:
+  """Runs a test twice: once for "eager", once for "graph"."""
+  return request.param
+
+
+@pytest.fixture
+def run(run_mode: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+  """Runs a test twice: `run(fn)` is `fn`, then `tf.function(fn)`.
+
+  Example:
+    def test_decoder(run):
+      decoder = ComponentDecoder(...)
+      outputs = run(decoder)(latents)
+  """
+  if run_mode == "eager":
+    return lambda fn: fn
+  import tensorflow as tf  # Here, as tests without TensorFlow start sooner.
+
+  return lambda fn: tf.function(fn)
