@@ -1,0 +1,1 @@
+"""IODINE in TensorFlow 2: object-centric representation learning."""

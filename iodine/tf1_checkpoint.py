@@ -126,9 +126,9 @@ def restore(
   if optimizer is not None and set(missing) & (set(state) - {"global_step"}):
     # Half of Adam's state is worse than none.
     optimizer.reset()
-    missing = sorted({*missing, *state} - {"global_step"} | (
-      {"global_step"} & set(missing)
-    ))
+    missing = sorted(
+      {*missing, *state} - {"global_step"} | ({"global_step"} & set(missing))
+    )
   found = sorted(set(targets) - set(missing))
   for name in found:
     targets[name].assign(values[name])

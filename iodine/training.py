@@ -215,7 +215,9 @@ class Trainer(tf.Module):
     seed: int64 variable.
   """
 
-  def __init__(self, model: tf.Module, optimizer: Adam, seed: int | None = None):
+  def __init__(
+    self, model: tf.Module, optimizer: Adam, seed: int | None = None
+  ):
     """Constructor.
 
     Args:
@@ -260,7 +262,9 @@ class Trainer(tf.Module):
       self.initialize(image_shape, factors)
     return self._compiled_step(data, noise)
 
-  def _step(self, data, noise):
+  def _step(
+    self, data: Mapping[str, Any], noise: tf.Tensor | None
+  ) -> dict[str, tf.Tensor]:
     seed = None
     if noise is None:
       seed = tf.cast(tf.stack([self.seed, self.optimizer.step]), tf.int32)

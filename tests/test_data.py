@@ -685,6 +685,8 @@ def test_reader_by_name():
     3,
     "iodine_other.readers.dataset",
     "iodine.dataset",
+    "iodine.modules.data.dataclasses",
+    "iodine.main.main",
   ],
 )
 def test_reader_elsewhere_is_refused(reader):
@@ -698,7 +700,6 @@ def test_reader_elsewhere_is_refused(reader):
     "iodine.multi_object_datasets.tetrominoes.datasets",
     "iodine.multi_object_datasets.tetromino.dataset",
     "iodine.multi_object_datasets.tetrominoes.IMAGE_SIZE",
-    "iodine.modules.data.dataclasses",
     "iodine.multi_object_datasets._tfrecords.Any",
   ],
 )

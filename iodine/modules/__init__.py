@@ -1,0 +1,1 @@
+"""The model, its parts, its data and its pictures."""

@@ -17,7 +17,9 @@ class ComponentDecoder(snt.Module):
   Figure 2d of the paper (reference: decoder.py:23-53).
   """
 
-  def __init__(self, pixel_decoder: snt.Module, name="component_decoder"):
+  def __init__(
+    self, pixel_decoder: snt.Module, name: str = "component_decoder"
+  ):
     """Constructor.
 
     Args:

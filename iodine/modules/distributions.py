@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from iodine.modules import utils
 
@@ -19,8 +20,6 @@ __all__ = [
   "MixtureLogProbs",
   "MixtureParameters",
 ]
-
-tfd = tfp.distributions
 
 SCALES = ("stddev", "var", "prec", "fixed")
 # A `scale_val` of -1 asks for a trainable scale, which starts here
@@ -63,9 +62,10 @@ class DistributionModule(snt.Module):
   """A distribution as a function of unconstrained parameters."""
 
   def __call__(self, *params: tf.Tensor) -> tfd.Distribution:
+    """Returns the distribution that the parameters describe."""
     raise NotImplementedError
 
-  def input_shapes(self, output_shape: Sequence[int]) -> NamedTuple:
+  def input_shapes(self, output_shape: Sequence[int]) -> Any:
     """Shapes of the parameters for events of `output_shape`, without batch."""
     raise NotImplementedError
 
@@ -93,6 +93,7 @@ class BernoulliOutput(DistributionModule):
     super().__init__(name=name)
 
   def input_shapes(self, output_shape: Sequence[int]) -> FlatParameters:
+    """See the base class."""
     return FlatParameters(list(output_shape))
 
   def __call__(self, params: tf.Tensor) -> tfd.Distribution:
@@ -159,8 +160,8 @@ class LocScaleDistribution(DistributionModule):
   def _check_dist_kwargs(self) -> None:
     """Raises ValueError for arguments that are unknown or missing."""
     given = {"loc", "scale"}
-    parameters = inspect.signature(self._dist.__init__).parameters
-    names = [n for n in parameters if n != "self" and n not in given]
+    parameters = inspect.signature(self._dist).parameters
+    names = [n for n in parameters if n not in given]
     for key in self._dist_kwargs:
       if key not in names:
         raise ValueError(
@@ -175,6 +176,7 @@ class LocScaleDistribution(DistributionModule):
         )
 
   def input_shapes(self, output_shape: Sequence[int]) -> FlatParameters:
+    """See the base class."""
     factor = 1 if self._scale == "fixed" else 2
     return FlatParameters([*output_shape[:-1], factor * output_shape[-1]])
 
@@ -215,7 +217,7 @@ class LocScaleDistribution(DistributionModule):
     return self.scale
 
   @snt.once
-  def _create_scale(self):
+  def _create_scale(self) -> None:
     self.scale = tf.Variable(INITIAL_SCALE, dtype=tf.float32, name="scale")
 
 
@@ -259,6 +261,7 @@ class MaskedMixture(DistributionModule):
     return self._num_components
 
   def input_shapes(self, output_shape: Sequence[int]) -> MixtureParameters:
+    """See the base class."""
     pixel = [
       self._num_components,
       *self._dist.input_shapes(output_shape).params,
@@ -292,6 +295,22 @@ class MaskedMixture(DistributionModule):
     return self._mask_activation(tf.transpose(mask, [0, 4, 2, 3, 1]))
 
   @staticmethod
+  def masks(dist: tfd.MixtureSameFamily) -> tf.Tensor:
+    """Probabilities of the components, [B, K, H, W, 1] in [0, 1]."""
+    return _slots_first(dist.mixture_distribution.probs_parameter())
+
+  @staticmethod
+  def mask_logits(dist: tfd.MixtureSameFamily) -> tf.Tensor:
+    """Their logits, not normalised, [B, K, H, W, 1]."""
+    return _slots_first(dist.mixture_distribution.logits_parameter())
+
+  @staticmethod
+  def components(dist: tfd.MixtureSameFamily) -> tf.Tensor:
+    """Means of the components, [B, K, H, W, C]."""
+    means = dist.components_distribution.mean()[:, 0]
+    return tf.transpose(means, [0, 3, 1, 2, 4])
+
+  @staticmethod
   def log_probs(
     dist: tfd.MixtureSameFamily, image: tf.Tensor
   ) -> MixtureLogProbs:
@@ -313,9 +332,7 @@ class MaskedMixture(DistributionModule):
       components=components,
     )
 
-  def leave_one_out(
-    self, mask: tf.Tensor, components: tf.Tensor
-  ) -> tf.Tensor:
+  def leave_one_out(self, mask: tf.Tensor, components: tf.Tensor) -> tf.Tensor:
     """Log-likelihood of an image under the mixtures without one component.
 
     The same as calling the module on the other K - 1 components' parameters
@@ -333,7 +350,7 @@ class MaskedMixture(DistributionModule):
     raw = tf.gather(tf.transpose(mask, [0, 4, 2, 3, 1]), others, axis=-1)
     log_masks = tf.nn.log_softmax(self._mask_activation(raw))
     joint = tf.gather(components, others, axis=-1) + log_masks
-    return tf.transpose(tf.reduce_logsumexp(joint, axis=-1), [0, 4, 2, 3, 1])
+    return _slots_first(tf.reduce_logsumexp(joint, axis=-1))
 
   @staticmethod
   def posterior(components: tf.Tensor) -> tf.Tensor:
@@ -352,4 +369,9 @@ class MaskedMixture(DistributionModule):
     log_total = tfp.math.log_add_exp(
       tf.reduce_logsumexp(components, axis=-1, keepdims=True), epsilon
     )
-    return tf.transpose(tf.exp(components - log_total), [0, 4, 2, 3, 1])
+    return _slots_first(tf.exp(components - log_total))
+
+
+def _slots_first(value: tf.Tensor) -> tf.Tensor:
+  """[B, 1, H, W, K] to [B, K, H, W, 1]."""
+  return tf.transpose(value, [0, 4, 2, 3, 1])

@@ -1,6 +1,6 @@
 """What the latents know about the true factors of the objects."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import sonnet as snt
@@ -85,7 +85,7 @@ class FactorRegressor(snt.Module):
     pred_mask: tf.Tensor,
     true_mask: tf.Tensor,
     is_training: bool = True,
-  ):
+  ) -> tuple[tf.Tensor, dict, dict, dict, tf.Tensor]:
     """Connects the module.
 
     Args:
@@ -120,8 +120,7 @@ class FactorRegressor(snt.Module):
         f"{sorted(factors)}"
       )
     predictions = {
-      name: value[:, tf.newaxis]
-      for name, value in self.predict(z).items()
+      name: value[:, tf.newaxis] for name, value in self.predict(z).items()
     }
     targets, moments = {}, {}
     for m in self._mapping:
@@ -134,21 +133,25 @@ class FactorRegressor(snt.Module):
 
     assignment = self._assign(pred_mask, true_mask, visibility)
     num_visible = tf.reduce_sum(visibility)
-    errors = tf.add_n([
-      tf.broadcast_to(
-        _error(m, targets[m.name], predictions[m.name]), tf.shape(assignment)
-      )
-      for m in self._mapping
-    ])
+    errors = tf.add_n(
+      [
+        tf.broadcast_to(
+          _error(m, targets[m.name], predictions[m.name]), tf.shape(assignment)
+        )
+        for m in self._mapping
+      ]
+    )
     loss = tf.math.divide_no_nan(
       tf.reduce_sum(assignment * errors), num_visible
     )
-    scalars = {
-      m.name: _metric(m, moments.get(m.name), num_visible)(
-        targets[m.name], predictions[m.name], assignment
-      )
-      for m in self._mapping
-    }
+    scalars = {}
+    for m in self._mapping:
+      pair = targets[m.name], predictions[m.name]
+      if m.type == "categorical":
+        scalars[m.name] = _accuracy(*pair, assignment, num_visible)
+      else:
+        _, variance, _ = moments[m.name]
+        scalars[m.name] = _r_squared(*pair, assignment, variance)
     return loss, scalars, moments, predictions, assignment
 
   def predict(self, z: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -207,19 +210,24 @@ def _error(factor: Factor, target: tf.Tensor, pred: tf.Tensor) -> tf.Tensor:
   return tf.reduce_sum(tf.square(target - pred), axis=-1)
 
 
-def _metric(
-  factor: Factor, moments: tuple | None, num_visible: tf.Tensor
-) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-  """A function of (target [B,L,1,n], prediction [B,1,K,n], assignment)."""
+def _accuracy(
+  target: tf.Tensor,
+  pred: tf.Tensor,
+  assignment: tf.Tensor,
+  num_visible: tf.Tensor,
+) -> tf.Tensor:
+  """Share of objects whose class is right: [B, L, 1, n], [B, 1, K, n]."""
+  correct = tf.equal(tf.argmax(target, axis=-1), tf.argmax(pred, axis=-1))
+  hits = tf.cast(correct, tf.float32) * assignment
+  return tf.math.divide_no_nan(tf.reduce_sum(hits), num_visible)
 
-  def accuracy(target, pred, assignment):
-    correct = tf.equal(tf.argmax(target, axis=-1), tf.argmax(pred, axis=-1))
-    hits = tf.cast(correct, tf.float32) * assignment
-    return tf.math.divide_no_nan(tf.reduce_sum(hits), num_visible)
 
-  def r_squared(target, pred, assignment):
-    squares = tf.square(target - pred) * assignment[..., tf.newaxis]
-    _, variance, _ = moments
-    return tf.reduce_mean(1.0 - tf.reduce_sum(squares, axis=2) / variance)
-
-  return accuracy if factor.type == "categorical" else r_squared
+def _r_squared(
+  target: tf.Tensor,
+  pred: tf.Tensor,
+  assignment: tf.Tensor,
+  variance: tf.Tensor,
+) -> tf.Tensor:
+  """1 - squared error / variance [n], mean over all B, L and n."""
+  squares = tf.square(target - pred) * assignment[..., tf.newaxis]
+  return tf.reduce_mean(1.0 - tf.reduce_sum(squares, axis=2) / variance)

@@ -15,23 +15,36 @@ import tensorflow as tf
 from matplotlib import colors as mpl_colors
 
 __all__ = (
-    "check_shapes",
-    "color_transform",
-    "construct_diagnostic_image",
-    "construct_iterations_image",
-    "construct_reconstr_image",
-    "get_mask_plot_colors",
-    "get_overview_image",
-    "images_to_grid",
+  "check_shapes",
+  "color_transform",
+  "construct_diagnostic_image",
+  "construct_iterations_image",
+  "construct_reconstr_image",
+  "get_mask_plot_colors",
+  "get_overview_image",
+  "images_to_grid",
 )
 
 # The qualitative palette of Okabe and Ito (2008) without black, then Paul
 # Tol's "muted" scheme, each next colour the one that is farthest from those
 # before it under normal, protan, deutan and tritan vision.
 _PALETTE = (
-    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00",
-    "#CC79A7", "#332288", "#882255", "#117733", "#999933", "#88CCEE",
-    "#DDCC77", "#AA4499", "#CC6677", "#44AA99",
+  "#E69F00",
+  "#56B4E9",
+  "#009E73",
+  "#F0E442",
+  "#0072B2",
+  "#D55E00",
+  "#CC79A7",
+  "#332288",
+  "#882255",
+  "#117733",
+  "#999933",
+  "#88CCEE",
+  "#DDCC77",
+  "#AA4499",
+  "#CC6677",
+  "#44AA99",
 )
 _GOLDEN_RATIO = (5.0**0.5 - 1.0) / 2.0
 
@@ -70,11 +83,13 @@ def check_shapes(arrays: Mapping[str, tuple[Any, str]]) -> dict[str, int]:
         continue
       fits &= size == (int(dim) if dim.isdigit() else sizes.get(dim, size))
     if not fits:
-      known = ", ".join(f"{d}={sizes[d]} as in {sources[d]}"
-                        for d in dims if d in sizes)
+      known = ", ".join(
+        f"{d}={sizes[d]} as in {sources[d]}" for d in dims if d in sizes
+      )
       raise ValueError(
-          f"{name} has shape {shape}, expected [{', '.join(dims)}]"
-          + (f" with {known}." if known else "."))
+        f"{name} has shape {shape}, expected [{', '.join(dims)}]"
+        + (f" with {known}." if known else ".")
+      )
     for size, dim in zip(shape, dims, strict=True):
       if size is not None and dim != "_" and not dim.isdigit():
         sizes.setdefault(dim, int(size))
@@ -102,11 +117,13 @@ def get_mask_plot_colors(nr_colors: int) -> np.ndarray:
   if nr_colors < 0:
     raise ValueError(f"nr_colors must not be negative, got {nr_colors}.")
   extra = np.arange(max(0, nr_colors - len(_PALETTE)))
-  hues = np.stack([extra * _GOLDEN_RATIO % 1.0,
-                   np.ones(len(extra)),
-                   np.ones(len(extra))], axis=-1)
+  hues = np.stack(
+    [extra * _GOLDEN_RATIO % 1.0, np.ones(len(extra)), np.ones(len(extra))],
+    axis=-1,
+  )
   colors = np.concatenate(
-      [[mpl_colors.to_rgb(c) for c in _PALETTE], mpl_colors.hsv_to_rgb(hues)])
+    [[mpl_colors.to_rgb(c) for c in _PALETTE], mpl_colors.hsv_to_rgb(hues)]
+  )
   return colors[:nr_colors].astype(np.float32)
 
 
@@ -126,21 +143,22 @@ def color_transform(masks: tf.Tensor) -> tf.Tensor:
   num_slots = masks.shape[-1]
   if num_slots is None:
     raise ValueError(
-        f"masks has shape {masks.shape}; its last dimension, the number of "
-        "slots, must be known.")
+      f"masks has shape {masks.shape}; its last dimension, the number of "
+      "slots, must be known."
+    )
   colors = tf.constant(get_mask_plot_colors(num_slots), masks.dtype)
   return tf.tensordot(masks, colors, axes=1)
 
 
 def construct_diagnostic_image(
-    images: tf.Tensor,
-    recons: tf.Tensor,
-    masks: tf.Tensor,
-    components: tf.Tensor,
-    border_width: int = 2,
-    nr_images: int = 6,
-    clip: bool = True,
-    mask_components: bool = False,
+  images: tf.Tensor,
+  recons: tf.Tensor,
+  masks: tf.Tensor,
+  components: tf.Tensor,
+  border_width: int = 2,
+  nr_images: int = 6,
+  clip: bool = True,
+  mask_components: bool = False,
 ) -> tf.Tensor:
   """Tiles image, reconstruction, masks and components; one row per image.
 
@@ -161,33 +179,41 @@ def construct_diagnostic_image(
   Raises:
     ValueError: if the shapes do not fit, or C is neither 1 nor 3.
   """
-  channels = check_shapes({
+  channels = check_shapes(
+    {
       "images": (images, "B H W C"),
       "recons": (recons, "B H W C"),
       "masks": (masks, "B H W K"),
       "components": (components, "B H W K C"),
-  }).get("C")
+    }
+  ).get("C")
   masks = masks[:nr_images]
   components = components[:nr_images]
   if mask_components:
     components = components * masks[..., tf.newaxis]
-  panels = tf.concat([
+  panels = tf.concat(
+    [
       _pad(_to_rgb(images[:nr_images, tf.newaxis], channels), border_width),
       _pad(_to_rgb(recons[:nr_images, tf.newaxis], channels), border_width),
-      _pad(color_transform(masks[:, tf.newaxis]), border_width,
-           _MASK_BORDER_VALUE),
-      _pad(_to_rgb(tf.transpose(components, [0, 3, 1, 2, 4]), channels),
-           border_width),
-  ], axis=1)
+      _pad(
+        color_transform(masks[:, tf.newaxis]), border_width, _MASK_BORDER_VALUE
+      ),
+      _pad(
+        _to_rgb(tf.transpose(components, [0, 3, 1, 2, 4]), channels),
+        border_width,
+      ),
+    ],
+    axis=1,
+  )
   return _clip(_tile(panels), clip)[tf.newaxis]
 
 
 def construct_reconstr_image(
-    images: tf.Tensor,
-    recons: tf.Tensor,
-    border_width: int = 2,
-    nr_images: int = 6,
-    clip: bool = True,
+  images: tf.Tensor,
+  recons: tf.Tensor,
+  border_width: int = 2,
+  nr_images: int = 6,
+  clip: bool = True,
 ) -> tf.Tensor:
   """Tiles image and reconstruction; one row per image.
 
@@ -205,22 +231,29 @@ def construct_reconstr_image(
   Raises:
     ValueError: if the shapes do not fit, or C is neither 1 nor 3.
   """
-  channels = check_shapes({
+  channels = check_shapes(
+    {
       "images": (images, "B H W C"),
       "recons": (recons, "B H W C"),
-  }).get("C")
-  panels = tf.stack([_to_rgb(images[:nr_images], channels),
-                     _to_rgb(recons[:nr_images], channels)], axis=1)
+    }
+  ).get("C")
+  panels = tf.stack(
+    [
+      _to_rgb(images[:nr_images], channels),
+      _to_rgb(recons[:nr_images], channels),
+    ],
+    axis=1,
+  )
   return _clip(_tile(_pad(panels, border_width)), clip)[tf.newaxis]
 
 
 def construct_iterations_image(
-    images: tf.Tensor,
-    recons: tf.Tensor,
-    masks: tf.Tensor,
-    border_width: int = 2,
-    nr_seqs: int = 2,
-    clip: bool = True,
+  images: tf.Tensor,
+  recons: tf.Tensor,
+  masks: tf.Tensor,
+  border_width: int = 2,
+  nr_seqs: int = 2,
+  clip: bool = True,
 ) -> tf.Tensor:
   """Tiles the refinement: a column per step, three rows per example.
 
@@ -242,26 +275,30 @@ def construct_iterations_image(
     ValueError: if the shapes do not fit, or C is neither 1 nor 3.
   """
   still = images.shape[1] == 1
-  channels = check_shapes({
+  channels = check_shapes(
+    {
       "recons": (recons, "B T 1 H W C"),
       "images": (images, "B 1 1 H W C" if still else "B T 1 H W C"),
       "masks": (masks, "B T K H W 1"),
-  }).get("C")
+    }
+  ).get("C")
   recons = _to_rgb(recons[:nr_seqs, :, 0], channels)
   images = _to_rgb(images[:nr_seqs, :, 0], channels)
   if still:
     images = tf.broadcast_to(images, tf.shape(recons))
   segmentations = color_transform(
-      tf.transpose(masks[:nr_seqs, ..., 0], [0, 1, 3, 4, 2]))
-  panels = _pad(tf.stack([images, recons, segmentations], axis=1),
-                border_width)  # [B, 3, T, H, W, 3]
+    tf.transpose(masks[:nr_seqs, ..., 0], [0, 1, 3, 4, 2])
+  )
+  panels = _pad(
+    tf.stack([images, recons, segmentations], axis=1), border_width
+  )  # [B, 3, T, H, W, 3]
   num_seqs, num_rows, *rest = _shape(panels)
   panels = tf.reshape(panels, [num_seqs * num_rows, *rest])
   return _clip(_tile(panels), clip)[tf.newaxis]
 
 
 def get_overview_image(
-    image: tf.Tensor, output_dist: Any, mask_components: bool = False
+  image: tf.Tensor, output_dist: Any, mask_components: bool = False
 ) -> tf.Tensor:
   """Pictures what an output distribution makes of a batch of images.
 
@@ -278,22 +315,25 @@ def get_overview_image(
   """
   image = image[:, 0]
   recons = output_dist.mean()[:, 0]
-  if not (hasattr(output_dist, "mixture_distribution")
-          and hasattr(output_dist, "components_distribution")):
+  if not (
+    hasattr(output_dist, "mixture_distribution")
+    and hasattr(output_dist, "components_distribution")
+  ):
     return construct_reconstr_image(image, recons)
   masks = output_dist.mixture_distribution.probs_parameter()[:, 0]
   components = output_dist.components_distribution.mean()[:, 0]
   return construct_diagnostic_image(
-      image, recons, masks, components, mask_components=mask_components)
+    image, recons, masks, components, mask_components=mask_components
+  )
 
 
 def images_to_grid(
-    images: tf.Tensor,
-    grid_height: int | None = None,
-    grid_width: int | None = 4,
-    max_grid_height: int | None = 4,
-    max_grid_width: int | None = 4,
-    image_border_value: float | None = 0.5,
+  images: tf.Tensor,
+  grid_height: int | None = None,
+  grid_width: int | None = 4,
+  max_grid_height: int | None = 4,
+  max_grid_width: int | None = 4,
+  image_border_value: float | None = 0.5,
 ) -> tf.Tensor:
   """Arranges images in a grid, row by row.
 
@@ -320,31 +360,42 @@ def images_to_grid(
   rank = images.shape.rank
   if rank not in (2, 3, 4) or not images.dtype.is_floating:
     raise ValueError(
-        "images must be float of shape [B, H], [B, H, W] or [B, H, W, C], got "
-        f"{images.dtype.name} of shape {images.shape}.")
-  rows, cols = _grid_size(_shape(images)[0], grid_height, grid_width,
-                          max_grid_height, max_grid_width)
+      "images must be float of shape [B, H], [B, H, W] or [B, H, W, C], got "
+      f"{images.dtype.name} of shape {images.shape}."
+    )
+  rows, cols = _grid_size(
+    _shape(images)[0], grid_height, grid_width, max_grid_height, max_grid_width
+  )
   images = tf.reshape(images, _shape(images) + [1] * (4 - rank))
-  images = images[:rows * cols]
+  images = images[: rows * cols]
   num_empty = rows * cols - _shape(images)[0]
-  images = tf.pad(images, [[0, num_empty], [0, 0], [0, 0], [0, 0]],
-                  constant_values=image_border_value or 0.0)
+  images = tf.pad(
+    images,
+    [[0, num_empty], [0, 0], [0, 0], [0, 0]],
+    constant_values=image_border_value or 0.0,
+  )
   if image_border_value is not None:
-    images = _pad(images, _GRID_BORDER_WIDTH, image_border_value,
-                  vertical_only=rank == 2)
+    images = _pad(
+      images, _GRID_BORDER_WIDTH, image_border_value, vertical_only=rank == 2
+    )
   return _tile(tf.reshape(images, [rows, cols, *_shape(images)[1:]]))
 
 
 def _grid_size(batch_size, rows, cols, max_rows, max_cols):
   """Returns rows and columns of a grid: ints, or tensors where unknown."""
-  given = {"grid_height": rows, "grid_width": cols,
-           "max_grid_height": max_rows, "max_grid_width": max_cols}
+  given = {
+    "grid_height": rows,
+    "grid_width": cols,
+    "max_grid_height": max_rows,
+    "max_grid_width": max_cols,
+  }
   for name, size in given.items():
     if size is not None and (not isinstance(size, int) or size <= 0):
       raise ValueError(f"{name} must be a positive int or None, got {size!r}.")
   if rows is None and cols is None:
     raise ValueError(
-        "grid_height and grid_width are both None; set at least one of them.")
+      "grid_height and grid_width are both None; set at least one of them."
+    )
 
   def fit(other, limit):
     needed = -(-batch_size // other)
@@ -362,8 +413,9 @@ def _grid_size(batch_size, rows, cols, max_rows, max_cols):
 def _shape(tensor: tf.Tensor) -> list[Any]:
   """Returns the sizes of `tensor`: ints where known, scalar tensors else."""
   dynamic = tf.shape(tensor)
-  return [dynamic[i] if size is None else size
-          for i, size in enumerate(tensor.shape)]
+  return [
+    dynamic[i] if size is None else size for i, size in enumerate(tensor.shape)
+  ]
 
 
 def _to_rgb(images: tf.Tensor, num_channels: int | None) -> tf.Tensor:
@@ -380,12 +432,19 @@ def _to_rgb(images: tf.Tensor, num_channels: int | None) -> tf.Tensor:
   raise ValueError(f"images have {num_channels} channels, expected 1 or 3.")
 
 
-def _pad(images: tf.Tensor, width: int, value: float = _BORDER_VALUE,
-         vertical_only: bool = False) -> tf.Tensor:
+def _pad(
+  images: tf.Tensor,
+  width: int,
+  value: float = _BORDER_VALUE,
+  vertical_only: bool = False,
+) -> tf.Tensor:
   """Draws a border of `width` pixels around images [..., H, W, C]."""
   horizontal = 0 if vertical_only else width
   paddings = [[0, 0]] * (images.shape.rank - 3) + [
-      [width, width], [horizontal, horizontal], [0, 0]]
+    [width, width],
+    [horizontal, horizontal],
+    [0, 0],
+  ]
   return tf.pad(images, paddings, constant_values=value)
 
 

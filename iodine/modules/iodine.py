@@ -1,15 +1,16 @@
 """IODINE: iterative amortized inference for scenes of several objects."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
-from iodine.modules import images, utils
+from iodine.modules import images, info, metrics, utils
 from iodine.modules.decoder import ComponentDecoder
 from iodine.modules.distributions import (
   DistributionModule,
@@ -18,39 +19,17 @@ from iodine.modules.distributions import (
   MixtureParameters,
 )
 from iodine.modules.factor_eval import FactorRegressor
-from iodine.modules.refinement import RefinementCore
-from iodine.multi_object_datasets import segmentation_metrics
+from iodine.modules.refinement import (
+  INPUTS,
+  NORMALIZED_INPUTS,
+  RefinementCore,
+  RefinementInputs,
+)
 
 __all__ = ["IODINE"]
 
-tfd = tfp.distributions
-
-# Inputs that the refinement network may see, and what shape they have: flat
-# ones are [B, K, n], spatial ones [B, K or 1, H, W, c].
-INPUTS = {
-  "image": "spatial",
-  "zp": "flat",
-  "mask": "spatial",
-  "components": "spatial",
-  "dmask": "spatial",
-  "dzp": "flat",
-  "dcomponents": "spatial",
-  "posterior": "spatial",
-  "log_prob": "spatial",
-  "pred_mask": "spatial",
-  "capacity": "spatial",
-  "flat_capacity": "flat",
-  "coordinates": "spatial",
-  "counterfactual": "spatial",
-}
-GRADIENT_INPUTS = ("dzp", "dcomponents", "dmask")
-NORMALIZED_INPUTS = (*GRADIENT_INPUTS, "log_prob", "counterfactual")
-
-# Reference quirks that the released checkpoints were trained with: a constant
-# joined to z before decoding (iodine.py:269), and constant inputs to the
-# refinement network (iodine.py:476, 488).
+# Reference quirk (iodine.py:269): z is joined with this before decoding.
 LATENT_CONSTANT = 5.0
-CAPACITY = 0.5
 
 
 class _Step(NamedTuple):
@@ -145,8 +124,6 @@ class IODINE(snt.Module):
         f"num_components={num_components}, but the output_dist has "
         f"{output_dist.num_components}"
       )
-    if coord_type not in ("linear", "cos"):
-      raise ValueError(f"coord_type={coord_type!r}: must be 'linear' or 'cos'")
     self.decoder = decoder
     self.refinement_core = refinement_core
     self.latent_dist = latent_dist
@@ -157,29 +134,18 @@ class IODINE(snt.Module):
     self.sequential = sequential
     self.factor_evaluator = factor_evaluator
     self.iter_loss_weights = _loss_weights(iter_loss_weight, num_iters)
-    self.inputs = _check_inputs("inputs", inputs)
-    self.stop_gradients = _check_inputs("stop_gradients", stop_gradients)
-    self.preprocess = _check_inputs(
-      "preprocess", NORMALIZED_INPUTS if preprocess is None else preprocess
-    )
-    if not self.inputs:
-      raise ValueError("inputs=[]: the refinement network needs at least one")
-    self.coord_type = coord_type
-    self.coord_freqs = coord_freqs
     self.inner_batch_size = inner_batch_size
     self.num_background_entities = num_background_entities
     self._image_shape: tuple[int, int, int] | None = None
     self._check_kl()
-    with tf.name_scope("preprocess"):
-      self._layer_norms = {
-        name: snt.LayerNorm(
-          axis=slice(2, None),
-          create_scale=True,
-          create_offset=True,
-          name=f"layer_norm_{name}",
-        )
-        for name in self.preprocess
-      }
+    self._refinement_inputs = RefinementInputs(
+      output_dist,
+      inputs=inputs,
+      stop_gradients=stop_gradients,
+      preprocess=NORMALIZED_INPUTS if preprocess is None else preprocess,
+      coord_type=coord_type,
+      coord_freqs=coord_freqs,
+    )
 
   @property
   def prior(self) -> tfd.Distribution:
@@ -243,25 +209,31 @@ class IODINE(snt.Module):
     """
     return self._forward(data, noise, seed, is_training=True)
 
-  def _forward(self, data, noise, seed, is_training):
+  def _forward(
+    self,
+    data: Mapping[str, Any],
+    noise: tf.Tensor | None,
+    seed: tf.Tensor | None,
+    is_training: bool,
+  ) -> tuple[tf.Tensor, dict[str, tf.Tensor], dict[str, list]]:
     data = self._check_data(data)
     iterations = self.encode(data["image"], noise, seed)
     recons_loss = [tf.reduce_mean(re) for re in iterations["re"]]
     kl_loss = [_mean_kl(kl) for kl in iterations["kl"]]
     iterations["recons_loss"] = recons_loss
-    weights = self.iter_loss_weights
-    recons = tf.add_n([w * l for w, l in zip(weights, recons_loss, strict=True)])
-    kl = tf.add_n([w * l for w, l in zip(weights, kl_loss, strict=True)])
+    recons = _weighted_sum(self.iter_loss_weights, recons_loss)
+    kl = _weighted_sum(self.iter_loss_weights, kl_loss)
     total = recons + kl
     scalars = {"loss/kl": tf.add_n(kl_loss), "loss/recons": recons}
     x_dist = iterations["x_dist"][-1]
-    if self._has_factors(data):
-      mask = _frame(data["mask"], self.num_iters, self.sequential)[:, 0]
-      factor_loss, factor_scalars, *_ = self.factor_evaluator(
+    evaluator = self.evaluator_for(data)
+    if evaluator is not None:
+      mask = metrics.frame(data["mask"], self.num_iters, self.sequential)[:, 0]
+      factor_loss, factor_scalars, *_ = evaluator(
         tf.stop_gradient(iterations["z"][-1]),
         data["factors"],
         data["visibility"],
-        tf.stop_gradient(_slots_first(_mask_probs(x_dist))),
+        tf.stop_gradient(self.output_dist.masks(x_dist)),
         mask,
         is_training=is_training,
       )
@@ -304,7 +276,7 @@ class IODINE(snt.Module):
     names = ("z", "zp", "z_dist", "x_dist", "inputs", "kl", "re")
     iterations: dict[str, list] = {name: [] for name in names}
     for t in range(steps):
-      frame = _frame(image, t, self.sequential)
+      frame = metrics.frame(image, t, self.sequential)
       draw = None if noise is None else noise[t]
       with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(zp)
@@ -312,15 +284,25 @@ class IODINE(snt.Module):
         loss = self._inner_loss(step)
       record = {**step._asdict(), "zp": zp}
       if t < self.num_iters:
-        gradients = self._inner_gradients(tape, loss, zp, step.x_params)
-        record["inputs"] = self._refinement_inputs(frame, zp, step, gradients)
+        gradients = self._refinement_inputs.gradients(
+          tape, loss, zp, step.x_params
+        )
+        record["inputs"] = self._refinement_inputs(
+          frame, zp, step.x_params, step.x_dist, step.log_probs, gradients
+        )
         zp, state = self.refinement_core(record["inputs"], state, zp)
       for name in names:
         if name in record:
           iterations[name].append(record[name])
     return iterations
 
-  def _decode_step(self, zp, frame, draw, seed) -> _Step:
+  def _decode_step(
+    self,
+    zp: tf.Tensor,
+    frame: tf.Tensor,
+    draw: tf.Tensor | None,
+    seed: tf.Tensor | None,
+  ) -> _Step:
     z_dist = self.latent_dist(zp)
     if draw is None:
       z = z_dist.sample(seed=seed)
@@ -397,87 +379,7 @@ class IODINE(snt.Module):
     """
     data = self._check_data(data)
     total, _, iterations = self._forward(data, noise, seed, is_training=False)
-    x_dists = iterations["x_dist"]
-    recons = _stack(dist.mean() for dist in x_dists)
-    pred_mask = _stack(_slots_first(_mask_probs(dist)) for dist in x_dists)
-    info: dict[str, Any] = {
-      "data": {k: v for k, v in data.items() if k != "mask"},
-      "inputs": _stack_inputs(iterations["inputs"]),
-      "latent": {
-        "z": _stack(iterations["z"]),
-        "z_mean": _stack(dist.mean() for dist in iterations["z_dist"]),
-        "z_std": _stack(dist.stddev() for dist in iterations["z_dist"]),
-      },
-      "outputs": {
-        "recons": recons,
-        "pred_mask": pred_mask,
-        "pred_mask_logits": _stack(
-          _slots_first(dist.mixture_distribution.logits_parameter())
-          for dist in x_dists
-        ),
-        "components": _stack(
-          tf.transpose(dist.components_distribution.mean()[:, 0], _SLOT_IMAGES)
-          for dist in x_dists
-        ),
-      },
-      "losses": {
-        "total": total,
-        "recons": _stack(iterations["re"]),
-        "kl": _stack(iterations["kl"]),
-      },
-      "metrics": {
-        "mse": tf.reduce_mean(
-          tf.square(recons[:, :, 0] - data["image"]), axis=[2, 3, 4]
-        )
-      },
-    }
-    if "mask" in data:
-      info["data"]["true_mask"] = data["mask"]
-      info["metrics"].update(self._step_ari(data["mask"], pred_mask))
-    if self._has_factors(data):
-      info["losses"]["factor"], info["factor_regressor"] = self._step_factors(
-        data, info["latent"]["z"], pred_mask
-      )
-    return info
-
-  def _step_ari(self, mask, pred_mask) -> dict[str, tf.Tensor]:
-    """ARI of every step: mask [B,T,L,H,W,1], pred_mask [B,S,K,H,W,1]."""
-    steps = [
-      self._ari(
-        _frame(mask, t, self.sequential)[:, 0],
-        _points(pred_mask[:, t]),
-      )
-      for t in range(self.num_iters + 1)
-    ]
-    return {key: _stack(step[key] for step in steps) for key in steps[0]}
-
-  def _step_factors(self, data, z, pred_mask):
-    """Factor loss [S] and `factor_regressor` of `eval`."""
-    losses, metrics, predictions, assignments = [], [], [], []
-    for t in range(self.num_iters + 1):
-      mask = _frame(data["mask"], t, self.sequential)[:, 0]
-      loss, scalars, _, predicted, assignment = self.factor_evaluator(
-        z[:, t],
-        data["factors"],
-        data["visibility"],
-        pred_mask[:, t],
-        mask,
-        is_training=False,
-      )
-      losses.append(loss)
-      metrics.append(scalars)
-      assignments.append(assignment)
-      predictions.append({
-        k: tf.reduce_sum(v * assignment[..., tf.newaxis], axis=2)
-        for k, v in predicted.items()
-      })
-    return tf.stack(losses), {
-      "assignment": _stack(assignments),
-      "metrics": {k: tf.stack([m[k] for m in metrics]) for k in metrics[0]},
-      "predictions": {
-        k: _stack(p[k] for p in predictions) for k in predictions[0]
-      },
-    }
+    return info.collect(self, data, total, iterations)
 
   def get_sample_images(
     self, nr_samples: int = 16, seed: tf.Tensor | None = None
@@ -531,8 +433,8 @@ class IODINE(snt.Module):
       ),
       "sequence": images.construct_iterations_image(
         image[:, : t + 1, tf.newaxis],
-        _stack(dist.mean() for dist in x_dists[:-1]),
-        _stack(_slots_first(_mask_probs(dist)) for dist in x_dists[:-1]),
+        info.stack_steps(dist.mean() for dist in x_dists[:-1]),
+        info.stack_steps(self.output_dist.masks(dist) for dist in x_dists[:-1]),
       ),
       "samples": self.get_sample_images(seed=seeds[1]),
     }
@@ -560,23 +462,26 @@ class IODINE(snt.Module):
       checked["mask"] = data["mask"][:, :needed]
     return checked
 
-  def _has_factors(self, data: Mapping[str, Any]) -> bool:
+  def evaluator_for(self, data: Mapping[str, Any]) -> FactorRegressor | None:
+    """The factor evaluator, if the data have what it needs."""
     needed = ("mask", "visibility", "factors")
-    return self.factor_evaluator is not None and all(k in data for k in needed)
+    return self.factor_evaluator if all(k in data for k in needed) else None
 
   def _check_kl(self) -> None:
     prior = self.prior
     try:
       tfd.kl_divergence(prior, prior)
     except NotImplementedError as error:
-      name = prior.distribution.name if hasattr(prior, "distribution") else prior
+      name = (
+        prior.distribution.name if hasattr(prior, "distribution") else prior
+      )
       raise ValueError(
         f"latent_dist: {name} has no KL divergence, which the loss needs; use "
         f"'normal', 'log_normal' or 'laplace'"
       ) from error
 
   @snt.once
-  def _create_initial_zp(self):
+  def _create_initial_zp(self) -> None:
     shape = self.latent_dist.input_shapes([self.n_z]).params
     glorot_uniform = snt.initializers.VarianceScaling(
       mode="fan_avg", distribution="uniform"
@@ -592,113 +497,26 @@ class IODINE(snt.Module):
     total = tf.reduce_sum(step.re) + tf.reduce_sum(step.kl)
     return total / self.inner_batch_size
 
-  def _inner_gradients(self, tape, loss, zp, x_params) -> dict[str, tf.Tensor]:
-    """Gradients of the inner loss, {name: like zp, pixel and mask}."""
-    sources = {"dzp": zp, "dcomponents": x_params.pixel, "dmask": x_params.mask}
-    sources = {k: v for k, v in sources.items() if k in self.inputs}
-    return tape.gradient(loss, sources)
-
-  def _refinement_inputs(
-    self, frame, zp, step: _Step, gradients
-  ) -> dict[str, dict[str, tf.Tensor]]:
-    """Auxiliary inputs of section 2.4, after layer norm where configured."""
-    total = step.log_probs.total[..., tf.newaxis]  # [B, 1, H, W, 1]
-    mask, components = step.x_params.mask, step.log_probs.components
-    potential = {
-      "image": lambda: frame,
-      "log_prob": lambda: total,
-      "mask": lambda: mask,
-      "pred_mask": lambda: _slots_first(_mask_probs(step.x_dist)),
-      "components": lambda: step.x_params.pixel,
-      "posterior": lambda: self.output_dist.posterior(components),
-      "capacity": lambda: CAPACITY * tf.ones_like(mask),
-      "coordinates": lambda: self._coordinates(frame),
-      "counterfactual": lambda: total
-      - self.output_dist.leave_one_out(mask, components),
-      "zp": lambda: zp,
-      "flat_capacity": lambda: CAPACITY * tf.ones_like(zp[..., :1]),
-      **{name: lambda v=value: v for name, value in gradients.items()},
-    }
-    final: dict[str, dict[str, tf.Tensor]] = {"spatial": {}, "flat": {}}
-    for name in self.inputs:
-      value = potential[name]()
-      if name in self.stop_gradients:
-        value = tf.stop_gradient(value)
-      if name in self.preprocess:
-        value = self._layer_norms[name](value)
-      final[INPUTS[name]][name] = value
-    return final
-
-  def _coordinates(self, frame: tf.Tensor) -> tf.Tensor:
-    """[B, 1, H, W, coordinates], (x, y) unlike the decoder's (h, w)."""
-    height, width = frame.shape[2:4]
-    coords = utils.coordinate_channels(
-      height, width, self.coord_type, self.coord_freqs, order="xy"
-    )
-    coords = coords[np.newaxis, np.newaxis]
-    return tf.tile(coords, [tf.shape(frame)[0], 1, 1, 1, 1])
-
-  def _monitored_scalars(self, x_dist, data) -> dict[str, tf.Tensor]:
-    frame = _frame(data["image"], self.num_iters, self.sequential)
+  def _monitored_scalars(
+    self, x_dist: tfd.MixtureSameFamily, data: Mapping[str, Any]
+  ) -> dict[str, tf.Tensor]:
+    frame = metrics.frame(data["image"], self.num_iters, self.sequential)
     error = tf.square(frame - x_dist.mean())
     scalars = {"loss/mse": tf.reduce_mean(error)}
     if "mask" in data:
-      mask = _frame(data["mask"], self.num_iters, self.sequential)[:, 0]
-      pred_mask = _points(_slots_first(_mask_probs(x_dist)))
-      for name, value in self._ari(mask, pred_mask).items():
+      mask = metrics.frame(data["mask"], self.num_iters, self.sequential)[:, 0]
+      indices = metrics.adjusted_rand_indices(
+        mask, self.output_dist.masks(x_dist), self.num_background_entities
+      )
+      for name, value in indices.items():
         scalars[f"loss/{name}"] = tf.reduce_mean(value)
     return scalars
 
-  def _ari(self, true_mask, pred_points) -> dict[str, tf.Tensor]:
-    """ARI [B] with and without background.
 
-    Args: true_mask: [B, L, H, W, 1]; pred_points: [B, H * W, K].
-    """
-    points = _points(true_mask)
-    objects = points[..., self.num_background_entities :]
-    ari = segmentation_metrics.adjusted_rand_index
-    return {"ari": ari(points, pred_points), "ari_nobg": ari(objects, pred_points)}
-
-
-_SLOT_IMAGES = [0, 3, 1, 2, 4]  # [B, H, W, K, C] to [B, K, H, W, C]
-
-
-def _mask_probs(dist: tfd.MixtureSameFamily) -> tf.Tensor:
-  """[B, 1, H, W, K], in [0, 1]."""
-  return dist.mixture_distribution.probs_parameter()
-
-
-def _slots_first(value: tf.Tensor) -> tf.Tensor:
-  """[B, 1, H, W, K] to [B, K, H, W, 1]."""
-  return tf.transpose(value, [0, 4, 2, 3, 1])
-
-
-def _points(mask: tf.Tensor) -> tf.Tensor:
-  """[B, N, H, W, 1] to [B, H * W, N], the form of segmentation_metrics."""
-  entities, height, width = mask.shape[1:4]
-  points = tf.transpose(mask[..., 0], [0, 2, 3, 1])
-  return tf.reshape(points, [-1, height * width, entities])
-
-
-def _frame(sequence: tf.Tensor, t: int, sequential: bool) -> tf.Tensor:
-  """Frame t of a sequence, else the first: [B, T, ...] to [B, 1, ...]."""
-  return sequence[:, t : t + 1] if sequential else sequence[:, :1]
-
-
-def _stack(values: Iterable[tf.Tensor]) -> tf.Tensor:
-  """One [B, ...] per step to [B, S, ...]."""
-  return tf.stack(list(values), axis=1)
-
-
-def _stack_inputs(inputs: Sequence[Mapping]) -> dict[str, dict]:
-  """Inputs of every step, a zero entry in front, as the reference pads them."""
-  return {
-    kind: {
-      name: _stack([tf.zeros_like(first), *(i[kind][name] for i in inputs)])
-      for name, first in inputs[0][kind].items()
-    }
-    for kind in inputs[0]
-  }
+def _weighted_sum(
+  weights: Sequence[float], losses: Sequence[tf.Tensor]
+) -> tf.Tensor:
+  return tf.add_n([w * x for w, x in zip(weights, losses, strict=True)])
 
 
 def _mean_kl(kl: tf.Tensor) -> tf.Tensor:
@@ -733,14 +551,3 @@ def _loss_weights(
       f"iter_loss_weight={value!r}: weights must be finite and not negative"
     )
   return weights
-
-
-def _check_inputs(key: str, names: Sequence[str]) -> tuple[str, ...]:
-  if not isinstance(names, list | tuple):
-    raise ValueError(f"{key}={names!r}: must be a list of input names")
-  for name in names:
-    if name not in INPUTS:
-      raise ValueError(
-        f"{key}: unknown input {name!r}. {utils.did_you_mean(name, INPUTS)}"
-      )
-  return tuple(names)

@@ -116,7 +116,7 @@ class ConvNet2D(snt.Module):
     return net
 
   @snt.once
-  def _create_layers(self, output_channels: int | None):
+  def _create_layers(self, output_channels: int | None) -> None:
     last = self._output_channels[-1] or output_channels
     if last is None:
       raise ValueError(
@@ -165,7 +165,10 @@ def _over_batch(
 
 
 class MLP(snt.Module):
-  """Multi-layer perceptron over the last axis (reference: networks.py:98-127)."""
+  """Multi-layer perceptron over the last axis.
+
+  Reference: networks.py:98-127.
+  """
 
   def __init__(
     self,
@@ -201,7 +204,7 @@ class MLP(snt.Module):
     return FlatParameters(_over_batch(self._net, data, event_rank=1))
 
   @snt.once
-  def _create_net(self, output_size: int | None):
+  def _create_net(self, output_size: int | None) -> None:
     last = self._output_sizes[-1] or output_size
     if last is None:
       raise ValueError(
@@ -247,6 +250,17 @@ def _make_mlp(
   )
 
 
+_CONV_OPTIONS = (
+  "output_channels",
+  "kernel_shapes",
+  "strides",
+  "rates",
+  "activation",
+  "activate_final",
+  "use_bias",
+)
+
+
 def _make_conv_net(
   cnn_opt: Mapping[str, Any], *, open_end: bool, **fixed: Any
 ) -> ConvNet2D:
@@ -254,9 +268,7 @@ def _make_conv_net(
 
   With `open_end` the last output channels depend on the image.
   """
-  known = ("output_channels", "kernel_shapes", "strides", "rates")
-  known = (*known, "activation", "activate_final", "use_bias")
-  known = tuple(k for k in known if k not in fixed)
+  known = [k for k in _CONV_OPTIONS if k not in fixed]
   for key in cnn_opt:
     if key not in known:
       raise ValueError(
@@ -362,12 +374,10 @@ class DeConv(snt.Module):
       ValueError: if H or W is no multiple of the strides' product, or the
         MLP's last size none of the cells that this leaves.
     """
-    decode = functools.partial(self._decode, output_shape=tuple(output_shape))
+    decode = functools.partial(self._decode, output_shape=output_shape)
     return FlatParameters(_over_batch(decode, z, event_rank=1))
 
-  def _decode(
-    self, z: tf.Tensor, output_shape: tuple[int, int, int]
-  ) -> tf.Tensor:
+  def _decode(self, z: tf.Tensor, output_shape: Sequence[int]) -> tf.Tensor:
     height, width, channels = output_shape
     rows, columns = self._cnn.stride
     cells = (height // rows) * (width // columns)
@@ -430,12 +440,10 @@ class BroadcastConv(snt.Module):
     Returns:
       params [..., H, W, C] float32.
     """
-    decode = functools.partial(self._decode, output_shape=tuple(output_shape))
+    decode = functools.partial(self._decode, output_shape=output_shape)
     return FlatParameters(_over_batch(decode, z, event_rank=1))
 
-  def _decode(
-    self, z: tf.Tensor, output_shape: tuple[int, int, int]
-  ) -> tf.Tensor:
+  def _decode(self, z: tf.Tensor, output_shape: Sequence[int]) -> tf.Tensor:
     height, width, channels = output_shape
     if self._mlp is not None:
       z = self._mlp(z)
@@ -476,7 +484,9 @@ class LSTM(snt.RNNCore):
     """Zero states of every layer for `batch_size` = B * K rows."""
     return [layer.initial_state(batch_size, **kwargs) for layer in self._layers]
 
-  def __call__(self, data: tf.Tensor, prev_states: list):
+  def __call__(
+    self, data: tf.Tensor, prev_states: list
+  ) -> tuple[tf.Tensor, list]:
     """Connects the module.
 
     Args:
@@ -501,6 +511,9 @@ class LSTM(snt.RNNCore):
     return snt.split_leading_dim(out, data, num_dims=2), new_states
 
 
+_LSTMState = tuple[tf.Tensor, tf.Tensor]  # hidden, cell: [N, Y] each
+
+
 class _LSTMLayer(snt.RNNCore):
   """An LSTM with Sonnet 1's variables, gate order and initial values.
 
@@ -513,11 +526,15 @@ class _LSTMLayer(snt.RNNCore):
     super().__init__(name=name)
     self._hidden_size = hidden_size
 
-  def initial_state(self, batch_size: int | tf.Tensor, **unused_kwargs: Any):
+  def initial_state(
+    self, batch_size: int | tf.Tensor, **unused_kwargs: Any
+  ) -> _LSTMState:
     zeros = tf.zeros([batch_size, self._hidden_size])
     return zeros, zeros
 
-  def __call__(self, inputs: tf.Tensor, prev_state):
+  def __call__(
+    self, inputs: tf.Tensor, prev_state: _LSTMState
+  ) -> tuple[tf.Tensor, _LSTMState]:
     """Args: inputs: [N, H]; prev_state: (hidden, cell), each [N, Y]."""
     prev_hidden, prev_cell = prev_state
     self._initialize(inputs)
@@ -530,7 +547,7 @@ class _LSTMLayer(snt.RNNCore):
     return hidden, (hidden, cell)
 
   @snt.once
-  def _initialize(self, inputs: tf.Tensor):
+  def _initialize(self, inputs: tf.Tensor) -> None:
     size = inputs.shape[-1] + self._hidden_size
     initializer = snt.initializers.TruncatedNormal(stddev=1 / math.sqrt(size))
     gates = 4 * self._hidden_size

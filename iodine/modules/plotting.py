@@ -15,160 +15,67 @@ Pixels that are NaN are drawn in magenta.
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 from matplotlib import image as mpl_image
 from matplotlib import ticker
 
 from iodine.modules.images import check_shapes, get_mask_plot_colors
+from iodine.modules.panels import (
+  GAP,
+  clean_ax,
+  label_font_size,
+  new_figure,
+  show_coords,
+  show_img,
+  show_mask,
+  show_mat,
+  value_range,
+)
 
 __all__ = (
-    "clean_ax",
-    "decomposition_plot",
-    "example_plot",
-    "get_mask_plot_colors",
-    "inputs_plot",
-    "iterations_plot",
-    "show_coords",
-    "show_img",
-    "show_mask",
-    "show_mat",
+  "clean_ax",
+  "decomposition_plot",
+  "example_plot",
+  "get_mask_plot_colors",
+  "inputs_plot",
+  "iterations_plot",
+  "show_coords",
+  "show_img",
+  "show_mask",
+  "show_mat",
 )
 
 _BLACK = "#000000"
-_NAN_COLOR = (1.0, 0.0, 1.0)
-_GAP = 0.08  # inches between panels
-_MARGIN = 0.1  # inches around a figure, where there is no text
-_LINE = 0.022  # inches that a line of text takes, per point of font size
 _COLORBAR_WIDTH = 0.14  # inches
 _COLORBAR_MARGIN = 0.9  # inches for a colour bar and its numbers
 
 # The spatial inputs in the order of their rows, and what each row shows.
 _IMAGE_INPUTS = ("image", "components")
 _INPUTS_ORDER = (
-    "image", "components", "dcomponents", "mask", "pred_mask", "dmask",
-    "posterior", "log_prob", "counterfactual", "coordinates",
+  "image",
+  "components",
+  "dcomponents",
+  "mask",
+  "pred_mask",
+  "dmask",
+  "posterior",
+  "log_prob",
+  "counterfactual",
+  "coordinates",
 )
 
 
-def clean_ax(ax: mpl_axes.Axes, color: Any = None, lw: float = 4.0) -> None:
-  """Removes the ticks of `ax` and, given a colour, draws a frame around it."""
-  ax.set_xticks([])
-  ax.set_yticks([])
-  if color is not None:
-    for spine in ax.spines.values():
-      spine.set_linewidth(lw)
-      spine.set_color(color)
-
-
-def show_img(
-    img: np.ndarray,
-    mask: np.ndarray | None = None,
-    ax: mpl_axes.Axes | None = None,
-    norm: bool = False,
-    color: Any = None,
-    lw: float = 4.0,
-) -> mpl_image.AxesImage:
-  """Shows an image, on white where a mask hides it.
-
-  Args:
-    img: [H, W, C]. Of more than three channels only the first three are
-      shown, of two only the first (a decoder's parameters: the location).
-    mask: [H, W, 1] in [0, 1] or None.
-    ax: axes to draw into; by default those of a new figure.
-    norm: whether to stretch the values to [0, 1]; else they are clipped.
-    color: colour of the frame or None.
-    lw: width of the frame in points.
-  """
-  img = np.asarray(img, np.float32)
-  check_shapes({"img": (img, "H W C")})
-  img = img[..., :3] if img.shape[-1] >= 3 else img[..., :1].repeat(3, -1)
-  img = _stretch(img) if norm else np.clip(img, 0.0, 1.0)
-  if mask is not None:
-    check_shapes({"img": (img, "H W C"), "mask": (mask, "H W 1")})
-    mask = np.clip(mask, 0.0, 1.0)
-    img = img * mask + (1.0 - mask)
-  return _show_rgb(img, ax, color, lw)
-
-
-def show_mask(
-    m: np.ndarray,
-    ax: mpl_axes.Axes | None = None,
-    color: Any = None,
-    lw: float = 4.0,
-) -> mpl_image.AxesImage:
-  """Shows soft masks [K, H, W] as a segmentation, a colour for each slot.
-
-  The other arguments are those of `show_img`.
-  """
-  m = np.asarray(m, np.float32)
-  check_shapes({"m": (m, "K H W")})
-  m = np.moveaxis(np.clip(m, 0.0, 1.0), 0, -1)
-  return _show_rgb(m @ get_mask_plot_colors(m.shape[-1]), ax, color, lw)
-
-
-def show_mat(
-    m: np.ndarray,
-    ax: mpl_axes.Axes | None = None,
-    vmin: float | None = None,
-    vmax: float | None = None,
-    cmap: str = "viridis",
-    color: Any = None,
-    lw: float = 4.0,
-) -> mpl_image.AxesImage:
-  """Shows a map of values, the first channel of [H, W, C], by a colour map.
-
-  Args:
-    m: [H, W, C].
-    ax: axes to draw into; by default those of a new figure.
-    vmin: value of the colour map's lower end; by default that of `m`.
-    vmax: value of the colour map's upper end; by default that of `m`.
-    cmap: name of the colour map.
-    color: colour of the frame or None.
-    lw: width of the frame in points.
-  """
-  m = np.asarray(m, np.float32)
-  check_shapes({"m": (m, "H W C")})
-  lower, upper = _value_range(m[..., 0])
-  ax = _new_ax() if ax is None else ax
-  clean_ax(ax, color, lw)
-  return ax.imshow(
-      np.ma.masked_invalid(m[..., 0]),
-      cmap=mpl.colormaps[cmap].with_extremes(bad=_NAN_COLOR),
-      vmin=lower if vmin is None else vmin,
-      vmax=upper if vmax is None else vmax,
-      interpolation="nearest")
-
-
-def show_coords(
-    m: np.ndarray,
-    ax: mpl_axes.Axes | None = None,
-    color: Any = None,
-    lw: float = 4.0,
-) -> mpl_image.AxesImage:
-  """Shows coordinate channels [H, W, C], each by a colour of its own.
-
-  The other arguments are those of `show_img`.
-  """
-  m = np.asarray(m, np.float32)
-  check_shapes({"m": (m, "H W C")})
-  rgb = _stretch(m) @ get_mask_plot_colors(m.shape[-1])
-  return _show_rgb(rgb / max(_value_range(rgb)[1], 1.0), ax, color, lw)
-
-
 def example_plot(
-    rinfo: Mapping[str, Any],
-    b: int = 0,
-    t: int = -1,
-    mask_components: bool = False,
-    size: float = 2,
-    column_titles: bool = True,
+  rinfo: Mapping[str, Any],
+  b: int = 0,
+  t: int = -1,
+  mask_components: bool = False,
+  size: float = 2,
+  column_titles: bool = True,
 ) -> mpl_figure.Figure:
   """Plots image, reconstruction, masks and components of one step.
 
@@ -191,24 +98,34 @@ def example_plot(
   pred_mask = arrays["pred_mask"]
   t = _index("t", t, len(pred_mask))
   fig, axes = _decomposition_figure(
-      1, len(pred_mask[t]), arrays["image"].shape[-3:-1], size, column_titles,
-      slot_name="Component")
+    1,
+    len(pred_mask[t]),
+    arrays["image"].shape[-3:-1],
+    size,
+    column_titles,
+    slot_name="Component",
+  )
   _show_decomposition(
-      axes[0], arrays["image"][min(t, len(arrays["image"]) - 1)],
-      arrays["recons"][t, 0], pred_mask[t], arrays["components"][t],
-      mask_components=mask_components, lw=2.0 * size)
+    axes[0],
+    arrays["image"][min(t, len(arrays["image"]) - 1)],
+    arrays["recons"][t, 0],
+    pred_mask[t],
+    arrays["components"][t],
+    mask_components=mask_components,
+    lw=2.0 * size,
+  )
   return fig
 
 
 def decomposition_plot(
-    image: np.ndarray,
-    recons: np.ndarray,
-    masks: np.ndarray,
-    components: np.ndarray,
-    true_masks: np.ndarray | None = None,
-    row_labels: Sequence[str] | None = None,
-    mask_components: bool = True,
-    size: float = 1.5,
+  image: np.ndarray,
+  recons: np.ndarray,
+  masks: np.ndarray,
+  components: np.ndarray,
+  true_masks: np.ndarray | None = None,
+  row_labels: Sequence[str] | None = None,
+  mask_components: bool = True,
+  size: float = 1.5,
 ) -> mpl_figure.Figure:
   """Plots how scenes are decomposed, a row for each scene.
 
@@ -230,12 +147,13 @@ def decomposition_plot(
     ValueError: if an array has a wrong shape, or the labels are not B.
   """
   image, recons, masks, components = map(
-      np.asarray, (image, recons, masks, components))
+    np.asarray, (image, recons, masks, components)
+  )
   checks = {
-      "image": (image, "B H W C"),
-      "recons": (recons, "B H W C"),
-      "masks": (masks, "B K H W 1"),
-      "components": (components, "B K H W C"),
+    "image": (image, "B H W C"),
+    "recons": (recons, "B H W C"),
+    "masks": (masks, "B K H W 1"),
+    "components": (components, "B K H W C"),
   }
   if true_masks is not None:
     true_masks = np.asarray(true_masks)
@@ -243,23 +161,36 @@ def decomposition_plot(
   sizes = check_shapes(checks)
   if row_labels is not None and len(row_labels) != sizes["B"]:
     raise ValueError(
-        f"row_labels has {len(row_labels)} texts for {sizes['B']} images.")
+      f"row_labels has {len(row_labels)} texts for {sizes['B']} images."
+    )
   fig, axes = _decomposition_figure(
-      sizes["B"], sizes["K"], image.shape[1:3], size, slot_name="Slot",
-      true_mask=true_masks is not None, row_labels=row_labels)
+    sizes["B"],
+    sizes["K"],
+    image.shape[1:3],
+    size,
+    slot_name="Slot",
+    true_mask=true_masks is not None,
+    row_labels=row_labels,
+  )
   for b, row in enumerate(axes):
     _show_decomposition(
-        row, image[b], recons[b], masks[b], components[b],
-        true_mask=None if true_masks is None else true_masks[b],
-        mask_components=mask_components, lw=2.0 * size)
+      row,
+      image[b],
+      recons[b],
+      masks[b],
+      components[b],
+      true_mask=None if true_masks is None else true_masks[b],
+      mask_components=mask_components,
+      lw=2.0 * size,
+    )
   return fig
 
 
 def iterations_plot(
-    rinfo: Mapping[str, Any],
-    b: int = 0,
-    mask_components: bool = False,
-    size: float = 2,
+  rinfo: Mapping[str, Any],
+  b: int = 0,
+  mask_components: bool = False,
+  size: float = 2,
 ) -> mpl_figure.Figure:
   """Plots reconstruction, masks and components of every step, row by row.
 
@@ -284,11 +215,21 @@ def iterations_plot(
   image, components = arrays["image"], arrays["components"]
   num_steps, num_slots, height, width, _ = components.shape
   is_sequence = len(image) > 1
-  titles = ["Frame"] * is_sequence + ["Reconstruction", "Mask"] + [
-      f"Component {k + 1}" for k in range(num_slots)]
+  titles = (
+    ["Frame"] * is_sequence
+    + ["Reconstruction", "Mask"]
+    + [f"Component {k + 1}" for k in range(num_slots)]
+  )
   labels = [f"iter {t}" for t in range(num_steps)] + [""]
-  fig, axes = _figure(num_steps + 1, len(titles), size, height / width,
-                      titles=titles, row_labels=labels, footer=True)
+  fig, axes = new_figure(
+    num_steps + 1,
+    len(titles),
+    size,
+    height / width,
+    titles=titles,
+    row_labels=labels,
+    footer=True,
+  )
   if is_sequence:
     for t, ax in enumerate(axes[:-1, 0]):
       show_img(image[min(t, len(image) - 1)], ax=ax)
@@ -299,15 +240,19 @@ def iterations_plot(
     show_img(arrays["recons"][t, 0], ax=axes[t, 0])
     show_mask(arrays["pred_mask"][t, ..., 0], ax=axes[t, 1])
     for k in range(num_slots):
-      show_img(components[t, k], ax=axes[t, k + 2], color=colors[k],
-               lw=2.0 * size,
-               mask=arrays["pred_mask"][t, k] if mask_components else None)
-  _show_last_row(axes[-1], arrays, _font_size(size))
+      show_img(
+        components[t, k],
+        ax=axes[t, k + 2],
+        color=colors[k],
+        lw=2.0 * size,
+        mask=arrays["pred_mask"][t, k] if mask_components else None,
+      )
+  _show_last_row(axes[-1], arrays, label_font_size(size))
   return fig
 
 
 def inputs_plot(
-    rinfo: Mapping[str, Any], b: int = 0, t: int = 0, size: float = 2
+  rinfo: Mapping[str, Any], b: int = 0, t: int = 0, size: float = 2
 ) -> mpl_figure.Figure:
   """Plots the spatial inputs of the refinement network, one row for each.
 
@@ -333,17 +278,24 @@ def inputs_plot(
   names = [name for name in _INPUTS_ORDER if name in inputs]
   names += sorted(set(inputs) - set(names))
   b = _index("b", b, sizes["B"])
-  fig, axes = _figure(
-      len(names), sizes["K"], size, sizes["H"] / sizes["W"], row_labels=names,
-      titles=[f"Component {k + 1}" for k in range(sizes["K"])],
-      right=_COLORBAR_MARGIN)
+  fig, axes = new_figure(
+    len(names),
+    sizes["K"],
+    size,
+    sizes["H"] / sizes["W"],
+    row_labels=names,
+    titles=[f"Component {k + 1}" for k in range(sizes["K"])],
+    right=_COLORBAR_MARGIN,
+  )
   for name, row in zip(names, axes, strict=True):
     value = np.asarray(inputs[name])
     slots = "1" if value.ndim > 2 and value.shape[2] == 1 else "K"
-    check_shapes({
+    check_shapes(
+      {
         "components": (components, "B _ K H W _"),
         f"inputs/spatial/{name}": (value, f"B _ {slots} H W _"),
-    })
+      }
+    )
     value = value[b, _index("t", t, value.shape[1])]
     _show_input(row, name, value, size)
   return fig
@@ -361,18 +313,25 @@ def _show_input(row, name, value, size):
     show = functools.partial(show_img, norm=True)
   else:
     has_colorbar = True
-    vmin, vmax = _value_range(value)
+    vmin, vmax = value_range(value)
     if name == "dmask":  # the neutral colour is for a gradient of zero
       vmax = max(abs(vmin), abs(vmax))
       vmin = -vmax
     show = functools.partial(
-        show_mat, vmin=vmin, vmax=vmax,
-        cmap="coolwarm" if name == "dmask" else "viridis")
+      show_mat,
+      vmin=vmin,
+      vmax=vmax,
+      cmap="coolwarm" if name == "dmask" else "viridis",
+    )
   shared = len(value) == 1
   colors = get_mask_plot_colors(len(row))
   for k, ax in enumerate(row):
-    mappable = show(value[0 if shared else k], ax=ax, lw=2.0 * size,
-                    color=_BLACK if shared else colors[k])
+    mappable = show(
+      value[0 if shared else k],
+      ax=ax,
+      lw=2.0 * size,
+      color=_BLACK if shared else colors[k],
+    )
   if has_colorbar:
     _draw_colorbar(mappable, size)
 
@@ -380,44 +339,75 @@ def _show_input(row, name, value, size):
 def _draw_colorbar(mappable, size):
   """Draws a colour bar at the right of a panel that is `size` wide."""
   ax = mappable.axes
-  cax = ax.inset_axes([1.0 + _GAP / size, 0.0, _COLORBAR_WIDTH / size, 1.0])
+  cax = ax.inset_axes([1.0 + GAP / size, 0.0, _COLORBAR_WIDTH / size, 1.0])
   # Without the outermost ticks, whose numbers would touch the next row's.
   colorbar = ax.figure.colorbar(
-      mappable, cax=cax, ticks=ticker.MaxNLocator(4, prune="both"),
-      format=ticker.FuncFormatter(lambda value, _: f"{value:.4g}"))
+    mappable,
+    cax=cax,
+    ticks=ticker.MaxNLocator(4, prune="both"),
+    format=ticker.FuncFormatter(lambda value, _: f"{value:.4g}"),
+  )
   height, width = mappable.get_size()
-  colorbar.ax.tick_params(labelsize=0.8 * _font_size(size * height / width))
+  colorbar.ax.tick_params(
+    labelsize=0.8 * label_font_size(size * height / width)
+  )
 
 
 def _show_last_row(row, arrays, font_size):
   """Fills the last row of `iterations_plot`."""
   show_img(arrays["image"][-1], ax=row[0])
-  row[0].set_xlabel("Image" if len(arrays["image"]) == 1 else "Last frame",
-                    fontsize=font_size)
+  row[0].set_xlabel(
+    "Image" if len(arrays["image"]) == 1 else "Last frame", fontsize=font_size
+  )
   if "true_mask" in arrays:
     show_mask(arrays["true_mask"][-1, ..., 0], ax=row[1])
     row[1].set_xlabel("True mask", fontsize=font_size)
   else:
     row[1].set_visible(False)
   logits = arrays["pred_mask_logits"][-1]
-  vmin, vmax = _value_range(logits)
+  vmin, vmax = value_range(logits)
   for k, ax in enumerate(row[2:]):
     show_mat(logits[k], ax=ax, vmin=vmin, vmax=vmax)
     ax.set_xlabel(f"Mask logits {k + 1}", fontsize=font_size)
 
 
-def _decomposition_figure(num_rows, num_slots, image_size, size, titled=True,
-                          slot_name="Slot", true_mask=False, row_labels=None):
+def _decomposition_figure(
+  num_rows,
+  num_slots,
+  image_size,
+  size,
+  titled=True,
+  slot_name="Slot",
+  true_mask=False,
+  row_labels=None,
+):
   """Returns figure and axes for rows that `_show_decomposition` fills."""
-  titles = ["Image", "Reconstruction", "Mask"] + ["True mask"] * true_mask + [
-      f"{slot_name} {k + 1}" for k in range(num_slots)]
+  titles = (
+    ["Image", "Reconstruction", "Mask"]
+    + ["True mask"] * true_mask
+    + [f"{slot_name} {k + 1}" for k in range(num_slots)]
+  )
   height, width = image_size
-  return _figure(num_rows, len(titles), size, height / width,
-                 titles=titles if titled else None, row_labels=row_labels)
+  return new_figure(
+    num_rows,
+    len(titles),
+    size,
+    height / width,
+    titles=titles if titled else None,
+    row_labels=row_labels,
+  )
 
 
-def _show_decomposition(row, image, recons, masks, components, true_mask=None,
-                        mask_components=False, lw=4.0):
+def _show_decomposition(
+  row,
+  image,
+  recons,
+  masks,
+  components,
+  true_mask=None,
+  mask_components=False,
+  lw=4.0,
+):
   """Fills a row: image, reconstruction, masks, [true mask], components."""
   panels = iter(row)
   show_img(image, ax=next(panels), color=_BLACK, lw=lw)
@@ -427,19 +417,25 @@ def _show_decomposition(row, image, recons, masks, components, true_mask=None,
     show_mask(true_mask[..., 0], ax=next(panels), color=_BLACK, lw=lw)
   colors = get_mask_plot_colors(len(components))
   for component, mask, color, ax in zip(
-      components, masks, colors, panels, strict=True):
-    show_img(component, ax=ax, color=color, lw=lw,
-             mask=mask if mask_components else None)
+    components, masks, colors, panels, strict=True
+  ):
+    show_img(
+      component,
+      ax=ax,
+      color=color,
+      lw=lw,
+      mask=mask if mask_components else None,
+    )
 
 
 def _example_arrays(
-    rinfo: Mapping[str, Any], b: int, logits: bool = False
+  rinfo: Mapping[str, Any], b: int, logits: bool = False
 ) -> dict[str, np.ndarray]:
   """Returns the arrays of example `b` without their batch dimension."""
   dims = {
-      "recons": "B T 1 H W C",
-      "pred_mask": "B T K H W 1",
-      "components": "B T K H W C",
+    "recons": "B T 1 H W C",
+    "pred_mask": "B T K H W 1",
+    "components": "B T K H W C",
   }
   if logits:
     dims["pred_mask_logits"] = "B T K H W 1"
@@ -460,8 +456,9 @@ def _get(rinfo: Mapping[str, Any], section: str, name: str) -> Any:
   values = rinfo.get(section, {})
   if name not in values:
     raise ValueError(
-        f"rinfo['{section}']['{name}'] is missing; rinfo['{section}'] has: "
-        f"{', '.join(sorted(values)) or 'nothing'}.")
+      f"rinfo['{section}']['{name}'] is missing; rinfo['{section}'] has: "
+      f"{', '.join(sorted(values)) or 'nothing'}."
+    )
   value = values[name]
   return value if isinstance(value, Mapping) else np.asarray(value)
 
@@ -470,84 +467,6 @@ def _index(name: str, index: int, length: int) -> int:
   """Returns `index` counted from the start."""
   if not -length <= index < length:
     raise ValueError(
-        f"{name}={index} is out of range; valid: {-length} to {length - 1}.")
+      f"{name}={index} is out of range; valid: {-length} to {length - 1}."
+    )
   return index % length
-
-
-def _value_range(values: np.ndarray) -> tuple[float, float]:
-  """Returns the extremes of the finite values, never equal."""
-  finite = values[np.isfinite(values)]
-  vmin, vmax = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-  if vmax - vmin < 1e-6:
-    vmin, vmax = vmin - 0.1, vmax + 0.1
-  return float(vmin), float(vmax)
-
-
-def _stretch(values: np.ndarray) -> np.ndarray:
-  """Maps the range of the finite values to [0, 1], and infinity to its ends."""
-  vmin, vmax = _value_range(values)
-  return np.clip((values - vmin) / (vmax - vmin), 0.0, 1.0)
-
-
-def _show_rgb(
-    rgb: np.ndarray, ax: mpl_axes.Axes | None, color: Any, lw: float
-) -> mpl_image.AxesImage:
-  """Shows [H, W, 3], clipped to [0, 1], NaN pixels in magenta."""
-  is_nan = np.isnan(rgb).any(axis=-1, keepdims=True)
-  rgb = np.where(is_nan, _NAN_COLOR, np.clip(rgb, 0.0, 1.0))
-  ax = _new_ax() if ax is None else ax
-  clean_ax(ax, color, lw)
-  return ax.imshow(rgb, interpolation="nearest")
-
-
-class _NotebookFigure(mpl_figure.Figure):
-  """A figure that a notebook displays, whatever its matplotlib backend."""
-
-  def _repr_png_(self) -> bytes:
-    buffer = io.BytesIO()
-    self.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def _new_ax() -> mpl_axes.Axes:
-  return _figure(1, 1, 4.0, 1.0)[1][0, 0]
-
-
-def _font_size(extent: float) -> float:
-  """Returns points so that the longest label fits `extent`, in inches."""
-  return min(10.0, 8.0 * extent)
-
-
-def _figure(num_rows, num_cols, size, aspect, titles=None, row_labels=None,
-            footer=False, right=_MARGIN):
-  """Returns a figure and its axes, laid out in inches.
-
-  Args:
-    num_rows: rows of panels.
-    num_cols: columns of panels.
-    size: width of a panel.
-    aspect: height of a panel, divided by its width.
-    titles: a title for each column or None.
-    row_labels: a label for each row or None.
-    footer: whether to leave room for labels below the last row.
-    right: right margin.
-  """
-  if size <= 0:
-    raise ValueError(f"size must be positive, got {size}.")
-  title_size, label_size = _font_size(size), _font_size(size * aspect)
-  left = _LINE * label_size + _GAP if row_labels else _MARGIN
-  top = _LINE * title_size + _GAP if titles else _MARGIN
-  bottom = _LINE * title_size + _GAP if footer else _MARGIN
-  inner_width = num_cols * size + (num_cols - 1) * _GAP
-  inner_height = num_rows * size * aspect + (num_rows - 1) * _GAP
-  width, height = left + inner_width + right, bottom + inner_height + top
-  fig = _NotebookFigure(figsize=(width, height))
-  axes = fig.subplots(num_rows, num_cols, squeeze=False, gridspec_kw={
-      "left": left / width, "right": 1.0 - right / width,
-      "bottom": bottom / height, "top": 1.0 - top / height,
-      "wspace": _GAP / size, "hspace": _GAP / (size * aspect)})
-  for ax, title in zip(axes[0], titles or (), strict=False):
-    ax.set_title(title, fontsize=title_size)
-  for ax, label in zip(axes[:, 0], row_labels or (), strict=False):
-    ax.set_ylabel(label, fontsize=label_size)
-  return fig, axes

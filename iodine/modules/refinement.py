@@ -3,12 +3,202 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import sonnet as snt
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from iodine.modules import utils
+from iodine.modules.distributions import (
+  MaskedMixture,
+  MixtureLogProbs,
+  MixtureParameters,
+)
 
-__all__ = ["PredictorCorrectorHead", "RefinementCore", "ResHead"]
+__all__ = [
+  "INPUTS",
+  "NORMALIZED_INPUTS",
+  "PredictorCorrectorHead",
+  "RefinementCore",
+  "RefinementInputs",
+  "ResHead",
+]
+
+# Inputs that the refinement network may see, and what shape they have: flat
+# ones are [B, K, n], spatial ones [B, K or 1, H, W, c].
+INPUTS = {
+  "image": "spatial",
+  "zp": "flat",
+  "mask": "spatial",
+  "components": "spatial",
+  "dmask": "spatial",
+  "dzp": "flat",
+  "dcomponents": "spatial",
+  "posterior": "spatial",
+  "log_prob": "spatial",
+  "pred_mask": "spatial",
+  "capacity": "spatial",
+  "flat_capacity": "flat",
+  "coordinates": "spatial",
+  "counterfactual": "spatial",
+}
+# Those that stop gradients and get a layer norm unless configured otherwise.
+NORMALIZED_INPUTS = (
+  "dcomponents",
+  "dmask",
+  "dzp",
+  "log_prob",
+  "counterfactual",
+)
+# Reference quirk (iodine.py:476, 488): these inputs are constant.
+CAPACITY = 0.5
+
+
+class RefinementInputs(snt.Module):
+  """The auxiliary inputs of the refinement network, section 2.4 of the paper.
+
+  Reference: iodine.py:428-533.
+  """
+
+  def __init__(
+    self,
+    output_dist: MaskedMixture,
+    inputs: Sequence[str] = tuple(INPUTS),
+    stop_gradients: Sequence[str] = NORMALIZED_INPUTS,
+    preprocess: Sequence[str] = NORMALIZED_INPUTS,
+    coord_type: str = "linear",
+    coord_freqs: int = 3,
+    name: str = "preprocess",
+  ):
+    """Constructor.
+
+    Args:
+      output_dist: the mixture that images are evaluated under.
+      inputs: which there are, names among `INPUTS`.
+      stop_gradients: those that the outer gradient does not flow through.
+      preprocess: those that layer norm is applied to.
+      coord_type: "linear" or "cos", of the input "coordinates".
+      coord_freqs: frequencies per axis for "cos".
+      name: of the module.
+
+    Raises:
+      ValueError: for unknown names or values, or without any input.
+    """
+    super().__init__(name=name)
+    self._output_dist = output_dist
+    self._inputs = _check_names("inputs", inputs)
+    self._stop_gradients = _check_names("stop_gradients", stop_gradients)
+    if not self._inputs:
+      raise ValueError("inputs=[]: the refinement network needs at least one")
+    if coord_type not in ("linear", "cos"):
+      raise ValueError(f"coord_type={coord_type!r}: must be 'linear' or 'cos'")
+    utils.coordinate_channels(
+      1, 1, coord_type, coord_freqs
+    )  # checks the latter
+    self._coord_type = coord_type
+    self._coord_freqs = coord_freqs
+    self._layer_norms = {
+      name: snt.LayerNorm(
+        axis=slice(2, None),
+        create_scale=True,
+        create_offset=True,
+        name=f"layer_norm_{name}",
+      )
+      for name in _check_names("preprocess", preprocess)
+    }
+
+  def gradients(
+    self,
+    tape: tf.GradientTape,
+    loss: tf.Tensor,
+    zp: tf.Tensor,
+    x_params: MixtureParameters,
+  ) -> dict[str, tf.Tensor]:
+    """Gradients of the inner loss that are among the inputs.
+
+    Args:
+      tape: recorded loss as a function of zp.
+      loss: scalar, nats.
+      zp: [B, K, Zp].
+      x_params: what zp was decoded to.
+
+    Returns:
+      {"dzp", "dcomponents", "dmask": of the shape of zp, pixel, mask}.
+    """
+    sources = {"dzp": zp, "dcomponents": x_params.pixel, "dmask": x_params.mask}
+    sources = {k: v for k, v in sources.items() if k in self._inputs}
+    return tape.gradient(loss, sources)
+
+  def __call__(
+    self,
+    frame: tf.Tensor,
+    zp: tf.Tensor,
+    x_params: MixtureParameters,
+    x_dist: tfd.MixtureSameFamily,
+    log_probs: MixtureLogProbs,
+    gradients: Mapping[str, tf.Tensor],
+  ) -> dict[str, dict[str, tf.Tensor]]:
+    """Collects the inputs of one step.
+
+    Args:
+      frame: [B, 1, H, W, C] float32 in [0, 1].
+      zp: [B, K, Zp] float32, parameters of the posterior.
+      x_params: decoded from a sample of it.
+      x_dist: the mixture that these describe.
+      log_probs: of the frame under that mixture.
+      gradients: from the method of that name.
+
+    Returns:
+      {"spatial": {name: [B, K or 1, H, W, c]}, "flat": {name: [B, K, n]}}.
+    """
+    total = log_probs.total[..., tf.newaxis]  # [B, 1, H, W, 1]
+    mask, components = x_params.mask, log_probs.components
+    dist = self._output_dist
+    potential = {
+      "image": lambda: frame,
+      "log_prob": lambda: total,
+      "mask": lambda: mask,
+      "pred_mask": lambda: dist.masks(x_dist),
+      "components": lambda: x_params.pixel,
+      "posterior": lambda: dist.posterior(components),
+      "capacity": lambda: CAPACITY * tf.ones_like(mask),
+      "coordinates": lambda: self._coordinates(frame),
+      "counterfactual": lambda: total - dist.leave_one_out(mask, components),
+      "zp": lambda: zp,
+      "flat_capacity": lambda: CAPACITY * tf.ones_like(zp[..., :1]),
+      "dzp": lambda: gradients["dzp"],
+      "dcomponents": lambda: gradients["dcomponents"],
+      "dmask": lambda: gradients["dmask"],
+    }
+    final: dict[str, dict[str, tf.Tensor]] = {"spatial": {}, "flat": {}}
+    for name in self._inputs:
+      value = potential[name]()
+      if name in self._stop_gradients:
+        value = tf.stop_gradient(value)
+      if name in self._layer_norms:
+        value = self._layer_norms[name](value)
+      final[INPUTS[name]][name] = value
+    return final
+
+  def _coordinates(self, frame: tf.Tensor) -> tf.Tensor:
+    """[B, 1, H, W, coordinates], (x, y) unlike the decoder's (h, w)."""
+    height, width = frame.shape[2:4]
+    coords = utils.coordinate_channels(
+      height, width, self._coord_type, self._coord_freqs, order="xy"
+    )
+    coords = coords[np.newaxis, np.newaxis]
+    return tf.tile(coords, [tf.shape(frame)[0], 1, 1, 1, 1])
+
+
+def _check_names(key: str, names: Sequence[str]) -> tuple[str, ...]:
+  if not isinstance(names, list | tuple):
+    raise ValueError(f"{key}={names!r}: must be a list of input names")
+  for name in names:
+    if name not in INPUTS:
+      raise ValueError(
+        f"{key}: unknown input {name!r}. {utils.did_you_mean(name, INPUTS)}"
+      )
+  return tuple(names)
 
 
 class RefinementCore(snt.RNNCore):
@@ -64,7 +254,9 @@ class RefinementCore(snt.RNNCore):
     """
     spatial, flat = inputs["spatial"], inputs["flat"]
     if zp is None and "zp" not in flat:
-      raise ValueError("RefinementCore: 'zp' is neither an argument nor in flat")
+      raise ValueError(
+        "RefinementCore: 'zp' is neither an argument nor in flat"
+      )
     if not spatial and not flat:
       raise ValueError("RefinementCore: there is no input")
     zp = flat["zp"] if zp is None else zp
@@ -106,7 +298,7 @@ class ResHead(snt.Module):
     return zp_old + self._update(inputs)
 
   @snt.once
-  def _initialize(self, num_params: int):
+  def _initialize(self, num_params: int) -> None:
     self._update = snt.BatchApply(snt.Linear(num_params, name="linear"))
 
 
@@ -155,7 +347,7 @@ class PredictorCorrectorHead(snt.Module):
     return corrected + gate * (predicted - corrected)
 
   @snt.once
-  def _initialize(self, num_params: int):
+  def _initialize(self, num_params: int) -> None:
     # Sonnet 1 numbers modules that share a name.
     self._update = snt.BatchApply(snt.Linear(num_params, name="linear"))
     self._update_gate = snt.BatchApply(snt.Linear(num_params, name="linear_1"))

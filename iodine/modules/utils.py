@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import inspect
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -114,8 +113,8 @@ def get_distribution(name_or_dist: str | type) -> type:
 
 
 def static_shape(
-  name: str, tensor: tf.Tensor, expected: Sequence[str | int | None]
-) -> list[int | None]:
+  name: str, tensor: tf.Tensor, expected: Sequence[Any]
+) -> list[Any]:
   """Checks a tensor's static shape at a module's door.
 
   Args:
@@ -130,11 +129,11 @@ def static_shape(
   Raises:
     ValueError: naming the tensor, its shape and the expected one.
   """
-  shape = tensor.shape.as_list() if tensor.shape.rank is not None else None
-  fits = shape is not None and len(shape) == len(expected)
+  shape = [] if tensor.shape.rank is None else tensor.shape.as_list()
+  fits = len(shape) == len(expected)
   fits = fits and all(
     not isinstance(want, int) or have is None or have == want
-    for have, want in zip(shape or (), expected, strict=True)
+    for have, want in zip(shape, expected, strict=True)
   )
   if not fits:
     wanted = ", ".join("*" if e is None else str(e) for e in expected)
@@ -142,7 +141,7 @@ def static_shape(
       f"{name}: expected shape [{wanted}], got {tensor.shape} "
       f"({tensor.dtype.name})"
     )
-  return typing.cast(list, shape)
+  return shape
 
 
 def coordinate_channels(
@@ -189,7 +188,9 @@ def coordinate_channels(
       * np.cos(y[:, None] * freqs)[:, None, None, :]
     )
     return basis.reshape(height, width, -1)[..., 1:]
-  raise ValueError(f"coord_type={coord_type!r}: must be 'linear', 'cos' or None")
+  raise ValueError(
+    f"coord_type={coord_type!r}: must be 'linear', 'cos' or None"
+  )
 
 
 def check_positive_int(name: str, value: Any) -> None:
@@ -261,7 +262,7 @@ class OnlineMeanVarEstimator(snt.Module):
     return tf.convert_to_tensor(self.mean), variance, total
 
   @snt.once
-  def _initialize(self, x: tf.Tensor):
+  def _initialize(self, x: tf.Tensor) -> None:
     axes = range(x.shape.rank) if self._axis is None else self._axis
     reduced = {axis % x.shape.rank for axis in axes}
     shape = [s for i, s in enumerate(x.shape) if i not in reduced]

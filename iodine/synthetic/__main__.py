@@ -43,25 +43,25 @@ class Dataset(NamedTuple):
 
 def _add_tetrominoes_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-      "--objects", type=int, default=tetrominoes.MAX_NUM_OBJECTS,
-      choices=range(1, tetrominoes.MAX_NUM_OBJECTS + 1),
-      help="tetrominoes in each scene; the real dataset has %(default)s",
+    "--objects",
+    type=int,
+    default=tetrominoes.MAX_NUM_OBJECTS,
+    choices=range(1, tetrominoes.MAX_NUM_OBJECTS + 1),
+    help="tetrominoes in each scene; the real dataset has %(default)s",
   )
 
 
 def _tetrominoes_sampler(args: argparse.Namespace) -> generation.Sampler:
-  return functools.partial(
-      tetrominoes.sample_scenes, num_objects=args.objects
-  )
+  return functools.partial(tetrominoes.sample_scenes, num_objects=args.objects)
 
 
 DATASETS = {
-    "tetrominoes": Dataset(
-        help="three tetrominoes on black, 35x35 pixels",
-        features=tetrominoes.FEATURES,
-        add_arguments=_add_tetrominoes_arguments,
-        make_sampler=_tetrominoes_sampler,
-    ),
+  "tetrominoes": Dataset(
+    help="three tetrominoes on black, 35x35 pixels",
+    features=tetrominoes.FEATURES,
+    add_arguments=_add_tetrominoes_arguments,
+    make_sampler=_tetrominoes_sampler,
+  ),
 }
 
 
@@ -82,7 +82,7 @@ def _integer_from(minimum: int) -> Callable[[str], int]:
       value = minimum - 1
     if value < minimum:
       raise argparse.ArgumentTypeError(
-          f"{text!r}: must be an integer from {minimum} up"
+        f"{text!r}: must be an integer from {minimum} up"
       )
     return value
 
@@ -91,33 +91,44 @@ def _integer_from(minimum: int) -> Callable[[str], int]:
 
 def _make_parser() -> argparse.ArgumentParser:
   parser = _Parser(
-      prog="python -m iodine.synthetic",
-      description="Writes synthetic scenes in the TFRecord format of a real "
-      "dataset.",
-      allow_abbrev=False,
+    prog="python -m iodine.synthetic",
+    description="Writes synthetic scenes in the TFRecord format of a real "
+    "dataset.",
+    allow_abbrev=False,
   )
   commands = parser.add_subparsers(
-      dest="dataset", required=True, metavar=f"{{{','.join(DATASETS)}}}"
+    dest="dataset", required=True, metavar=f"{{{','.join(DATASETS)}}}"
   )
   for name, dataset in DATASETS.items():
     command = commands.add_parser(
-        name, help=dataset.help, description=f"Writes scenes: {dataset.help}.",
-        allow_abbrev=False,
+      name,
+      help=dataset.help,
+      description=f"Writes scenes: {dataset.help}.",
+      allow_abbrev=False,
     )
     command.add_argument(
-        "--output", type=pathlib.Path, required=True, metavar="FILE",
-        help="file to write; its folder is created",
+      "--output",
+      type=pathlib.Path,
+      required=True,
+      metavar="FILE",
+      help="file to write; its folder is created",
     )
     command.add_argument(
-        "--scenes", type=_integer_from(1), default=10_000, metavar="N",
-        help="how many scenes to write (default: %(default)s)",
+      "--scenes",
+      type=_integer_from(1),
+      default=10_000,
+      metavar="N",
+      help="how many scenes to write (default: %(default)s)",
     )
     command.add_argument(
-        "--seed", type=_integer_from(0), default=0, metavar="N",
-        help="scene i depends on seed and i alone (default: %(default)s)",
+      "--seed",
+      type=_integer_from(0),
+      default=0,
+      metavar="N",
+      help="scene i depends on seed and i alone (default: %(default)s)",
     )
     command.add_argument(
-        "--force", action="store_true", help="replace an existing file"
+      "--force", action="store_true", help="replace an existing file"
     )
     dataset.add_arguments(command)
     command.set_defaults(parser=command)
@@ -143,8 +154,11 @@ def _progress(total: int) -> Iterator[Callable[[int], object]]:
       last = now
       rate = written / (now - start)
       _log.info(
-          "%d of %d scenes, %.0f scenes/s, %.0f s left",
-          written, total, rate, (total - written) / rate,
+        "%d of %d scenes, %.0f scenes/s, %.0f s left",
+        written,
+        total,
+        rate,
+        (total - written) / rate,
       )
 
   yield update
@@ -156,15 +170,22 @@ def _write(args: argparse.Namespace) -> None:
   start = time.monotonic()
   with _progress(args.scenes) as on_progress:
     generation.write_tfrecords(
-        args.output, dataset.features, dataset.make_sampler(args),
-        num_scenes=args.scenes, seed=args.seed, overwrite=args.force,
-        on_progress=on_progress,
+      args.output,
+      dataset.features,
+      dataset.make_sampler(args),
+      num_scenes=args.scenes,
+      seed=args.seed,
+      overwrite=args.force,
+      on_progress=on_progress,
     )
   seconds = time.monotonic() - start
   _log.info(
-      "Wrote %d scenes (%.1f MB) in %.1f s, %.0f scenes/s: %s",
-      args.scenes, args.output.stat().st_size / 1e6, seconds,
-      args.scenes / seconds, args.output,
+    "Wrote %d scenes (%.1f MB) in %.1f s, %.0f scenes/s: %s",
+    args.scenes,
+    args.output.stat().st_size / 1e6,
+    seconds,
+    args.scenes / seconds,
+    args.output,
   )
 
 

@@ -24,7 +24,7 @@ Sampler = Callable[[np.random.Generator, int], Mapping[str, np.ndarray]]
 
 
 def sample_chunks(
-    sample: Sampler, num_scenes: int, seed: int
+  sample: Sampler, num_scenes: int, seed: int
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields `num_scenes` scenes in batches.
 
@@ -40,18 +40,18 @@ def sample_chunks(
     # As SeedSequence(seed).spawn(chunk + 1)[chunk].
     seeds = np.random.SeedSequence(seed, spawn_key=(chunk,))
     scenes = sample(np.random.default_rng(seeds), _CHUNK_SIZE)
-    yield {name: v[:num_scenes - start] for name, v in scenes.items()}
+    yield {name: v[: num_scenes - start] for name, v in scenes.items()}
 
 
 def write_tfrecords(
-    path: str | os.PathLike[str],
-    features: Mapping[str, Feature],
-    sample: Sampler,
-    *,
-    num_scenes: int,
-    seed: int,
-    overwrite: bool = False,
-    on_progress: Callable[[int], object] = lambda num_written: None,
+  path: str | os.PathLike[str],
+  features: Mapping[str, Feature],
+  sample: Sampler,
+  *,
+  num_scenes: int,
+  seed: int,
+  overwrite: bool = False,
+  on_progress: Callable[[int], object] = lambda num_written: None,
 ) -> None:
   """Writes scenes to a GZIP TFRecord file.
 
@@ -77,8 +77,10 @@ def write_tfrecords(
   partial.touch()  # Its OSError says more than TensorFlow's error.
   try:
     _write_records(
-        partial, RecordLayout(features),
-        sample_chunks(sample, num_scenes, seed), on_progress,
+      partial,
+      RecordLayout(features),
+      sample_chunks(sample, num_scenes, seed),
+      on_progress,
     )
     os.replace(partial, path)
   finally:
@@ -104,23 +106,23 @@ def _check_output(path: str | os.PathLike[str], overwrite: bool) -> None:
     raise FileExistsError(f"{path} is no regular file: name another one.")
   if path.exists() and not overwrite:
     raise FileExistsError(
-        f"{path} exists: name another file, or pass --force "
-        "(overwrite=True) to replace it."
+      f"{path} exists: name another file, or pass --force "
+      "(overwrite=True) to replace it."
     )
 
 
 def _write_records(
-    path: pathlib.Path,
-    layout: RecordLayout,
-    chunks: Iterator[Mapping[str, np.ndarray]],
-    on_progress: Callable[[int], object],
+  path: pathlib.Path,
+  layout: RecordLayout,
+  chunks: Iterator[Mapping[str, np.ndarray]],
+  on_progress: Callable[[int], object],
 ) -> None:
   """Serialises and writes all chunks."""
   # TensorFlow takes seconds to load: an error found before need not wait.
   import tensorflow as tf
 
   options = tf.io.TFRecordOptions(
-      compression_type="GZIP", compression_level=_COMPRESSION_LEVEL
+    compression_type="GZIP", compression_level=_COMPRESSION_LEVEL
   )
   try:
     with tf.io.TFRecordWriter(str(path), options) as writer:

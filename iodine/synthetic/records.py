@@ -27,8 +27,8 @@ _LIST_FIELD = {"bytes": 1, "float": 2}  # Feature.bytes_list, .float_list
 _LIST_VALUE = 1
 
 _DTYPES: dict[str, np.dtype] = {
-    "bytes": np.dtype(np.uint8),
-    "float": np.dtype("<f4"),
+  "bytes": np.dtype(np.uint8),
+  "float": np.dtype("<f4"),
 }
 
 
@@ -70,8 +70,8 @@ class RecordLayout:
     header_size = len(template) - len(body)
     # The values are the last part of a map entry.
     self._payloads = {
-        name: _payload_slice(features[name], header_size + end)
-        for name, end in ends.items()
+      name: _payload_slice(features[name], header_size + end)
+      for name, end in ends.items()
     }
 
   @property
@@ -107,8 +107,8 @@ class RecordLayout:
     """Returns the batch size of scenes that fit the layout."""
     if set(scenes) != set(self._features):
       raise ValueError(
-          f"The scenes have the features {sorted(scenes)}, the layout has "
-          f"{sorted(self._features)}: pass one array for each of the latter."
+        f"The scenes have the features {sorted(scenes)}, the layout has "
+        f"{sorted(self._features)}: pass one array for each of the latter."
       )
     batch_size = len(next(iter(scenes.values())))
     for name, feature in self._features.items():
@@ -117,8 +117,8 @@ class RecordLayout:
       values = scenes[name]
       if values.shape != expected or values.dtype != dtype:
         raise ValueError(
-            f"{name!r} is {values.dtype}{list(values.shape)}, the layout "
-            f"needs {dtype}{list(expected)}."
+          f"{name!r} is {values.dtype}{list(values.shape)}, the layout "
+          f"needs {dtype}{list(expected)}."
         )
     return batch_size
 

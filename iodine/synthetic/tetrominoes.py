@@ -11,8 +11,14 @@ import numpy as np
 from iodine.synthetic.records import Feature
 
 __all__ = [
-    "COLORS", "FEATURES", "IMAGE_SIZE", "MAX_NUM_ENTITIES", "MAX_NUM_OBJECTS",
-    "SHAPES", "render", "sample_scenes",
+  "COLORS",
+  "FEATURES",
+  "IMAGE_SIZE",
+  "MAX_NUM_ENTITIES",
+  "MAX_NUM_OBJECTS",
+  "SHAPES",
+  "render",
+  "sample_scenes",
 ]
 
 IMAGE_SIZE = (35, 35)
@@ -20,13 +26,13 @@ MAX_NUM_ENTITIES = 4
 MAX_NUM_OBJECTS = MAX_NUM_ENTITIES - 1
 
 FEATURES = {
-    "image": Feature((*IMAGE_SIZE, 3), "bytes"),
-    "mask": Feature((MAX_NUM_ENTITIES, *IMAGE_SIZE, 1), "bytes"),
-    "x": Feature((MAX_NUM_ENTITIES,), "float"),
-    "y": Feature((MAX_NUM_ENTITIES,), "float"),
-    "shape": Feature((MAX_NUM_ENTITIES,), "float"),
-    "color": Feature((MAX_NUM_ENTITIES, 3), "float"),
-    "visibility": Feature((MAX_NUM_ENTITIES,), "float"),
+  "image": Feature((*IMAGE_SIZE, 3), "bytes"),
+  "mask": Feature((MAX_NUM_ENTITIES, *IMAGE_SIZE, 1), "bytes"),
+  "x": Feature((MAX_NUM_ENTITIES,), "float"),
+  "y": Feature((MAX_NUM_ENTITIES,), "float"),
+  "shape": Feature((MAX_NUM_ENTITIES,), "float"),
+  "color": Feature((MAX_NUM_ENTITIES, 3), "float"),
+  "visibility": Feature((MAX_NUM_ENTITIES,), "float"),
 }
 
 # Block patterns by the dataset's `shape` index, top row first; index 0 is the
@@ -37,50 +43,61 @@ FEATURES = {
 # and Z, 15-16 and 17-18 the lying and standing T, 19 the O. This order leaves
 # one place for each of the three.
 SHAPES = (
-    "",
-    "####",  # 1, inferred
-    "#/#/#/#",
-    "###/#..",
-    "#../###",  # 4, inferred
-    "..#/###",
-    "###/..#",
-    "##/.#/.#",
-    ".#/.#/##",  # 8, inferred
-    "##/#./#.",
-    "#./#./##",
-    "##./.##",
-    ".##/##.",
-    ".#/##/#.",
-    "#./##/.#",
-    ".#./###",
-    "###/.#.",
-    ".#/##/.#",
-    "#./##/#.",
-    "##/##",
+  "",
+  "####",  # 1, inferred
+  "#/#/#/#",
+  "###/#..",
+  "#../###",  # 4, inferred
+  "..#/###",
+  "###/..#",
+  "##/.#/.#",
+  ".#/.#/##",  # 8, inferred
+  "##/#./#.",
+  "#./#./##",
+  "##./.##",
+  ".##/##.",
+  ".#/##/#.",
+  "#./##/.#",
+  ".#./###",
+  "###/.#.",
+  ".#/##/.#",
+  "#./##/#.",
+  "##/##",
 )
 
-COLORS = np.array([
-    [1, 0, 0], [0, 1, 0], [0, 0, 1],  # red, green, blue
-    [1, 1, 0], [1, 0, 1], [0, 1, 1],  # yellow, magenta, cyan
-], np.uint8)
+COLORS = np.array(
+  [
+    [1, 0, 0],
+    [0, 1, 0],
+    [0, 0, 1],  # red, green, blue
+    [1, 1, 0],
+    [1, 0, 1],
+    [0, 1, 1],  # yellow, magenta, cyan
+  ],
+  np.uint8,
+)
 
 # Every block of a piece is drawn alike, lit from the top left.
-_BEVEL = np.array([
+_BEVEL = np.array(
+  [
     [191, 255, 255, 255, 223],
     [127, 159, 159, 159, 191],
     [127, 159, 159, 159, 191],
     [127, 159, 159, 159, 191],
     [95, 63, 63, 63, 127],
-], np.uint8)
+  ],
+  np.uint8,
+)
 _BLOCK_SIZE = len(_BEVEL)
 
 
 def _block_corners(pattern: str) -> list[tuple[int, int]]:
   """Top left pixel of each block, relative to that of the piece."""
   return [
-      (_BLOCK_SIZE * row, _BLOCK_SIZE * column)
-      for row, line in enumerate(pattern.split("/"))
-      for column, cell in enumerate(line) if cell == "#"
+    (_BLOCK_SIZE * row, _BLOCK_SIZE * column)
+    for row, line in enumerate(pattern.split("/"))
+    for column, cell in enumerate(line)
+    if cell == "#"
   ]
 
 
@@ -91,9 +108,9 @@ _EXTENTS = _CORNERS.max(axis=1) + _BLOCK_SIZE
 
 
 def sample_scenes(
-    rng: np.random.Generator,
-    num_scenes: int,
-    num_objects: int = MAX_NUM_OBJECTS,
+  rng: np.random.Generator,
+  num_scenes: int,
+  num_objects: int = MAX_NUM_OBJECTS,
 ) -> dict[str, np.ndarray]:
   """Draws scenes as the dataset's reader returns them.
 
@@ -121,36 +138,36 @@ def sample_scenes(
   """
   if not 1 <= num_objects <= MAX_NUM_OBJECTS:
     raise ValueError(
-        f"num_objects={num_objects}: a scene holds 1 to {MAX_NUM_OBJECTS} "
-        "tetrominoes."
+      f"num_objects={num_objects}: a scene holds 1 to {MAX_NUM_OBJECTS} "
+      "tetrominoes."
     )
   objects = slice(1, 1 + num_objects)
   shape = np.zeros([num_scenes, MAX_NUM_ENTITIES], np.intp)
   shape[:, objects] = rng.integers(1, len(SHAPES), [num_scenes, num_objects])
   color = np.zeros([num_scenes, MAX_NUM_ENTITIES, 3], np.uint8)
   color[:, objects] = COLORS[
-      rng.integers(len(COLORS), size=[num_scenes, num_objects])
+    rng.integers(len(COLORS), size=[num_scenes, num_objects])
   ]
   position = np.zeros([num_scenes, MAX_NUM_ENTITIES, 2], np.intp)
   position[:, objects] = _sample_positions(rng, shape[:, objects])
   visibility = np.zeros([num_scenes, MAX_NUM_ENTITIES], np.float32)
-  visibility[:, :1 + num_objects] = 1
+  visibility[:, : 1 + num_objects] = 1
 
   x, y = position[..., 0], position[..., 1]
   image, mask = render(shape, x, y, color)
   return {
-      "image": image,
-      "mask": mask,
-      "x": x.astype(np.float32),
-      "y": y.astype(np.float32),
-      "shape": shape.astype(np.float32),
-      "color": color.astype(np.float32),
-      "visibility": visibility,
+    "image": image,
+    "mask": mask,
+    "x": x.astype(np.float32),
+    "y": y.astype(np.float32),
+    "shape": shape.astype(np.float32),
+    "color": color.astype(np.float32),
+    "visibility": visibility,
   }
 
 
 def render(
-    shape: np.ndarray, x: np.ndarray, y: np.ndarray, color: np.ndarray
+  shape: np.ndarray, x: np.ndarray, y: np.ndarray, color: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Draws scenes from their factors.
 
@@ -188,7 +205,7 @@ def render(
 
 
 def _sample_positions(
-    rng: np.random.Generator, shape: np.ndarray
+  rng: np.random.Generator, shape: np.ndarray
 ) -> np.ndarray:
   """Draws positions of tetrominoes that do not overlap.
 

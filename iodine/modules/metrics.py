@@ -1,0 +1,45 @@
+"""Metrics of decompositions against true masks.
+
+Dimensions: B batch, T frames, L true entities, K slots, H height, W width.
+"""
+
+import tensorflow as tf
+
+from iodine.multi_object_datasets import segmentation_metrics
+
+__all__ = ["adjusted_rand_indices", "frame"]
+
+
+def frame(sequence: tf.Tensor, t: int, sequential: bool) -> tf.Tensor:
+  """Frame t of a sequence, else the first: [B, T, ...] to [B, 1, ...]."""
+  return sequence[:, t : t + 1] if sequential else sequence[:, :1]
+
+
+def adjusted_rand_indices(
+  true_mask: tf.Tensor, pred_mask: tf.Tensor, num_background_entities: int
+) -> dict[str, tf.Tensor]:
+  """ARI of a batch of segmentations.
+
+  Args:
+    true_mask: [B, L, H, W, 1] float32 in {0, 1}, background first.
+    pred_mask: [B, K, H, W, 1] float32; the largest counts.
+    num_background_entities: how many true masks are background.
+
+  Returns:
+    {"ari": [B], "ari_nobg": [B]}: over all pixels, and over those of objects
+    alone. NaN as `segmentation_metrics.adjusted_rand_index` has it.
+  """
+  true_points, pred_points = _points(true_mask), _points(pred_mask)
+  objects = true_points[..., num_background_entities:]
+  ari = segmentation_metrics.adjusted_rand_index
+  return {
+    "ari": ari(true_points, pred_points),
+    "ari_nobg": ari(objects, pred_points),
+  }
+
+
+def _points(mask: tf.Tensor) -> tf.Tensor:
+  """[B, N, H, W, 1] to [B, H * W, N]."""
+  entities, height, width = mask.shape[1:4]
+  points = tf.transpose(mask[..., 0], [0, 2, 3, 1])
+  return tf.reshape(points, [-1, height * width, entities])
