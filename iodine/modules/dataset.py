@@ -336,7 +336,8 @@ class IODINEDataset(abc.ABC):
     # TensorFlow pairs the seed of an operation with that of its graph. Setting
     # the latter here, for the graph of this epoch only, keeps the program's
     # global seed from changing the order.
-    tf.random.set_seed(self.seed)
+    # TensorFlow treats the seed 0 apart, which fails beside a tensor.
+    tf.random.set_seed(self.seed + 1)
     return scenes.shuffle(
       self.shuffle_buffer, seed=epoch, reshuffle_each_iteration=False
     )
