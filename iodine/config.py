@@ -4,7 +4,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -15,14 +15,22 @@ from iodine.modules.utils import ConfigError
 __all__ = [
   "build_part",
   "check",
+  "check_entries",
   "data_dir",
+  "derived_data",
+  "derived_model",
+  "derived_optimizer",
   "load_file",
   "named_configs",
   "scaled_learn_rate",
+  "without_derived",
 ]
 
 # The parts of a configuration that are plans of constructors.
 PLANS = ("data", "model", "optimizer")
+# What a configuration's learning rate is scaled by.
+_RATE_SOURCES = ("base_learn_rate", "batch_size", "base_batch_size")
+_MAKE_OPTIMIZER = "iodine.training.make_optimizer"
 
 
 def data_dir() -> str:
@@ -43,6 +51,91 @@ def scaled_learn_rate(
     return None
 
 
+def derived_data(
+  batch_size: int | None, data_dir: str, data_file: str | None
+) -> dict[str, Any]:
+  """What the dataset's plan takes from other entries."""
+  plan: dict[str, Any] = {"batch_size": batch_size}
+  if data_file is not None:
+    plan["path"] = os.path.join(str(data_dir), str(data_file))
+  return plan
+
+
+def derived_model(
+  n_z: int | None, num_components: int | None, num_iters: int | None
+) -> dict[str, Any]:
+  """What the model's plan takes from other entries."""
+  return {
+    "n_z": n_z,
+    "num_components": num_components,
+    "num_iters": num_iters,
+    "output_dist": {"num_components": num_components},
+  }
+
+
+def derived_optimizer(
+  plan: Mapping[str, Any], learn_rate: float | None
+) -> dict[str, Any]:
+  """What the optimizer's plan takes from the learning rate.
+
+  Args:
+    plan: the optimizer's plan as far as it is set, for `make_optimizer` (or
+      nothing) or for TF1's optimizer.
+    learn_rate: of the first step.
+  """
+  constructor = plan.get("constructor", _MAKE_OPTIMIZER)
+  if constructor == _MAKE_OPTIMIZER:
+    return {"constructor": constructor, "learn_rate": learn_rate}
+  if str(constructor).endswith(".AdamOptimizer"):
+    if isinstance(plan.get("learning_rate"), Mapping):
+      return {"learning_rate": {"learning_rate": learn_rate}}
+    return {"learning_rate": learn_rate}
+  return {}
+
+
+def without_derived(entries: Mapping[str, Any]) -> dict[str, Any]:
+  """Drops what follows from a file's other entries anyway.
+
+  A run's own file holds every entry. Without those that are derived, an
+  override reaches what depends on it, as it does in a named configuration.
+
+  Args:
+    entries: of a config file.
+
+  Returns:
+    The rest. An entry that differs from what would be derived stays.
+  """
+  derived: dict[str, Any] = {}
+  if all(key in entries for key in _RATE_SOURCES):
+    derived["learn_rate"] = scaled_learn_rate(
+      *(entries[key] for key in _RATE_SOURCES)
+    )
+  rate = entries.get("learn_rate", derived.get("learn_rate"))
+  derived["optimizer"] = derived_optimizer(entries.get("optimizer", {}), rate)
+  derived["data"] = derived_data(
+    entries.get("batch_size"),
+    entries.get("data_dir", data_dir()),
+    entries.get("data_file"),
+  )
+  derived["model"] = derived_model(
+    entries.get("n_z"), entries.get("num_components"), entries.get("num_iters")
+  )
+  return _difference(entries, derived)
+
+
+def _difference(
+  entries: Mapping[str, Any], other: Mapping[str, Any]
+) -> dict[str, Any]:
+  """The entries, nested ones too, that another mapping does not hold alike."""
+  rest = {}
+  for key, value in entries.items():
+    if isinstance(value, Mapping) and isinstance(other.get(key), Mapping):
+      rest[key] = _difference(value, other[key])
+    elif key not in other or value is None or value != other[key]:
+      rest[key] = value
+  return rest
+
+
 def named_configs() -> dict[str, dict[str, Any]]:
   """Reads the configurations that come with the project: {name: entries}."""
   package = pathlib.Path(__file__).resolve().parent
@@ -57,7 +150,7 @@ def load_file(path: str | os.PathLike) -> dict[str, Any]:
   """Reads a YAML or JSON file of configuration entries, as plain data.
 
   Raises:
-    ConfigError: if it cannot be read, parsed, or is no mapping.
+    ConfigError: if it cannot be read or parsed, or is no mapping of entries.
   """
   path = pathlib.Path(path)
   if path.suffix not in (".yaml", ".yml", ".json"):
@@ -71,8 +164,47 @@ def load_file(path: str | os.PathLike) -> dict[str, Any]:
   except (json.JSONDecodeError, yaml.YAMLError) as error:
     raise ConfigError(f"{path}: cannot be parsed: {error}") from error
   if not isinstance(entries, dict):
-    raise ConfigError(f"{path}: must hold a mapping of entries, not a list")
+    raise ConfigError(
+      f"{path}: must hold a mapping of entries, e.g. `batch_size: 4`"
+    )
+  check_entries(entries, f"{path}: ")
   return entries
+
+
+def check_entries(entries: Mapping[str, Any], source: str = "") -> None:
+  """Checks that entries can be merged with those of other sources.
+
+  Args:
+    entries: of a file or of the command line.
+    source: where they come from, the start of every fault's line.
+
+  Raises:
+    ConfigError: lists keys that are no names, and plans that are no mappings.
+  """
+  faults = [
+    f"{source}{key}={entries[key]!r}: must be a mapping of entries"
+    for key in PLANS
+    if not isinstance(entries.get(key, {}), Mapping)
+  ]
+  faults += [
+    f"{source}{key!r}: no valid key. A key is a name; for what is inside of "
+    "an entry, nest mappings in a file, and write data.path=... on the "
+    "command line"
+    for key in _all_keys(entries)
+    if not (isinstance(key, str) and key.isidentifier())
+  ]
+  if faults:
+    raise ConfigError("\n".join(faults))
+
+
+def _all_keys(entries: Any) -> Iterator[Any]:
+  """Yields the keys of nested mappings, those inside of lists too."""
+  if isinstance(entries, Mapping):
+    yield from entries
+    entries = list(entries.values())
+  if isinstance(entries, list | tuple):
+    for entry in entries:
+      yield from _all_keys(entry)
 
 
 _NO_CONFIGURATION = (
@@ -108,11 +240,12 @@ def check(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for key, value in config.items()
     if key not in known
   ]
-  told = []
+  told: list[str] = []
   for key, default in known.items():
     value = config.get(key, default)
     if found := _value_faults(key, value, default):
-      faults += found
+      if not _follows_from_faults(key, config, told):
+        faults += found
       told.append(f"{key}={value!r}")
   if not any("constructor" in config[key] for key in PLANS[:2]):
     raise ConfigError("\n".join([*faults, _NO_CONFIGURATION]))
@@ -125,6 +258,18 @@ def check(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
       faults += [x for x in lines if not any(t in x for t in told)]
   if faults:
     raise ConfigError("\n".join(faults))
+
+
+def _follows_from_faults(
+  key: str, config: Mapping[str, Any], told: list[str]
+) -> bool:
+  """Whether a wrong learning rate comes from entries told to be wrong."""
+  if key != "learn_rate":
+    return False
+  sources: dict[str, Any] = {name: config.get(name) for name in _RATE_SOURCES}
+  return config.get(key) == scaled_learn_rate(**sources) and any(
+    f"{name}={value!r}" in told for name, value in sources.items()
+  )
 
 
 # {key: lowest allowed value}; others may be any value of their type.
@@ -141,12 +286,14 @@ _AT_LEAST = {
   "keep_checkpoints": 1,
   "seed": 0,
 }
+_AT_MOST = {"seed": 2**31 - 2}
 _ABOVE_ZERO = ("base_learn_rate", "learn_rate")
 
 
 def _value_faults(key: str, value: Any, default: Any) -> list[str]:
   """Faults of a top-level entry's type and range."""
-  if default is None and value is None:
+  optional = default is None and key not in _ABOVE_ZERO
+  if optional and value is None:
     return []
   types = {bool: "True or False", int: "an integer", float: "a number"}
   types.update({str: "a string", dict: "a mapping of entries"})
@@ -155,10 +302,13 @@ def _value_faults(key: str, value: Any, default: Any) -> list[str]:
   kind = str if default is None and kind is type(None) else kind
   accepted: tuple[type, ...] = (int, float) if kind is float else (kind,)
   is_bool = isinstance(value, bool)
+  number: Any = value
   if not isinstance(value, accepted) or (is_bool and kind is not bool):
     return [f"{key}={value!r}: must be {types[kind]}"]
-  if key in _AT_LEAST and value < _AT_LEAST[key]:
+  if key in _AT_LEAST and number < _AT_LEAST[key]:
     return [f"{key}={value!r}: must be at least {_AT_LEAST[key]}"]
-  if key in _ABOVE_ZERO and not (value > 0 and math.isfinite(value)):
+  if key in _AT_MOST and number > _AT_MOST[key]:
+    return [f"{key}={value!r}: must be at most {_AT_MOST[key]}"]
+  if key in _ABOVE_ZERO and not (number > 0 and math.isfinite(number)):
     return [f"{key}={value!r}: must be above 0"]
   return []

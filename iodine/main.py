@@ -3,8 +3,10 @@
 Trains with `python -m iodine.main with tetrominoes`.
 """
 
+import importlib.util
 import logging
 import os
+import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +15,16 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # pylint: disable=wrong-import-position
+import tensorflow as tf  # noqa: E402
 from docopt import DocoptExit  # noqa: E402
 from sacred import SETTINGS, Experiment  # noqa: E402
+from sacred.arg_parser import printable_usage  # noqa: E402
+from sacred.config import ConfigDict  # noqa: E402
+from sacred.observers import FileStorageObserver  # noqa: E402
 from sacred.run import Run  # noqa: E402
 from sacred.utils import (  # noqa: E402
+  SacredInterrupt,
   apply_backspaces_and_linefeeds,
-  recursive_update,
 )
 
 from iodine import config as configuration  # noqa: E402
@@ -32,8 +38,12 @@ __all__ = ["ex", "main"]
 SETTINGS.CAPTURE_MODE = "sys"
 
 # Commands that only show the configuration, which may then be incomplete.
-_SHOWING = ("print_config", "print_dependencies", "print_named_configs")
-_SHOWING = (*_SHOWING, "save_config", "help")
+_SHOWING = (
+  "print_config",
+  "print_dependencies",
+  "print_named_configs",
+  "save_config",
+)
 
 
 class _IodineExperiment(Experiment):
@@ -48,25 +58,46 @@ class _IodineExperiment(Experiment):
     meta_info: dict | None = None,
     options: dict | None = None,
   ) -> Run:
-    names = [self._named_config(name) for name in named_configs]
+    # Sacred asks it whether to raise errors, be it from an earlier run.
+    self.current_run = None
     # `_check_config` reports what Sacred would warn about.
     options = {**(options or {}), "--force": True}
-    return super()._create_run(
-      command_name, config_updates, names, info, meta_info, options
-    )
+    _check_options(options)
+    configuration.check_entries(config_updates or {})
+    # Sacred would read a file of a configuration's name, and may run code that
+    # it finds there; no file has these names.
+    named = {
+      f"configuration {i}": self._entries(name)
+      for i, name in enumerate(named_configs)
+    }
+    self.named_configs.update(named)
+    try:
+      run = super()._create_run(
+        command_name, config_updates, list(named), info, meta_info, options
+      )
+    except ModuleNotFoundError as error:
+      raise ConfigError(
+        f"An observer needs the package {error.name}"
+      ) from error
+    finally:
+      for name in named:
+        del self.named_configs[name]
+    run.meta_info["named_configs"] = list(named_configs)
+    if not run.unobserved:
+      _make_storage_folders(run)
+    return run
 
-  def _named_config(self, name: str) -> str:
-    """Registers a config file under a name; Sacred's reader may run code."""
+  def _entries(self, name: str) -> ConfigDict:
+    """Returns the entries of a named configuration or a file."""
     if name in self.named_configs:
-      return name
+      return self.named_configs[name]
     if not os.path.exists(name):
       raise ConfigError(
         f"with {name}: no such configuration or file. "
         + did_you_mean(name, self.named_configs, "configurations")
       )
-    key = f"file {len(self.named_configs)}"
-    self.add_named_config(key, configuration.load_file(name))
-    return key
+    entries = configuration.load_file(name)
+    return ConfigDict(configuration.without_derived(entries))
 
   def _check_command(self, cmd_name: str) -> None:
     commands = dict(self.gather_commands())
@@ -76,9 +107,63 @@ class _IodineExperiment(Experiment):
         + did_you_mean(cmd_name, commands, "commands")
       )
 
+  def get_usage(self, program_name: str | None = None) -> tuple[str, ...]:
+    """Returns a short and a long usage, and one for the parser of arguments."""
+    *_, internal = super().get_usage(program_name)
+    usage = _with_program_name(internal)
+    return printable_usage(usage), usage, internal
+
+
+def _with_program_name(usage: str) -> str:
+  """Replaces what Sacred calls the program for its parser of arguments."""
+  installed = pathlib.Path(sys.argv[0]).name == "iodine"
+  program = "iodine" if installed else "python -m iodine.main"
+  return usage.replace("dummy", program)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+  """Raises ConfigError for a value that one of Sacred's options rejects."""
+  level = options.get("--loglevel") or "INFO"
+  known_level = isinstance(logging.getLevelName(level), int)
+  if not known_level and not str(level).isdecimal():
+    raise ConfigError(
+      f"--loglevel={level}: must be a number from 0 to 50, or one of DEBUG, "
+      "INFO, WARNING, ERROR and CRITICAL"
+    )
+  modes = ("no", "sys", "fd")
+  if options.get("--capture") not in (None, *modes):
+    raise ConfigError(
+      f"--capture={options['--capture']}: must be one of {', '.join(modes)}"
+    )
+  for option in ("--beat-interval", "--priority"):
+    try:
+      float(options.get(option) or 0)
+    except ValueError as error:
+      raise ConfigError(
+        f"{option}={options[option]}: must be a number"
+      ) from error
+  database = options.get("--mongo_db")
+  if database and importlib.util.find_spec("pymongo") is None:
+    raise ConfigError(
+      f"--mongo_db={database}: needs pymongo, which the extra `mongo` "
+      "installs (in a checkout: pip install '.[mongo]')"
+    )
+
+
+def _make_storage_folders(run: Run) -> None:
+  """Makes the folders of -F, which Sacred does while it starts a run."""
+  for observer in run.observers:
+    if isinstance(observer, FileStorageObserver):
+      try:
+        os.makedirs(observer.basedir, exist_ok=True)
+      except OSError as error:
+        raise ConfigError(
+          f"--file_storage={observer.basedir}: cannot be made: {error}"
+        ) from error
+
 
 ex = _IodineExperiment("iodine", save_git_info=False)
-ex.captured_out_filter = apply_backspaces_and_linefeeds
+ex.captured_out_filter = apply_backspaces_and_linefeeds  # type: ignore
 for _name, _entries in configuration.named_configs().items():
   ex.add_named_config(_name, _entries)
 
@@ -106,7 +191,7 @@ def defaults():
   # refinement steps
   num_iters = 5
   batch_size = 4
-  # learn_rate = base_learn_rate * sqrt(batch_size / base_batch_size)
+  # learning rate at a batch of base_batch_size
   base_learn_rate = 0.001
   base_batch_size = 32
   # folder of the datasets ($IODINE_DATA_DIR)
@@ -125,6 +210,7 @@ def defaults():
 DEFAULTS: dict[str, Any] = {**defaults(), "learn_rate": None, "seed": None}
 
 
+# ruff: noqa: F841
 # Sacred makes entries of the names that a scope assigns, with the comments as
 # their help. These follow from other entries unless they are set themselves.
 @ex.config
@@ -139,24 +225,13 @@ def derived(
   data_file,
   optimizer,
 ):
-  # ruff: noqa: F841
+  # base_learn_rate * sqrt(batch_size / base_batch_size)
   learn_rate = configuration.scaled_learn_rate(
     base_learn_rate, batch_size, base_batch_size
   )
-  data = {"batch_size": batch_size}
-  if data_file is not None:
-    data["path"] = os.path.join(str(data_dir), str(data_file))
-  model = {
-    "n_z": n_z,
-    "num_components": num_components,
-    "num_iters": num_iters,
-    "output_dist": {"num_components": num_components},
-  }
-  if "constructor" not in optimizer:
-    optimizer = {
-      "constructor": "iodine.training.make_optimizer",
-      "learn_rate": learn_rate,
-    }
+  data = configuration.derived_data(batch_size, data_dir, data_file)
+  model = configuration.derived_model(n_z, num_components, num_iters)
+  optimizer = configuration.derived_optimizer(optimizer, learn_rate)
 
 
 @ex.config_hook
@@ -185,6 +260,34 @@ def _first_batch(dataset: IODINEDataset) -> dict[str, Any]:
     return next(iter(dataset("summary")))
   except (FileNotFoundError, ValueError) as error:
     raise ConfigError(f"data: {error}") from error
+  except tf.errors.OpError as error:
+    raise ConfigError(f"data: {dataset.path}: {error.message}") from error
+
+
+def _build_trainer(
+  config: Mapping[str, Any], dataset: IODINEDataset
+) -> training.Trainer:
+  """Builds model and optimizer, with all variables that the data call for."""
+  trainer = training.Trainer(
+    configuration.build_part(config, "model"),
+    configuration.build_part(config, "optimizer"),
+    seed=config["seed"],
+  )
+  spec = dataset.batch_spec()
+  factors = {k: v.shape[-1] for k, v in spec.get("factors", {}).items()}
+  try:
+    trainer.initialize(spec["image"].shape[2:], factors)
+  except ValueError as error:
+    raise ConfigError(f"model: {error}") from error
+  return trainer
+
+
+class _Stopped(SacredInterrupt):
+  """A run that a signal ended; Sacred records it as interrupted."""
+
+  def __init__(self, signal_number: int):
+    super().__init__(signal_number)
+    self.signal_number = signal_number
 
 
 @ex.main
@@ -192,15 +295,10 @@ def train(_config, _run):
   """Train a model, or go on with it (continue_run=True)."""
   dataset = _build_data(_config)
   sample = _first_batch(dataset)
+  trainer = _build_trainer(_config, dataset)
   folder = runs.open_folder(
     _config["checkpoint_dir"], _config["continue_run"], _run._id
   )
-  trainer = training.Trainer(
-    configuration.build_part(_config, "model"),
-    configuration.build_part(_config, "optimizer"),
-    seed=_config["seed"],
-  )
-  runs.save_config(folder, _config)
   _run.info["checkpoint_dir"] = str(folder)
   settings = training_loop.Settings(
     stop_after_steps=_config["stop_after_steps"],
@@ -209,9 +307,56 @@ def train(_config, _run):
     save_checkpoint_steps=_config["save_checkpoint_steps"],
     keep_checkpoints=_config["keep_checkpoints"],
   )
-  training_loop.run(
-    trainer, dataset, sample, folder, settings, _run.log_scalar
+
+  def save_config():
+    seeds = {"seed": int(trainer.seed.numpy()), "data.seed": dataset.seed}
+    given = "seed" in _run.config_modifications.modified
+    runs.save_config(folder, _config_to_save(_config, seeds, given))
+
+  try:
+    training_loop.run(
+      trainer,
+      dataset,
+      sample,
+      folder,
+      settings,
+      _run.log_scalar,
+      on_ready=save_config,
+    )
+  except training_loop.Interrupted as interrupt:
+    raise _Stopped(interrupt.signal_number) from interrupt
+
+
+def _config_to_save(
+  config: Mapping[str, Any],
+  seeds: Mapping[str, int | None],
+  is_seed_given: bool,
+) -> dict[str, Any]:
+  """Returns the configuration of a run, however often it is continued.
+
+  Args:
+    config: all entries.
+    seeds: {"seed" and "data.seed": of the run}, which a continued run keeps.
+    is_seed_given: whether the user chose config["seed"].
+  """
+  given = (
+    {"data.seed": config["data"]["seed"]} if "seed" in config["data"] else {}
   )
+  if is_seed_given:
+    given["seed"] = config["seed"]
+  for key, value in given.items():
+    if value != seeds[key]:
+      logging.getLogger(__name__).warning(
+        "%s=%s has no effect: a continued run keeps its %s, %s",
+        key,
+        value,
+        key,
+        seeds[key],
+      )
+  config = {**config, "seed": seeds["seed"], "continue_run": False}
+  if "seed" in config["data"]:
+    config["data"] = {**config["data"], "seed": seeds["data.seed"]}
+  return config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -225,21 +370,33 @@ def main(argv: Sequence[str] | None = None) -> None:
   """
   argv = list(sys.argv if argv is None else argv)
   logging.basicConfig(format="%(levelname)s - %(message)s", level=logging.INFO)
-  logging.getLogger("absl").setLevel(logging.WARNING)  # TensorFlow's
+  for name in ("absl", "tensorflow"):
+    logging.getLogger(name).setLevel(logging.ERROR)
   try:
-    # Without --debug Sacred prints every exception and exits by itself.
-    ex.run_commandline([*argv, "--debug"])
+    ex.run_commandline(_with_debug(argv))
   except DocoptExit as error:
-    usage = str(error).replace("dummy", "python -m iodine.main")
-    _fail(f"{usage}\nTry `python -m iodine.main --help`.", 2)
+    usage = _with_program_name(f"{error}\nTry `dummy --help`.")
+    _fail(usage, 2)
   except ConfigError as error:
     _fail(f"ConfigError: {error}", 2)
-  except training_loop.Interrupted as interrupt:
-    sys.exit(128 + interrupt.signal_number)
+  except _Stopped as stop:
+    sys.exit(128 + stop.signal_number)
   except KeyboardInterrupt:
-    _fail("Interrupted before there was anything to save.", 130)
+    _fail("Interrupted without saving.", 130)
   except training_loop.RunError as error:
     _fail(f"Error: {error}", 1)
+
+
+def _with_debug(argv: Sequence[str]) -> list[str]:
+  """Adds --debug, without which Sacred prints every exception and exits."""
+  program, *words = argv
+  if words[:1] == ["help"] or set(words) & {
+    *("-h", "--help"),
+    *("-d", "--debug"),
+    *("-D", "--pdb"),
+  }:
+    return [program, *words]
+  return [program, "--debug", *words]
 
 
 def _fail(message: str, code: int) -> None:

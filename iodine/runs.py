@@ -40,6 +40,11 @@ def open_folder(
       raise ConfigError(_nothing_to_continue(path))
     _LOG.info("Continuing the run in %s", path)
     return path
+  if path.name in ("", ".."):
+    raise ConfigError(
+      f"checkpoint_dir={checkpoint_dir!r}: must end in a name, to which a new "
+      f"run appends its number"
+    )
   number = 1
   while True:
     name = f"{path.name}_{number if run_id is None else run_id}"

@@ -9,22 +9,26 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import sonnet as snt
 import tensorflow as tf
 
 from iodine.training import Adam
 
-__all__ = ["CheckpointError", "RestoreReport", "restore", "save"]
+__all__ = [
+  "CheckpointError",
+  "RestoreReport",
+  "read",
+  "reference_name",
+  "restore",
+  "restore_values",
+  "save",
+]
 
 # Sonnet 2's layer norm has other names for its variables than Sonnet 1's.
+_LAYER_NORM = re.compile(r"(.*/layer_norm_\w+)/(scale|offset)(/Adam(?:_1)?)?")
 _LAYER_NORM_NAMES = {"scale": "gamma", "offset": "beta"}
-# TF1's names of Adam's moments of a variable.
-_SLOT_NAMES = {"m": "Adam", "v": "Adam_1"}
 # A checkpoint without these can be used: they start at their initial values.
-_OPTIONAL = re.compile(
-  r"(factor_evaluator/.*|.*_mean_var/(M2|mean|total)|global_step"
-  r"|beta[12]_power|.*/Adam(_1)?)"
-)
+_ADAM = re.compile(r"beta[12]_power|.*/Adam(_1)?")
+_OPTIONAL = re.compile(rf"factor_evaluator/.*|global_step|{_ADAM.pattern}")
 
 
 class CheckpointError(ValueError):
@@ -32,57 +36,49 @@ class CheckpointError(ValueError):
 
 
 class RestoreReport(NamedTuple):
-  """TF1 names of variables: restored, left at initial values, and unused."""
+  """TF1 names of variables: restored, not in the file, and left over there.
+
+  Missing optimizer state starts afresh; other missing variables keep the
+  values that they have.
+  """
 
   found: tuple[str, ...]
   missing: tuple[str, ...]
   unused: tuple[str, ...]
 
 
-def variable_names(model: tf.Module) -> dict[str, tf.Variable]:
-  """Maps the reference's names to a model's variables.
+def reference_name(name: str) -> str:
+  """What the reference calls a variable of the port, by its name."""
+  name = name.partition(":")[0]
+  if match := _LAYER_NORM.fullmatch(name):
+    scope, last, slot = match.groups()
+    return f"{scope}/{_LAYER_NORM_NAMES[last]}{slot or ''}"
+  return name
 
-  Args:
-    model: an IODINE that `utils.build` has built and that has its variables.
 
-  Returns:
-    {name: variable}, optimizer's state not included.
+def _named_variables(
+  model: tf.Module, optimizer: Adam | None
+) -> dict[str, tf.Variable]:
+  """Maps the reference's names to variables of model and optimizer.
 
   Raises:
     ValueError: if the model has no variables yet, or two share a name.
   """
-  renamed = {}
-  for module in model.submodules:
-    if isinstance(module, snt.LayerNorm) and hasattr(module, "scale"):
-      renamed[module.scale.ref()] = _LAYER_NORM_NAMES["scale"]
-      renamed[module.offset.ref()] = _LAYER_NORM_NAMES["offset"]
+  try:
+    variables = list(model.variables)
+  except ValueError as error:  # Sonnet's, with the module's whole configuration
+    raise ValueError(
+      "the model has no variables yet: call it once, or `initialize`"
+    ) from error
+  if optimizer is not None:
+    optimizer.initialize(model.trainable_variables)
+    variables += optimizer.variables
   names: dict[str, tf.Variable] = {}
-  for variable in model.variables:
-    name = variable.name.partition(":")[0]
-    if variable.ref() in renamed:
-      name = f"{name.rpartition('/')[0]}/{renamed[variable.ref()]}"
+  for variable in variables:
+    name = reference_name(variable.name)
     if name in names:
       raise ValueError(f"two variables of the model are called {name}")
     names[name] = variable
-  if not names:
-    raise ValueError(
-      "the model has no variables yet: call it once, or `initialize`"
-    )
-  return names
-
-
-def _optimizer_names(
-  optimizer: Adam, model_names: Mapping[str, tf.Variable]
-) -> dict[str, tf.Variable]:
-  """Maps the reference's names to the optimizer's state."""
-  names = {
-    "global_step": optimizer.step,
-    "beta1_power": optimizer.beta1_power,
-    "beta2_power": optimizer.beta2_power,
-  }
-  for name, variable in model_names.items():
-    for key, moment in optimizer.slots.get(variable.name, {}).items():
-      names[f"{name}/{_SLOT_NAMES[key]}"] = moment
   return names
 
 
@@ -107,33 +103,47 @@ def restore(
       them are listed), or a variable is missing that has to be there. Nothing
       is restored then.
   """
-  names = variable_names(model)
-  if optimizer is not None:
-    optimizer.initialize(model.trainable_variables)
-  state = {} if optimizer is None else _optimizer_names(optimizer, names)
-  targets = {**names, **state}
-  values = _read(path)
-  missing = sorted(set(targets) - set(values))
+  return restore_values(read(path), path, model, optimizer)
+
+
+def restore_values(
+  values: Mapping[str, np.ndarray],
+  path: str,
+  model: tf.Module,
+  optimizer: Adam | None = None,
+) -> RestoreReport:
+  """Does what `restore` does with what was read from `path`."""
+  targets = _named_variables(model, optimizer)
+  missing = set(targets) - set(values)
   misfits = [
-    f"  {name}: {list(values[name].shape)} in the checkpoint, "
-    f"{list(targets[name].shape)} in the model"
+    line
     for name in sorted(set(targets) & set(values))
-    if tuple(values[name].shape) != tuple(targets[name].shape)
+    for line in _misfit(name, values[name], targets[name])
   ]
-  lacking = [name for name in missing if not _OPTIONAL.fullmatch(name)]
+  lacking = sorted(n for n in missing if not _OPTIONAL.fullmatch(n))
   if misfits or lacking:
     raise CheckpointError(_fault_text(path, misfits, lacking))
-  if optimizer is not None and set(missing) & (set(state) - {"global_step"}):
+  adam = {name for name in targets if _ADAM.fullmatch(name)}
+  if optimizer is not None and missing & adam:
     # Half of Adam's state is worse than none.
     optimizer.reset()
-    missing = sorted(
-      {*missing, *state} - {"global_step"} | ({"global_step"} & set(missing))
-    )
-  found = sorted(set(targets) - set(missing))
+    missing |= adam
+  found = sorted(set(targets) - missing)
   for name in found:
     targets[name].assign(values[name])
   unused = sorted(set(values) - set(targets))
-  return RestoreReport(tuple(found), tuple(missing), tuple(unused))
+  return RestoreReport(tuple(found), tuple(sorted(missing)), tuple(unused))
+
+
+def _misfit(name: str, value: np.ndarray, variable: tf.Variable) -> list[str]:
+  """Says how a value does not fit, in a line, or nothing."""
+  there, here = f"{list(value.shape)}", f"{list(variable.shape)}"
+  dtype = np.dtype(variable.dtype.as_numpy_dtype)
+  if value.dtype.kind != dtype.kind:
+    there, here = f"{value.dtype} {there}", f"{dtype} {here}"
+  if there == here:
+    return []
+  return [f"  {name}: {there} in the checkpoint, {here} in the model"]
 
 
 def _fault_text(
@@ -141,19 +151,23 @@ def _fault_text(
 ) -> str:
   lines = [f"{path}: does not fit the model that the configuration describes."]
   if misfits:
-    lines += ["Shapes differ:", *misfits]
+    lines += ["Shapes or types differ:", *misfits]
   if lacking:
     lines += ["Not in the checkpoint:", *(f"  {name}" for name in lacking)]
   return "\n".join(lines)
 
 
-def _read(path: str) -> dict[str, np.ndarray]:
-  """Reads all tensors of a checkpoint."""
+def read(path: str) -> dict[str, np.ndarray]:
+  """Reads all tensors of a checkpoint: {key: value}.
+
+  Raises:
+    CheckpointError: if the files cannot be read.
+  """
   try:
     reader = tf.train.load_checkpoint(path)
     names = reader.get_variable_to_shape_map()
-    return {name: reader.get_tensor(name) for name in names}
-  except (ValueError, tf.errors.OpError, RuntimeError) as error:
+    return {name: np.asarray(reader.get_tensor(name)) for name in names}
+  except (ValueError, IndexError, RuntimeError, tf.errors.OpError) as error:
     reason = str(error).splitlines()[0]
     raise CheckpointError(
       f"{path}: cannot be read as a checkpoint ({reason}). Expected the prefix "
@@ -169,9 +183,7 @@ def save(path: str, model: tf.Module, optimizer: Adam | None = None) -> None:
     model: an IODINE that has its variables.
     optimizer: its state is written too, unless None.
   """
-  names = variable_names(model)
-  if optimizer is not None:
-    names = {**names, **_optimizer_names(optimizer, names)}
+  names = _named_variables(model, optimizer)
   ordered = sorted(names)
   tf.raw_ops.SaveV2(
     prefix=path,

@@ -102,9 +102,7 @@ class Adam(tf.Module):
     self._learning_rate = learning_rate
     self._beta1, self._beta2 = beta1, beta2
     self._epsilon = epsilon
-    self.step = tf.Variable(
-      0, dtype=tf.int64, trainable=False, name="global_step"
-    )
+    self.step = _state(0, "global_step", tf.int64)
     self.beta1_power = _state(beta1, "beta1_power")
     self.beta2_power = _state(beta2, "beta2_power")
     self.slots: dict[str, dict[str, tf.Variable]] = {}
@@ -114,9 +112,10 @@ class Adam(tf.Module):
     for variable in variables:
       if variable.name not in self.slots:
         zeros = tf.zeros(variable.shape, variable.dtype)
+        name = variable.name.partition(":")[0]
         self.slots[variable.name] = {
-          "m": _state(zeros, "m"),
-          "v": _state(zeros, "v"),
+          "m": _state(zeros, f"{name}/Adam"),
+          "v": _state(zeros, f"{name}/Adam_1"),
         }
 
   def reset(self) -> None:
@@ -146,6 +145,11 @@ class Adam(tf.Module):
     for gradient, variable in zip(gradients, variables, strict=True):
       if gradient is None:
         continue
+      if variable.name not in self.slots:
+        raise ValueError(
+          f"{variable.name} was created after the optimizer's state: call "
+          f"`initialize` with all that the data will have, factors included"
+        )
       slot = self.slots[variable.name]
       tf.raw_ops.ResourceApplyAdam(
         var=variable.handle,
@@ -164,8 +168,10 @@ class Adam(tf.Module):
     self.step.assign_add(1)
 
 
-def _state(value: Any, name: str) -> tf.Variable:
-  return tf.Variable(value, dtype=tf.float32, trainable=False, name=name)
+def _state(value: Any, name: str, dtype: tf.DType = tf.float32) -> tf.Variable:
+  """A variable of the optimizer, whose name is the one in TF1 checkpoints."""
+  with tf.name_scope(""):  # whatever scope the optimizer is built in
+    return tf.Variable(value, dtype=dtype, trainable=False, name=name)
 
 
 def _check_range(name: str, value: Any, low: float) -> None:
@@ -209,6 +215,8 @@ class Trainer(tf.Module):
   Randomness is a function of `seed` and the optimizer's step, so that a run
   that is continued draws what it would have drawn.
 
+  All variables are created by `initialize`, or by the first batch.
+
   Attributes:
     model: the IODINE module.
     optimizer: its `Adam`.
@@ -224,10 +232,15 @@ class Trainer(tf.Module):
       model: an IODINE.
       optimizer: what takes the steps.
       seed: of the noise, in [0, 2^31); None: chosen at random.
+
+    Raises:
+      ValueError: for another seed.
     """
     super().__init__(name="trainer")
     if seed is None:
       seed = int(np.random.default_rng().integers(2**31))
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**31:
+      raise ValueError(f"seed={seed!r}: must be an integer from 0 to 2^31 - 1")
     self.model = model
     self.optimizer = optimizer
     self.seed = tf.Variable(

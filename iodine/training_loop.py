@@ -17,6 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from iodine.modules import plotting
 from iodine.modules.data import IODINEDataset, Position
+from iodine.modules.utils import ConfigError
 from iodine.training import Trainer
 
 __all__ = ["Interrupted", "RunError", "Settings", "run"]
@@ -96,14 +97,19 @@ class Checkpoints:
       Where the data go on.
 
     Raises:
-      RunError: if it does not fit or is damaged.
+      ConfigError: if it does not fit or is damaged.
     """
     try:
       status = self._checkpoint.restore(self.latest)
       status.assert_consumed()
-    except (ValueError, AssertionError, tf.errors.OpError) as error:
+    except (
+      ValueError,
+      AssertionError,
+      IndexError,  # of a file that is too short
+      tf.errors.OpError,
+    ) as error:
       reason = str(error).strip().splitlines()[0]
-      raise RunError(
+      raise ConfigError(
         f"{self.latest}: cannot be restored into the model that the "
         f"configuration describes ({reason}). Continue with the configuration "
         f"of the run, which is in its folder."
@@ -113,12 +119,22 @@ class Checkpoints:
     return Position(epoch, offset)
 
   def save(self, dataset: IODINEDataset, position: Position) -> str:
-    """Saves under the optimizer's step; returns the prefix."""
+    """Saves under the optimizer's step; returns the prefix.
+
+    Raises:
+      RunError: if that fails.
+    """
     state = (dataset.seed, position.epoch, position.offset)
     for variable, value in zip(self._data.values(), state, strict=True):
       variable.assign(value)
     step = int(self._trainer.optimizer.step.numpy())
-    return self._manager.save(checkpoint_number=step)
+    try:
+      return self._manager.save(checkpoint_number=step)
+    except (OSError, tf.errors.OpError) as error:
+      reason = str(error).strip().splitlines()[0]
+      raise RunError(
+        f"step {step}: the checkpoint cannot be saved ({reason})"
+      ) from error
 
 
 def run(
@@ -128,33 +144,37 @@ def run(
   folder: pathlib.Path,
   settings: Settings,
   log_metric: Callable[[str, float, int], None],
+  on_ready: Callable[[], None] = lambda: None,
 ) -> None:
   """Trains until `stop_after_steps`, from the folder's last checkpoint if any.
 
   Args:
-    trainer: without variables yet.
+    trainer: with all variables (`Trainer.initialize`).
     dataset: of the training stream.
     sample: a batch for pictures, see `IODINE.__call__`.
     folder: of checkpoints and summaries; exists.
     settings: see there.
     log_metric: gets name, value and step of mean loss and ARI.
+    on_ready: called when the last checkpoint, if any, is restored; until then
+      nothing is written.
 
   Raises:
+    ConfigError: if the last checkpoint does not fit the model or is damaged.
     RunError: if a loss or gradient is not finite, or the data fail.
     Interrupted: after SIGINT or SIGTERM, when everything is saved.
   """
-  spec = dataset.batch_spec()
-  trainer.initialize(
-    spec["image"].shape[2:],
-    {k: v.shape[-1] for k, v in spec.get("factors", {}).items()},
-  )
   checkpoints = Checkpoints(folder, trainer, settings.keep_checkpoints)
+  position = Position(0, 0)
+  if checkpoints.latest is None:
+    _LOG.info("There is no checkpoint in %s: starting at step 0", folder)
+  else:
+    position = checkpoints.restore(dataset)
+    _LOG.info("Restored %s", checkpoints.latest)
+  on_ready()
   loop = _Loop(
     trainer, dataset, sample, folder, settings, log_metric, checkpoints
   )
-  if checkpoints.latest is not None:
-    loop.position = checkpoints.restore(dataset)
-    _LOG.info("Restored %s", checkpoints.latest)
+  loop.position = position
   loop.run()
 
 
@@ -187,7 +207,11 @@ class _Loop:
     if self._step >= stop:
       _LOG.info("Step %d of %d: nothing is left to do", self._step, stop)
       return
-    with _signals() as received, self._writer.as_default():
+    with (
+      contextlib.closing(self._writer),
+      _signals() as received,
+      self._writer.as_default(),
+    ):
       self._take_steps(stop, received)
     if received:
       _LOG.info(
@@ -204,7 +228,7 @@ class _Loop:
 
   def _take_steps(self, stop: int, received: list[int]) -> None:
     settings = self._settings
-    step, saved = self._step, True
+    step, saved = self._step, self._checkpoints.latest is not None
     batches = iter(self._dataset.batches(self.position))
     with _Progress(step, stop, self._dataset.batch_size) as progress:
       while step < stop and not received:
@@ -301,7 +325,7 @@ class _Progress:
     self._start: tuple[float, int] | None = None
 
   def __enter__(self) -> "_Progress":
-    self._redirect = contextlib.nullcontext()
+    self._redirect: contextlib.AbstractContextManager = contextlib.nullcontext()
     if not self._bar.disable:
       self._redirect = logging_redirect_tqdm()
     self._redirect.__enter__()
@@ -336,8 +360,12 @@ class _Progress:
       words.append(f"{rate * self._batch_size:.1f} img/s")
     self._bar.set_postfix_str(", ".join(words))
     if self._bar.disable:
-      left = tqdm.tqdm.format_interval((self._stop - step) / rate) if rate else "?"
-      _LOG.info("step %d/%d  %s  ETA %s", step, self._stop, "  ".join(words), left)
+      left = (
+        tqdm.tqdm.format_interval((self._stop - step) / rate) if rate else "?"
+      )
+      _LOG.info(
+        "step %d/%d  %s  ETA %s", step, self._stop, "  ".join(words), left
+      )
     return means
 
 
@@ -345,7 +373,7 @@ class _Progress:
 def _signals() -> Iterator[list[int]]:
   """Collects SIGINT and SIGTERM; the second one ends the process as usual."""
   received: list[int] = []
-  handlers = {}
+  handlers: dict[int, Any] = {}
 
   def receive(number, frame):
     del frame
@@ -362,5 +390,5 @@ def _signals() -> Iterator[list[int]]:
   try:
     yield received
   finally:
-    for number, handler in handlers.items():
-      signal.signal(number, handler)
+    for other, handler in handlers.items():
+      signal.signal(other, handler)

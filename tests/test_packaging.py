@@ -22,18 +22,28 @@ _CONFIGS = sorted((_REPOSITORY / "configs").glob("*.yaml"))
 _EXTRAS = {"gpu", "mongo", "notebook", "hdf5", "deepmind-readers"}
 
 needs_make = pytest.mark.skipif(
-    shutil.which("make") is None, reason="needs make")
+  shutil.which("make") is None, reason="needs make"
+)
 
 
 def _run(
-    command: list, cwd: pathlib.Path, **environment: str
+  command: list, cwd: pathlib.Path, **environment: str
 ) -> subprocess.CompletedProcess:
   # Neither PYTHONPATH nor make's own variables may reach the inner command.
-  kept = {name: value for name, value in os.environ.items()
-          if name not in ("PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "PYTHON")}
+  kept = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in ("PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "PYTHON")
+  }
   return subprocess.run(
-      [str(part) for part in command], cwd=cwd, env={**kept, **environment},
-      capture_output=True, text=True, timeout=240, check=False)
+    [str(part) for part in command],
+    cwd=cwd,
+    env={**kept, **environment},
+    capture_output=True,
+    text=True,
+    timeout=240,
+    check=False,
+  )
 
 
 def _checked(command: list, cwd: pathlib.Path, **environment: str) -> str:
@@ -45,8 +55,11 @@ def _checked(command: list, cwd: pathlib.Path, **environment: str) -> str:
 def _requirements(name: str) -> dict[str, requirements.Requirement]:
   """The requirements of a file by their normalised names."""
   lines = (_REPOSITORY / name).read_text().splitlines()
-  parsed = [requirements.Requirement(line) for line in lines
-            if line.strip() and not line.startswith("#")]
+  parsed = [
+    requirements.Requirement(line)
+    for line in lines
+    if line.strip() and not line.startswith("#")
+  ]
   return {utils.canonicalize_name(entry.name): entry for entry in parsed}
 
 
@@ -67,45 +80,67 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
     shutil.copy(_REPOSITORY / name, source)
   build_sdist = (
-      "import sys; from setuptools import build_meta; "
-      "build_meta.build_sdist(sys.argv[1])")
+    "import sys; from setuptools import build_meta; "
+    "build_meta.build_sdist(sys.argv[1])"
+  )
   _checked([sys.executable, "-c", build_sdist, folder], cwd=source)
   (sdist,) = folder.glob("*.tar.gz")
   _checked(
-      [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps",
-       "--no-build-isolation", "--wheel-dir", folder, sdist], cwd=folder)
+    [
+      sys.executable,
+      "-m",
+      "pip",
+      "wheel",
+      "--quiet",
+      "--no-deps",
+      "--no-build-isolation",
+      "--wheel-dir",
+      folder,
+      sdist,
+    ],
+    cwd=folder,
+  )
   (built,) = folder.glob("*.whl")
   return built
 
 
 def _wheel_metadata(wheel: pathlib.Path) -> email.message.Message:
   with zipfile.ZipFile(wheel) as archive:
-    (name,) = [n for n in archive.namelist()
-               if n.endswith(".dist-info/METADATA")]
+    (name,) = [
+      n for n in archive.namelist() if n.endswith(".dist-info/METADATA")
+    ]
     return email.parser.Parser().parsestr(archive.read(name).decode())
 
 
 class TestWheel:
-
   def test_has_all_modules_and_configs_and_nothing_else(
-      self, wheel: pathlib.Path):
-    expected = {str(path.relative_to(_REPOSITORY))
-                for path in _PACKAGE.rglob("*.py")}
+    self, wheel: pathlib.Path
+  ):
+    expected = {
+      str(path.relative_to(_REPOSITORY)) for path in _PACKAGE.rglob("*.py")
+    }
     configs = {f"iodine/configs/{path.name}" for path in _CONFIGS}
     assert configs
     with zipfile.ZipFile(wheel) as archive:
-      members = {name for name in archive.namelist()
-                 if ".dist-info/" not in name}
+      members = {
+        name for name in archive.namelist() if ".dist-info/" not in name
+      }
     assert members == expected | configs
 
   def test_requires_what_requirements_txt_lists(self, wheel: pathlib.Path):
-    entries = [requirements.Requirement(line)
-               for line in _wheel_metadata(wheel).get_all("Requires-Dist", [])]
-    required = {utils.canonicalize_name(entry.name): entry.specifier
-                for entry in entries if entry.marker is None}
+    entries = [
+      requirements.Requirement(line)
+      for line in _wheel_metadata(wheel).get_all("Requires-Dist", [])
+    ]
+    required = {
+      utils.canonicalize_name(entry.name): entry.specifier
+      for entry in entries
+      if entry.marker is None
+    }
     assert required == {
-        name: entry.specifier
-        for name, entry in _requirements("requirements.txt").items()}
+      name: entry.specifier
+      for name, entry in _requirements("requirements.txt").items()
+    }
 
   def test_offers_the_extras(self, wheel: pathlib.Path):
     assert set(_wheel_metadata(wheel).get_all("Provides-Extra", [])) == _EXTRAS
@@ -113,23 +148,41 @@ class TestWheel:
   def test_names_its_licence(self, wheel: pathlib.Path):
     assert _wheel_metadata(wheel)["License-Expression"] == "Apache-2.0"
     with zipfile.ZipFile(wheel) as archive:
-      assert any(name.endswith("/licenses/LICENSE")
-                 for name in archive.namelist())
+      assert any(
+        name.endswith("/licenses/LICENSE") for name in archive.namelist()
+      )
 
   def test_works_outside_the_checkout(
-      self, wheel: pathlib.Path, tmp_path: pathlib.Path):
+    self, wheel: pathlib.Path, tmp_path: pathlib.Path
+  ):
     site = tmp_path / "site"
-    _checked([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps",
-              "--target", site, wheel], cwd=tmp_path)
+    _checked(
+      [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        site,
+        wheel,
+      ],
+      cwd=tmp_path,
+    )
     assert (site / "bin" / "iodine").is_file()
     # The environment of the tests may hold this package, too.
     origin = _checked(
-        [sys.executable, "-c", "import iodine; print(iodine.__file__)"],
-        cwd=tmp_path, PYTHONPATH=str(site))
+      [sys.executable, "-c", "import iodine; print(iodine.__file__)"],
+      cwd=tmp_path,
+      PYTHONPATH=str(site),
+    )
     assert pathlib.Path(origin.strip()).is_relative_to(site)
     printed = _checked(
-        [site / "bin" / "iodine", "print_config", "with", "tetrominoes"],
-        cwd=tmp_path, PYTHONPATH=str(site))
+      [site / "bin" / "iodine", "print_config", "with", "tetrominoes"],
+      cwd=tmp_path,
+      PYTHONPATH=str(site),
+    )
     assert "base_learn_rate" in printed
 
 
@@ -148,7 +201,8 @@ def _imported_packages() -> dict[str, set[str]]:
         names = [node.module or ""]
       for name in names:
         found.setdefault(name.split(".")[0], set()).add(
-            str(path.relative_to(_REPOSITORY)))
+          str(path.relative_to(_REPOSITORY))
+        )
   return found
 
 
@@ -163,8 +217,7 @@ def test_every_import_is_a_requirement():
   assert not {name: sorted(imported[name]) for name in undeclared}
 
 
-@pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
 def test_every_requirement_has_a_lower_bound(name: str):
   for entry in _requirements(name).values():
     operators = {specifier.operator for specifier in entry.specifier}
@@ -204,7 +257,10 @@ def _fake_python(folder: pathlib.Path, preamble: str) -> pathlib.Path:
   inner.write_text(_FAKE_VENV_PYTHON.format(python=sys.executable))
   inner.chmod(0o755)
   fake = folder / "fake_python"
-  fake.write_text(f"#!{sys.executable}\n" + preamble + textwrap.dedent(f"""
+  fake.write_text(
+    f"#!{sys.executable}\n"
+    + preamble
+    + textwrap.dedent(f"""
       import pathlib, shutil, sys
       if sys.argv[1] == "-c":
         code, sys.argv[:] = sys.argv[2], ["-c", *sys.argv[3:]]
@@ -214,7 +270,8 @@ def _fake_python(folder: pathlib.Path, preamble: str) -> pathlib.Path:
         shutil.rmtree(bin, ignore_errors=True)
         bin.mkdir(parents=True)
         shutil.copy({str(inner)!r}, bin / "python")
-      """))
+      """)
+  )
   fake.chmod(0o755)
   return fake
 
@@ -224,30 +281,35 @@ def checkout(tmp_path: pathlib.Path) -> pathlib.Path:
   """A folder with all that the set-up reads."""
   folder = tmp_path / "checkout"
   folder.mkdir()
-  for name in ("Makefile", "pyproject.toml", "requirements.txt",
-               "requirements-dev.txt"):
+  for name in (
+    "Makefile",
+    "pyproject.toml",
+    "requirements.txt",
+    "requirements-dev.txt",
+  ):
     shutil.copy(_REPOSITORY / name, folder)
   return folder
 
 
 @needs_make
 class TestSetup:
-
   @pytest.mark.parametrize("version", [(3, 9, 18), (3, 14, 0)])
   def test_refuses_an_unsupported_python(
-      self, checkout: pathlib.Path, version: tuple[int, ...]):
+    self, checkout: pathlib.Path, version: tuple[int, ...]
+  ):
     fake = _fake_python(checkout, f"import sys; sys.version_info = {version}")
     result = _run(["make", "setup", f"PYTHON={fake}"], cwd=checkout)
     assert result.returncode != 0
     dotted = ".".join(map(str, version))
-    assert (f"is Python {dotted}, but this project needs Python 3.10 to 3.13"
-            in result.stderr)
+    assert (
+      f"is Python {dotted}, but this project needs Python 3.10 to 3.13"
+      in result.stderr
+    )
     assert "make setup PYTHON=python3.12" in result.stderr
     assert not (checkout / ".venv").exists()
 
   def test_says_that_the_venv_module_is_missing(self, checkout: pathlib.Path):
-    fake = _fake_python(
-        checkout, 'import sys; sys.modules["ensurepip"] = None')
+    fake = _fake_python(checkout, 'import sys; sys.modules["ensurepip"] = None')
     result = _run(["make", "setup", f"PYTHON={fake}"], cwd=checkout)
     assert result.returncode != 0
     assert "apt install python3-venv" in result.stderr
@@ -259,7 +321,8 @@ class TestSetup:
     assert "There is no python9.9 on the PATH" in result.stderr
 
   def test_runs_again_only_when_requirements_change(
-      self, checkout: pathlib.Path):
+    self, checkout: pathlib.Path
+  ):
     command = ["make", "setup", f"PYTHON={_fake_python(checkout, '')}"]
     log = checkout / "pip.log"
     _checked(command, cwd=checkout)
@@ -293,12 +356,15 @@ class TestSetup:
     assert not done.exists()
 
   def test_makes_the_environment_anew_for_another_python(
-      self, checkout: pathlib.Path):
-    _checked(["make", "setup", f"PYTHON={_fake_python(checkout, '')}"],
-             cwd=checkout)
+    self, checkout: pathlib.Path
+  ):
+    _checked(
+      ["make", "setup", f"PYTHON={_fake_python(checkout, '')}"], cwd=checkout
+    )
     other = (3, 10) if sys.version_info[:2] != (3, 10) else (3, 11)
     fake = _fake_python(
-        checkout, f"import sys; sys.version_info = {(*other, 0)}")
+      checkout, f"import sys; sys.version_info = {(*other, 0)}"
+    )
     printed = _checked(["make", "setup", f"PYTHON={fake}"], cwd=checkout)
     assert "Making .venv" in printed
 

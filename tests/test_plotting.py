@@ -28,41 +28,46 @@ def _rinfo(num_slots=4, channels=3, num_frames=1):
   logits = rng.normal(size=[B, T, num_slots, H, W, 1])
   masks = np.exp(logits) / np.exp(logits).sum(2, keepdims=True)
   spatial = {
-      "image": uniform(B, T, 1, H, W, channels),
-      "components": uniform(B, T, num_slots, H, W, channels),
-      "dcomponents": rng.normal(size=[B, T, num_slots, H, W, channels]),
-      "mask": logits,
-      "pred_mask": masks,
-      "dmask": 1e-4 * rng.normal(size=[B, T, num_slots, H, W, 1]),
-      "posterior": masks,
-      "log_prob": -1500.0 * uniform(B, T, 1, H, W, 1),
-      "counterfactual": rng.normal(size=[B, T, num_slots, H, W, 1]),
-      "capacity": np.full([B, T, num_slots, H, W, 1], 0.5),
-      "coordinates": uniform(B, T, 1, H, W, 8),
+    "image": uniform(B, T, 1, H, W, channels),
+    "components": uniform(B, T, num_slots, H, W, channels),
+    "dcomponents": rng.normal(size=[B, T, num_slots, H, W, channels]),
+    "mask": logits,
+    "pred_mask": masks,
+    "dmask": 1e-4 * rng.normal(size=[B, T, num_slots, H, W, 1]),
+    "posterior": masks,
+    "log_prob": -1500.0 * uniform(B, T, 1, H, W, 1),
+    "counterfactual": rng.normal(size=[B, T, num_slots, H, W, 1]),
+    "capacity": np.full([B, T, num_slots, H, W, 1], 0.5),
+    "coordinates": uniform(B, T, 1, H, W, 8),
   }
   for value in spatial.values():
     value[:, 0] = 0.0
   return {
-      "data": {
-          "image": uniform(B, num_frames, H, W, channels),
-          "true_mask": np.eye(L)[rng.integers(
-              L, size=[B, num_frames, H, W, 1])].transpose(0, 1, 5, 2, 3, 4),
-      },
-      "outputs": {
-          "recons": uniform(B, T, 1, H, W, channels),
-          "pred_mask": masks,
-          "pred_mask_logits": logits,
-          "components": uniform(B, T, num_slots, H, W, channels),
-      },
-      "inputs": {"spatial": spatial, "flat": {}},
+    "data": {
+      "image": uniform(B, num_frames, H, W, channels),
+      "true_mask": np.eye(L)[
+        rng.integers(L, size=[B, num_frames, H, W, 1])
+      ].transpose(0, 1, 5, 2, 3, 4),
+    },
+    "outputs": {
+      "recons": uniform(B, T, 1, H, W, channels),
+      "pred_mask": masks,
+      "pred_mask_logits": logits,
+      "components": uniform(B, T, num_slots, H, W, channels),
+    },
+    "inputs": {"spatial": spatial, "flat": {}},
   }
 
 
 def _decomposition(rinfo, **kwargs):
   outputs = rinfo["outputs"]
   return plotting.decomposition_plot(
-      rinfo["data"]["image"][:, 0], outputs["recons"][:, -1, 0],
-      outputs["pred_mask"][:, -1], outputs["components"][:, -1], **kwargs)
+    rinfo["data"]["image"][:, 0],
+    outputs["recons"][:, -1, 0],
+    outputs["pred_mask"][:, -1],
+    outputs["components"][:, -1],
+    **kwargs,
+  )
 
 
 def _titles(fig):
@@ -81,7 +86,8 @@ def _shown(ax):
 
 def _segmentation(masks):
   return np.einsum(
-      "khw,kc->hwc", masks, plotting.get_mask_plot_colors(len(masks)))
+    "khw,kc->hwc", masks, plotting.get_mask_plot_colors(len(masks))
+  )
 
 
 def _rgb(image):
@@ -96,9 +102,10 @@ def _assert_readable(fig):
   for ax in itertools.chain(fig.axes, *(ax.child_axes for ax in fig.axes)):
     texts = [ax.title, ax.xaxis.label, ax.yaxis.label]
     texts += ax.get_xticklabels() + [
-        label for tick, label in zip(
-            ax.get_yticks(), ax.get_yticklabels(), strict=True)
-        if ax.get_ylim()[0] <= tick <= ax.get_ylim()[1]]
+      label
+      for tick, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True)
+      if ax.get_ylim()[0] <= tick <= ax.get_ylim()[1]
+    ]
     for text in texts:
       if ax.get_visible() and text.get_visible() and text.get_text():
         boxes[text] = text.get_window_extent()
@@ -106,23 +113,32 @@ def _assert_readable(fig):
     assert 0 <= box.x0 < box.x1 <= fig.bbox.x1, text
     assert 0 <= box.y0 < box.y1 <= fig.bbox.y1, text
   for (text, box), (other, other_box) in itertools.combinations(
-      boxes.items(), 2):
+    boxes.items(), 2
+  ):
     assert not box.overlaps(other_box), (text, other)
 
 
-@pytest.mark.parametrize(("size", "num_slots", "channels"), [
-    (1, 4, 3), (1, 11, 1), (2, 1, 1), (2, 11, 3)])
+@pytest.mark.parametrize(
+  ("size", "num_slots", "channels"),
+  [(1, 4, 3), (1, 11, 1), (2, 1, 1), (2, 11, 3)],
+)
 def test_every_plot_is_readable_and_leaves_pyplot_alone(
-    size, num_slots, channels):
+  size, num_slots, channels
+):
   rinfo = _rinfo(num_slots, channels)
   before = copy.deepcopy(rinfo)
   for t in (0, T - 1):  # inputs are constant at step 0
     _assert_readable(plotting.inputs_plot(rinfo, t=t, size=size))
   _assert_readable(plotting.example_plot(rinfo, size=size))
   _assert_readable(plotting.iterations_plot(rinfo, size=size))
-  _assert_readable(_decomposition(
-      rinfo, size=size, true_masks=rinfo["data"]["true_mask"][:, 0],
-      row_labels=["ARI 0.98", "ARI -0.02"]))
+  _assert_readable(
+    _decomposition(
+      rinfo,
+      size=size,
+      true_masks=rinfo["data"]["true_mask"][:, 0],
+      row_labels=["ARI 0.98", "ARI -0.02"],
+    )
+  )
   assert plt.get_fignums() == []
   for section, name in (("data", "image"), ("outputs", "components")):
     np.testing.assert_array_equal(rinfo[section][name], before[section][name])
@@ -132,22 +148,26 @@ def test_every_plot_is_readable_and_leaves_pyplot_alone(
 @pytest.mark.parametrize("mask_components", [False, True])
 def test_example_plot(channels, mask_components):
   rinfo = _rinfo(4, channels)
-  fig = plotting.example_plot(
-      rinfo, b=1, t=1, mask_components=mask_components)
+  fig = plotting.example_plot(rinfo, b=1, t=1, mask_components=mask_components)
   assert _titles(fig) == ["Image", "Reconstruction", "Mask"] + [
-      f"Component {k}" for k in (1, 2, 3, 4)]
+    f"Component {k}" for k in (1, 2, 3, 4)
+  ]
   outputs = rinfo["outputs"]
   masks, comps = outputs["pred_mask"][1, 1], outputs["components"][1, 1]
   if mask_components:
     comps = comps * masks + (1.0 - masks)
-  expected = [_rgb(rinfo["data"]["image"][1, 0]),
-              _rgb(outputs["recons"][1, 1, 0]),
-              _segmentation(masks[..., 0]), *map(_rgb, comps)]
+  expected = [
+    _rgb(rinfo["data"]["image"][1, 0]),
+    _rgb(outputs["recons"][1, 1, 0]),
+    _segmentation(masks[..., 0]),
+    *map(_rgb, comps),
+  ]
   assert len(fig.axes) == len(expected)
   for ax, panel in zip(fig.axes, expected, strict=True):
     np.testing.assert_allclose(_shown(ax), panel, atol=1e-6)
-  frames = [mpl_colors.to_rgb(ax.spines["left"].get_edgecolor())
-            for ax in fig.axes[3:]]
+  frames = [
+    mpl_colors.to_rgb(ax.spines["left"].get_edgecolor()) for ax in fig.axes[3:]
+  ]
   np.testing.assert_allclose(frames, plotting.get_mask_plot_colors(4))
   assert not _titles(plotting.example_plot(rinfo, column_titles=False))
 
@@ -158,24 +178,37 @@ def test_iterations_plot():
   assert len(fig.axes) == (T + 1) * 6
   axes = _axes(fig, T + 1, 6)
   assert _titles(fig) == ["Reconstruction", "Mask"] + [
-      f"Component {k}" for k in (1, 2, 3, 4)]
+    f"Component {k}" for k in (1, 2, 3, 4)
+  ]
   assert [ax.get_ylabel() for ax in axes[:, 0]] == [
-      "iter 0", "iter 1", "iter 2", ""]
+    "iter 0",
+    "iter 1",
+    "iter 2",
+    "",
+  ]
   assert [ax.get_xlabel() for ax in axes[-1]] == ["Image", "True mask"] + [
-      f"Mask logits {k}" for k in (1, 2, 3, 4)]
+    f"Mask logits {k}" for k in (1, 2, 3, 4)
+  ]
   outputs, data = rinfo["outputs"], rinfo["data"]
   for t, k in itertools.product(range(T), range(4)):
     np.testing.assert_allclose(
-        _shown(axes[t, k + 2]), outputs["components"][1, t, k])
+      _shown(axes[t, k + 2]), outputs["components"][1, t, k]
+    )
   np.testing.assert_allclose(
-      _shown(axes[1, 1]), _segmentation(outputs["pred_mask"][1, 1, ..., 0]),
-      atol=1e-6)
+    _shown(axes[1, 1]),
+    _segmentation(outputs["pred_mask"][1, 1, ..., 0]),
+    atol=1e-6,
+  )
   np.testing.assert_allclose(
-      _shown(axes[-1, 1]), _segmentation(data["true_mask"][1, 0, ..., 0]),
-      atol=1e-6)
+    _shown(axes[-1, 1]),
+    _segmentation(data["true_mask"][1, 0, ..., 0]),
+    atol=1e-6,
+  )
   np.testing.assert_allclose(
-      _shown(axes[-1, 3]), outputs["pred_mask_logits"][1, -1, 1, ..., 0],
-      rtol=1e-6)
+    _shown(axes[-1, 3]),
+    outputs["pred_mask_logits"][1, -1, 1, ..., 0],
+    rtol=1e-6,
+  )
   # All logits share one range of colours.
   assert len({ax.images[0].get_clim() for ax in axes[-1, 2:]}) == 1
 
@@ -219,23 +252,44 @@ def test_inputs_plot():
   axes = _axes(fig, len(spatial), 4)
   names = [ax.get_ylabel() for ax in axes[:, 0]]
   assert names == [
-      "image", "components", "dcomponents", "mask", "pred_mask", "dmask",
-      "posterior", "log_prob", "counterfactual", "coordinates", "capacity"]
-  with_colorbar = [n for n, ax in zip(names, axes[:, -1], strict=True)
-                   if ax.child_axes]
-  assert with_colorbar == ["mask", "pred_mask", "dmask", "posterior",
-                           "log_prob", "counterfactual", "capacity"]
+    "image",
+    "components",
+    "dcomponents",
+    "mask",
+    "pred_mask",
+    "dmask",
+    "posterior",
+    "log_prob",
+    "counterfactual",
+    "coordinates",
+    "capacity",
+  ]
+  with_colorbar = [
+    n for n, ax in zip(names, axes[:, -1], strict=True) if ax.child_axes
+  ]
+  assert with_colorbar == [
+    "mask",
+    "pred_mask",
+    "dmask",
+    "posterior",
+    "log_prob",
+    "counterfactual",
+    "capacity",
+  ]
   for k in range(4):
     np.testing.assert_allclose(
-        _shown(axes[3, k]), spatial["mask"][1, 2, k, ..., 0], rtol=1e-6)
+      _shown(axes[3, k]), spatial["mask"][1, 2, k, ..., 0], rtol=1e-6
+    )
     np.testing.assert_allclose(
-        _shown(axes[7, k]), spatial["log_prob"][1, 2, 0, ..., 0], rtol=1e-6)
+      _shown(axes[7, k]), spatial["log_prob"][1, 2, 0, ..., 0], rtol=1e-6
+    )
   vmin, vmax = axes[5, 0].images[0].get_clim()
   assert vmin == -vmax == pytest.approx(-np.abs(spatial["dmask"][1, 2]).max())
   # Shared inputs have a black frame, those of a slot one of its colour.
   edges = [axes[row, 2].spines["top"].get_edgecolor()[:3] for row in (0, 1)]
   np.testing.assert_allclose(
-      edges, [(0, 0, 0), plotting.get_mask_plot_colors(3)[2]])
+    edges, [(0, 0, 0), plotting.get_mask_plot_colors(3)[2]]
+  )
 
 
 @pytest.mark.parametrize("name", ["image", "dmask", "zeta"])
@@ -253,18 +307,23 @@ def test_decomposition_plot():
   rinfo = _rinfo(4)
   outputs, true_masks = rinfo["outputs"], rinfo["data"]["true_mask"][:, 0]
   fig = _decomposition(
-      rinfo, true_masks=true_masks, row_labels=["ARI 0.98", "ARI 0.50"])
+    rinfo, true_masks=true_masks, row_labels=["ARI 0.98", "ARI 0.50"]
+  )
   assert _titles(fig) == ["Image", "Reconstruction", "Mask", "True mask"] + [
-      f"Slot {k}" for k in (1, 2, 3, 4)]
+    f"Slot {k}" for k in (1, 2, 3, 4)
+  ]
   axes = _axes(fig, B, 8)
   assert [ax.get_ylabel() for ax in axes[:, 0]] == ["ARI 0.98", "ARI 0.50"]
   masks, comps = outputs["pred_mask"][1, -1], outputs["components"][1, -1]
   np.testing.assert_allclose(
-      _shown(axes[1, 2]), _segmentation(masks[..., 0]), atol=1e-6)
+    _shown(axes[1, 2]), _segmentation(masks[..., 0]), atol=1e-6
+  )
   np.testing.assert_allclose(
-      _shown(axes[1, 3]), _segmentation(true_masks[1, ..., 0]), atol=1e-6)
+    _shown(axes[1, 3]), _segmentation(true_masks[1, ..., 0]), atol=1e-6
+  )
   np.testing.assert_allclose(
-      _shown(axes[1, 7]), comps[3] * masks[3] + 1.0 - masks[3], atol=1e-6)
+    _shown(axes[1, 7]), comps[3] * masks[3] + 1.0 - masks[3], atol=1e-6
+  )
   assert len(_decomposition(rinfo).axes) == B * 7
 
 
@@ -284,8 +343,7 @@ def test_nan_and_constant_panels():
   _assert_readable(fig)
   recons = _shown(fig.axes[1])
   np.testing.assert_array_equal(recons[2], [[1.0, 0.0, 1.0]] * W)
-  np.testing.assert_allclose(
-      recons[3], rinfo["outputs"]["recons"][0, -1, 0, 3])
+  np.testing.assert_allclose(recons[3], rinfo["outputs"]["recons"][0, -1, 0, 3])
 
 
 def test_figures_display_themselves_in_a_notebook(tmp_path):
@@ -296,19 +354,18 @@ def test_figures_display_themselves_in_a_notebook(tmp_path):
 
 
 class TestHelpers:
-
   def test_show_img_norm_and_mask(self):
     img = np.linspace(-3.0, 5.0, H * W * 3).reshape(H, W, 3)
     mask = np.zeros([H, W, 1])
     mask[2] = 1.0
-    shown = np.asarray(
-        plotting.show_img(img, mask=mask, norm=True).get_array())
+    shown = np.asarray(plotting.show_img(img, mask=mask, norm=True).get_array())
     np.testing.assert_allclose(shown[2], (img[2] + 3.0) / 8.0, atol=1e-6)
     np.testing.assert_array_equal(np.delete(shown, 2, axis=0), 1.0)
 
   @pytest.mark.parametrize(("channels", "first"), [(2, 1), (6, 3), (4, 3)])
   def test_show_img_shows_the_location_of_more_parameters(
-      self, channels, first):
+    self, channels, first
+  ):
     img = np.random.default_rng(0).uniform(size=[H, W, channels])
     shown = np.asarray(plotting.show_img(img).get_array())
     np.testing.assert_allclose(shown, _rgb(img[..., :first]), rtol=1e-6)
@@ -333,22 +390,25 @@ class TestHelpers:
     mappable = plotting.show_mask(np.eye(3)[:, :, None], ax=ax, color="red")
     assert mappable.axes is ax
     np.testing.assert_allclose(
-        _shown(ax)[:, 0], plotting.get_mask_plot_colors(3))
+      _shown(ax)[:, 0], plotting.get_mask_plot_colors(3)
+    )
     assert ax.spines["top"].get_edgecolor() == mpl_colors.to_rgba("red")
     assert not len(ax.get_xticks())
     assert not len(ax.get_yticks())
 
 
 class TestErrors:
-
-  @pytest.mark.parametrize("plot", [
-      plotting.example_plot, plotting.iterations_plot, plotting.inputs_plot])
+  @pytest.mark.parametrize(
+    "plot",
+    [plotting.example_plot, plotting.iterations_plot, plotting.inputs_plot],
+  )
   def test_index_out_of_range(self, plot):
     with pytest.raises(ValueError, match="b=2 is out of range; valid: -2 to 1"):
       plot(_rinfo(), b=2)
 
-  @pytest.mark.parametrize("plot", [
-      plotting.example_plot, plotting.inputs_plot])
+  @pytest.mark.parametrize(
+    "plot", [plotting.example_plot, plotting.inputs_plot]
+  )
   def test_step_out_of_range(self, plot):
     with pytest.raises(ValueError, match="t=3 is out of range; valid: -3 to 2"):
       plot(_rinfo(), t=3)
@@ -356,8 +416,12 @@ class TestErrors:
   def test_missing_array(self):
     rinfo = _rinfo()
     del rinfo["outputs"]["recons"]
-    with pytest.raises(ValueError, match=(
-        r"rinfo\['outputs'\]\['recons'\] is missing; .* has: components, p")):
+    with pytest.raises(
+      ValueError,
+      match=(
+        r"rinfo\['outputs'\]\['recons'\] is missing; .* has: components, p"
+      ),
+    ):
       plotting.example_plot(rinfo)
     with pytest.raises(ValueError, match=r"rinfo\['outputs'\] has: nothing"):
       plotting.inputs_plot({})
@@ -365,16 +429,22 @@ class TestErrors:
   def test_wrong_shape_names_the_array_and_both_shapes(self):
     rinfo = _rinfo(4)
     rinfo["outputs"]["pred_mask"] = rinfo["outputs"]["pred_mask"][..., 0]
-    with pytest.raises(ValueError, match=(
+    with pytest.raises(
+      ValueError,
+      match=(
         r"pred_mask has shape \[2, 3, 4, 7, 9\], expected "
-        r"\[B, T, K, H, W, 1\]")):
+        r"\[B, T, K, H, W, 1\]"
+      ),
+    ):
       plotting.example_plot(rinfo)
 
   def test_wrong_shape_of_an_input(self):
     rinfo = _rinfo(4)
     rinfo["inputs"]["spatial"]["mask"] = np.zeros([B, T, 5, H, W, 1])
-    with pytest.raises(ValueError, match=(
-        r"inputs/spatial/mask has shape \[2, 3, 5, 7, 9, 1\], .* K=4")):
+    with pytest.raises(
+      ValueError,
+      match=(r"inputs/spatial/mask has shape \[2, 3, 5, 7, 9, 1\], .* K=4"),
+    ):
       plotting.inputs_plot(rinfo)
 
   def test_no_inputs(self):

@@ -19,13 +19,13 @@ _REAL_SCENES = _ROOT.parent / "shared" / "data" / "tetrominoes_mini.tfrecords"
 
 # DeepMind's feature description, multi_object_datasets/tetrominoes.py.
 _READER_FEATURES = {
-    "image": tf.io.FixedLenFeature([35, 35, 3], tf.string),
-    "mask": tf.io.FixedLenFeature([4, 35, 35, 1], tf.string),
-    "x": tf.io.FixedLenFeature([4], tf.float32),
-    "y": tf.io.FixedLenFeature([4], tf.float32),
-    "shape": tf.io.FixedLenFeature([4], tf.float32),
-    "color": tf.io.FixedLenFeature([4, 3], tf.float32),
-    "visibility": tf.io.FixedLenFeature([4], tf.float32),
+  "image": tf.io.FixedLenFeature([35, 35, 3], tf.string),
+  "mask": tf.io.FixedLenFeature([4, 35, 35, 1], tf.string),
+  "x": tf.io.FixedLenFeature([4], tf.float32),
+  "y": tf.io.FixedLenFeature([4], tf.float32),
+  "shape": tf.io.FixedLenFeature([4], tf.float32),
+  "color": tf.io.FixedLenFeature([4, 3], tf.float32),
+  "visibility": tf.io.FixedLenFeature([4], tf.float32),
 }
 
 
@@ -43,8 +43,12 @@ def _read(path):
 
 def _write(path, num_scenes=3, seed=0, **kwargs):
   generation.write_tfrecords(
-      path, tetrominoes.FEATURES, tetrominoes.sample_scenes,
-      num_scenes=num_scenes, seed=seed, **kwargs,
+    path,
+    tetrominoes.FEATURES,
+    tetrominoes.sample_scenes,
+    num_scenes=num_scenes,
+    seed=seed,
+    **kwargs,
   )
 
 
@@ -68,24 +72,23 @@ def _real_scenes():
 
 
 class TestRecordLayout:
-
   # Odd, distinct sizes, and one feature beyond each step of the varint length.
   _FEATURES = {
-      "image": records.Feature((41, 3, 2), "bytes"),
-      "wide": records.Feature((61, 97), "bytes"),
-      "pose": records.Feature((5, 7), "float"),
-      "scalar": records.Feature((), "float"),
+    "image": records.Feature((41, 3, 2), "bytes"),
+    "wide": records.Feature((61, 97), "bytes"),
+    "pose": records.Feature((5, 7), "float"),
+    "scalar": records.Feature((), "float"),
   }
 
   def _batch(self, batch_size=4):
     rng = np.random.default_rng(1)
     return {
-        name: (
-            rng.integers(256, size=(batch_size, *f.shape), dtype=np.uint8)
-            if f.kind == "bytes"
-            else rng.normal(size=(batch_size, *f.shape)).astype(np.float32)
-        )
-        for name, f in self._FEATURES.items()
+      name: (
+        rng.integers(256, size=(batch_size, *f.shape), dtype=np.uint8)
+        if f.kind == "bytes"
+        else rng.normal(size=(batch_size, *f.shape)).astype(np.float32)
+      )
+      for name, f in self._FEATURES.items()
     }
 
   def _example(self, scene):
@@ -95,7 +98,7 @@ class TestRecordLayout:
       feature = example.features.feature[name]
       if self._FEATURES[name].kind == "bytes":
         feature.bytes_list.value.extend(
-            bytes([v]) for v in values.ravel().tolist()
+          bytes([v]) for v in values.ravel().tolist()
         )
       else:
         feature.float_list.value.extend(values.ravel().tolist())
@@ -121,20 +124,26 @@ class TestRecordLayout:
     layout = records.RecordLayout(self._FEATURES)
     every_other = {name: v[::2] for name, v in batch.items()}
     np.testing.assert_array_equal(
-        layout.encode(every_other), layout.encode(batch)[::2]
+      layout.encode(every_other), layout.encode(batch)[::2]
     )
 
   def test_empty_batch(self):
     layout = records.RecordLayout(self._FEATURES)
     assert layout.encode(self._batch(0)).shape == (0, layout.record_size)
 
-  @pytest.mark.parametrize("name, values, message", [
-      ("pose", np.zeros([4, 7, 5], np.float32),
-       r"'pose' is float32\[4, 7, 5\], the layout needs float32\[4, 5, 7\]"),
+  @pytest.mark.parametrize(
+    "name, values, message",
+    [
+      (
+        "pose",
+        np.zeros([4, 7, 5], np.float32),
+        r"'pose' is float32\[4, 7, 5\], the layout needs float32\[4, 5, 7\]",
+      ),
       ("pose", np.zeros([4, 5, 7]), r"'pose' is float64"),
       ("image", np.zeros([3, 41, 3, 2], np.uint8), r"needs uint8|is uint8\[3"),
       ("pos", np.zeros([4], np.float32), r"features .*'pos'.* layout has"),
-  ])
+    ],
+  )
   def test_rejects_other_features(self, name, values, message):
     layout = records.RecordLayout(self._FEATURES)
     with pytest.raises(ValueError, match=message):
@@ -142,25 +151,26 @@ class TestRecordLayout:
 
 
 class TestTetrominoes:
-
   def test_features_are_the_readers(self):
     assert {
-        name: (list(f.shape), f.kind)
-        for name, f in tetrominoes.FEATURES.items()
+      name: (list(f.shape), f.kind) for name, f in tetrominoes.FEATURES.items()
     } == {
-        name: (f.shape, "bytes" if f.dtype == tf.string else "float")
-        for name, f in _READER_FEATURES.items()
+      name: (f.shape, "bytes" if f.dtype == tf.string else "float")
+      for name, f in _READER_FEATURES.items()
     }
 
   def test_shapes_are_the_19_fixed_tetrominoes(self):
     """Every rotation and reflection of a piece is in the table, once."""
-    def blocks(pattern):
-      return np.array([
-          [cell == "#" for cell in line] for line in pattern.split("/")
-      ])
 
-    known = {blocks(s).tobytes() + bytes(blocks(s).shape)
-             for s in tetrominoes.SHAPES[1:]}
+    def blocks(pattern):
+      return np.array(
+        [[cell == "#" for cell in line] for line in pattern.split("/")]
+      )
+
+    known = {
+      blocks(s).tobytes() + bytes(blocks(s).shape)
+      for s in tetrominoes.SHAPES[1:]
+    }
     assert len(known) == len(tetrominoes.SHAPES) - 1 == 19
     for pattern in tetrominoes.SHAPES[1:]:
       piece = blocks(pattern)
@@ -172,7 +182,7 @@ class TestTetrominoes:
   def test_renders_the_real_scenes(self, real_scenes):
     assert len(real_scenes["image"]) == 10
     image, mask = tetrominoes.render(
-        *(real_scenes[name] for name in ("shape", "x", "y", "color"))
+      *(real_scenes[name] for name in ("shape", "x", "y", "color"))
     )
     np.testing.assert_array_equal(image, real_scenes["image"])
     np.testing.assert_array_equal(mask, real_scenes["mask"])
@@ -184,12 +194,13 @@ class TestTetrominoes:
       assert scenes[name].shape[1:] == real.shape[1:], name
     for name in ("image", "mask", "visibility", "color"):
       np.testing.assert_array_equal(
-          np.unique(scenes[name]), np.unique(real_scenes[name]), err_msg=name
+        np.unique(scenes[name]), np.unique(real_scenes[name]), err_msg=name
       )
     for name in ("x", "y", "shape", "color", "visibility"):
       np.testing.assert_array_equal(
-          np.unique(scenes[name][:, 0], axis=0),
-          np.unique(real_scenes[name][:, 0], axis=0), err_msg=name
+        np.unique(scenes[name][:, 0], axis=0),
+        np.unique(real_scenes[name][:, 0], axis=0),
+        err_msg=name,
       )
 
   def test_masks_partition_the_image(self, scenes):
@@ -197,8 +208,9 @@ class TestTetrominoes:
     assert set(np.unique(mask)) == {0, 255}
     np.testing.assert_array_equal(mask.sum(1, dtype=int), 255)
     # A tetromino is never covered: 4 blocks of 25 pixels.
-    np.testing.assert_array_equal(mask[:, 1:].sum((2, 3, 4), dtype=int),
-                                  100 * 255)
+    np.testing.assert_array_equal(
+      mask[:, 1:].sum((2, 3, 4), dtype=int), 100 * 255
+    )
 
   def test_factors_agree_with_the_picture(self, scenes):
     for i in range(200):
@@ -210,15 +222,17 @@ class TestTetrominoes:
         rows, columns = np.nonzero(seen)
         assert scenes["x"][i, e] == rows.min()
         assert scenes["y"][i, e] == columns.min()
-        box = seen[rows.min():rows.max() + 1, columns.min():columns.max() + 1]
+        box = seen[
+          rows.min() : rows.max() + 1, columns.min() : columns.max() + 1
+        ]
         pattern = "/".join(
-            "".join(".#"[cell] for cell in line)
-            for line in box[2::5, 2::5].astype(int)
+          "".join(".#"[cell] for cell in line)
+          for line in box[2::5, 2::5].astype(int)
         )
         assert pattern == tetrominoes.SHAPES[int(scenes["shape"][i, e])]
         np.testing.assert_array_equal(
-            image[seen] > 0,
-            np.broadcast_to(scenes["color"][i, e] > 0, image[seen].shape),
+          image[seen] > 0,
+          np.broadcast_to(scenes["color"][i, e] > 0, image[seen].shape),
         )
 
   def test_distribution(self, scenes):
@@ -234,11 +248,15 @@ class TestTetrominoes:
     assert counts[0] == counts[7] == 0
     np.testing.assert_allclose(counts[1:7], 1000, atol=5 * 29)
     for axis, name in enumerate(("x", "y")):
-      extent = np.array([
-          5 * (pattern.count("/") + 1 if axis == 0
-               else len(pattern.split("/")[0]))
+      extent = np.array(
+        [
+          5
+          * (
+            pattern.count("/") + 1 if axis == 0 else len(pattern.split("/")[0])
+          )
           for pattern in tetrominoes.SHAPES
-      ])
+        ]
+      )
       position = scenes[name][:, 1:]
       assert position.min() == 0
       assert (position + extent[shape]).max() == 35
@@ -252,16 +270,16 @@ class TestTetrominoes:
   @pytest.mark.parametrize("num_objects", [1, 2])
   def test_fewer_objects(self, num_objects):
     scenes = tetrominoes.sample_scenes(
-        np.random.default_rng(2), 50, num_objects=num_objects
+      np.random.default_rng(2), 50, num_objects=num_objects
     )
     present = np.arange(4) <= num_objects
     np.testing.assert_array_equal(
-        scenes["visibility"], np.tile(present, (50, 1))
+      scenes["visibility"], np.tile(present, (50, 1))
     )
     assert (scenes["mask"].any((2, 3, 4)) == present).all()
     for name in ("x", "y", "shape", "color"):
       assert not scenes[name][:, ~present].any()
-    assert scenes["shape"][:, 1:1 + num_objects].all()
+    assert scenes["shape"][:, 1 : 1 + num_objects].all()
 
   @pytest.mark.parametrize("num_objects", [0, 4])
   def test_rejects_other_numbers_of_objects(self, num_objects):
@@ -271,20 +289,19 @@ class TestTetrominoes:
 
 
 class TestWriting:
-
   def test_reader_gives_what_was_sampled(self, tmp_path):
     path = tmp_path / "new" / "folder" / "scenes.tfrecords"
     progress = []
     # More than one chunk, the last one cut short.
     _write(path, num_scenes=300, seed=7, on_progress=progress.append)
     chunks = list(
-        generation.sample_chunks(tetrominoes.sample_scenes, 300, seed=7)
+      generation.sample_chunks(tetrominoes.sample_scenes, 300, seed=7)
     )
     assert [len(chunk["x"]) for chunk in chunks] == progress
     assert len(progress) == 2 and sum(progress) == 300
     _assert_equal_scenes(
-        _read(path),
-        {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]},
+      _read(path),
+      {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]},
     )
     assert list(path.parent.iterdir()) == [path]
 
@@ -298,8 +315,8 @@ class TestWriting:
 
   def test_scenes_do_not_depend_on_their_number(self):
     few, many = (
-        list(generation.sample_chunks(tetrominoes.sample_scenes, n, seed=11))
-        for n in (5, 600)
+      list(generation.sample_chunks(tetrominoes.sample_scenes, n, seed=11))
+      for n in (5, 600)
     )
     _assert_equal_scenes(few[0], {k: v[:5] for k, v in many[0].items()})
     assert not np.array_equal(many[0]["image"], many[1]["image"])
@@ -328,7 +345,6 @@ class TestWriting:
 
 
 class TestCommandLine:
-
   def _run(self, *args):
     return cli.main(["tetrominoes", *map(str, args)])
 
@@ -336,7 +352,7 @@ class TestCommandLine:
     path = tmp_path / "data" / "scenes.tfrecords"
     with caplog.at_level(logging.INFO, "iodine.synthetic"):
       status = self._run(
-          "--scenes", 4, "--seed", 2, "--objects", 2, "--output", path
+        "--scenes", 4, "--seed", 2, "--objects", 2, "--output", path
       )
     assert status == 0
     assert "Wrote 4 scenes" in caplog.text and str(path) in caplog.text
@@ -349,7 +365,9 @@ class TestCommandLine:
     assert self._run("--scenes", 1, "--force", "--output", path) == 0
     assert len(_read(path)["x"]) == 1
 
-  @pytest.mark.parametrize("args, message", [
+  @pytest.mark.parametrize(
+    "args, message",
+    [
       (["--scenes", "0"], "--scenes: '0': must be an integer from 1 up"),
       (["--scenes", "many"], "--scenes: 'many': must be an integer from 1"),
       (["--seed", "-1"], "--seed: '-1': must be an integer from 0 up"),
@@ -359,7 +377,8 @@ class TestCommandLine:
       (["--output", "{tmp}/old"], "{tmp}/old exists: name another file, or"),
       (["--output", "{tmp}/old/new"], "{tmp}/old"),
       (["--output", "/dev/null", "--force"], "/dev/null is no regular file"),
-  ])
+    ],
+  )
   def test_errors_are_one_line(self, tmp_path, capsys, args, message):
     (tmp_path / "old").write_text("old")
     args = [a.format(tmp=tmp_path) for a in args]
@@ -381,9 +400,19 @@ class TestCommandLine:
   @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
   def test_interrupt(self, tmp_path, signal_number):
     with subprocess.Popen(
-        [sys.executable, "-m", "iodine.synthetic", "tetrominoes",
-         "--scenes", "100000000", "--output", str(tmp_path / "scenes")],
-        cwd=_ROOT, stderr=subprocess.PIPE, text=True,
+      [
+        sys.executable,
+        "-m",
+        "iodine.synthetic",
+        "tetrominoes",
+        "--scenes",
+        "100000000",
+        "--output",
+        str(tmp_path / "scenes"),
+      ],
+      cwd=_ROOT,
+      stderr=subprocess.PIPE,
+      text=True,
     ) as process:
       try:
         deadline = time.monotonic() + 60

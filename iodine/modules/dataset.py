@@ -337,7 +337,7 @@ class IODINEDataset(abc.ABC):
     # the latter here, for the graph of this epoch only, keeps the program's
     # global seed from changing the order.
     # TensorFlow treats the seed 0 apart, which fails beside a tensor.
-    tf.random.set_seed(self.seed + 1)
+    tf.random.set_seed(1 + (self.seed or 0))
     return scenes.shuffle(
       self.shuffle_buffer, seed=epoch, reshuffle_each_iteration=False
     )

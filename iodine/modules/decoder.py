@@ -23,11 +23,12 @@ class ComponentDecoder(snt.Module):
     """Constructor.
 
     Args:
-      pixel_decoder: maps ([B * K, Z], (H, W, 1 + Cp)) to such images, e.g.
-        networks.BroadcastConv.
+      pixel_decoder: maps (z [B, K, Z], (H, W, 1 + Cp)) to params
+        [B, K, H, W, 1 + Cp], e.g. networks.BroadcastConv.
       name: of the module.
     """
     super().__init__(name=name)
+    utils.check_module("pixel_decoder", pixel_decoder)
     self._pixel_decoder = pixel_decoder
 
   def __call__(

@@ -1,6 +1,7 @@
 """Sonnet modules that turn network outputs into distributions."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -150,7 +151,7 @@ class LocScaleDistribution(DistributionModule):
         f"scale={scale!r}: unknown. {utils.did_you_mean(scale, SCALES)}"
       )
     self._scale = scale
-    number = isinstance(scale_val, int | float) and scale_val == scale_val
+    number = isinstance(scale_val, int | float) and math.isfinite(scale_val)
     if not number or (scale_val <= 0 and scale_val != TRAINABLE_SCALE):
       raise ValueError(
         f"scale_val={scale_val!r}: must be above 0, or -1 for a trainable scale"
@@ -251,6 +252,7 @@ class MaskedMixture(DistributionModule):
       raise ValueError(
         f"num_components={num_components}: a mixture needs at least 2"
       )
+    utils.check_module("component_dist", component_dist)
     self._num_components = num_components
     self._dist = component_dist
     self._mask_activation = utils.get_act_func(mask_activation)
@@ -347,10 +349,12 @@ class MaskedMixture(DistributionModule):
     """
     k = self._num_components
     others = [[j for j in range(k) if j != i] for i in range(k)]
-    raw = tf.gather(tf.transpose(mask, [0, 4, 2, 3, 1]), others, axis=-1)
+    # Five axes, [B, H, W, K, K - 1]: TensorFlow's softmax takes no more.
+    raw = tf.gather(tf.transpose(mask[..., 0], [0, 2, 3, 1]), others, axis=-1)
     log_masks = tf.nn.log_softmax(self._mask_activation(raw))
-    joint = tf.gather(components, others, axis=-1) + log_masks
-    return _slots_first(tf.reduce_logsumexp(joint, axis=-1))
+    joint = tf.gather(components[:, 0], others, axis=-1) + log_masks
+    log_probs = tf.reduce_logsumexp(joint, axis=-1)
+    return tf.transpose(log_probs, [0, 3, 1, 2])[..., tf.newaxis]
 
   @staticmethod
   def posterior(components: tf.Tensor) -> tf.Tensor:

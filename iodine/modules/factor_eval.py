@@ -61,6 +61,10 @@ class FactorRegressor(snt.Module):
     self._mapping = tuple(_check_factor(entry) for entry in entries)
     if not self._mapping:
       raise ValueError("mapping is empty: leave the factor_evaluator out")
+    names = [m.name for m in self._mapping]
+    for name in names:
+      if names.count(name) > 1:
+        raise ValueError(f"mapping: {name!r} appears twice")
     self._predictor = snt.Linear(
       sum(m.size for m in self._mapping), name="predict_latents"
     )
@@ -124,7 +128,7 @@ class FactorRegressor(snt.Module):
     }
     targets, moments = {}, {}
     for m in self._mapping:
-      target = _preprocess(m, factors[m.name])
+      target = self.target(m, factors[m.name])
       if m.name in self._moments:
         moments[m.name] = self._moments[m.name](
           target, visibility[:, :, tf.newaxis], update=is_training
@@ -164,6 +168,29 @@ class FactorRegressor(snt.Module):
     return {m.name: v for m, v in zip(self._mapping, values, strict=True)}
 
   @staticmethod
+  def target(factor: Factor, value: tf.Tensor) -> tf.Tensor:
+    """What the regression predicts of a factor.
+
+    Args:
+      factor: one of the mapping.
+      value: [B, L, n] of the data, any number type.
+
+    Returns:
+      [B, L, size] float32: classes one-hot, angles as (cosine, sine).
+
+    Raises:
+      ValueError: if n is not what the factor's type calls for.
+    """
+    width = factor.size if factor.type == "scalar" else 1
+    utils.static_shape(f"factor {factor.name!r}", value, ["B", "L", width])
+    if factor.type == "categorical":
+      return tf.one_hot(tf.cast(value[..., 0], tf.int32), factor.size)
+    value = tf.cast(value, tf.float32)
+    if factor.type == "angle":
+      return tf.concat([tf.cos(value), tf.sin(value)], axis=-1)
+    return value
+
+  @staticmethod
   def _assign(
     pred_mask: tf.Tensor, true_mask: tf.Tensor, visibility: tf.Tensor
   ) -> tf.Tensor:
@@ -186,18 +213,6 @@ def _check_factor(entry: Sequence) -> Factor:
   if factor.type == "angle" and factor.size != 2:
     raise ValueError(f"mapping: size of angle {factor.name!r}: must be 2")
   return factor
-
-
-def _preprocess(factor: Factor, value: tf.Tensor) -> tf.Tensor:
-  """[B, L, n] of the data to the regression's target [B, L, size]."""
-  width = factor.size if factor.type == "scalar" else 1
-  utils.static_shape(f"factor {factor.name!r}", value, ["B", "L", width])
-  if factor.type == "categorical":
-    return tf.one_hot(tf.cast(value[..., 0], tf.int32), factor.size)
-  value = tf.cast(value, tf.float32)
-  if factor.type == "angle":
-    return tf.concat([tf.cos(value), tf.sin(value)], axis=-1)
-  return value
 
 
 def _error(factor: Factor, target: tf.Tensor, pred: tf.Tensor) -> tf.Tensor:

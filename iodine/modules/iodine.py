@@ -117,6 +117,17 @@ class IODINE(snt.Module):
       ("num_background_entities", num_background_entities),
     ):
       utils.check_positive_int(key, value)
+    for key, module in (
+      ("decoder", decoder),
+      ("refinement_core", refinement_core),
+      ("latent_dist", latent_dist),
+      ("output_dist", output_dist),
+    ):
+      utils.check_module(key, module)
+    if factor_evaluator is not None:
+      utils.check_module("factor_evaluator", factor_evaluator)
+    if not isinstance(sequential, bool):
+      raise ValueError(f"sequential={sequential!r}: must be true or false")
     if inner_batch_size is not None:
       utils.check_positive_int("inner_batch_size", inner_batch_size)
     if output_dist.num_components != num_components:
@@ -162,6 +173,8 @@ class IODINE(snt.Module):
       factors: {name: n}, sizes of the data's factors as in [B, L, n]; empty if
         there are none.
     """
+    if len(image_shape) != 3:
+      raise ValueError(f"image_shape={tuple(image_shape)}: must be (H, W, C)")
     height, width, channels = image_shape
     frames = self.num_iters + 1 if self.sequential else 1
     data: dict[str, Any] = {
@@ -267,8 +280,11 @@ class IODINE(snt.Module):
     )
     steps = self.num_iters + 1
     if noise is not None:
-      expected = [steps, "B", self.num_components, self.n_z]
-      utils.static_shape("noise", noise, expected)
+      noise = tf.convert_to_tensor(noise)
+      expected = f"{steps} B {self.num_components} {self.n_z}"
+      images.check_shapes(
+        {"image": (image, "B T H W C"), "noise": (noise, expected)}
+      )
     seeds = [None] * steps
     if seed is not None:
       seeds = tf.unstack(tfp.random.split_seed(seed, n=steps))
@@ -441,26 +457,43 @@ class IODINE(snt.Module):
 
   def _check_data(self, data: Mapping[str, Any]) -> dict[str, Any]:
     """Checks shapes and keeps the frames and entries that are used."""
-    shape = utils.static_shape("image", data["image"], "BTHWC")
-    frames, *image_shape = shape[1:]
+    if "image" not in data:
+      raise ValueError(f"data: there is no 'image', only {sorted(data)}")
+    names = ("image", "mask", "visibility", "factors")
+    checked = tf.nest.map_structure(
+      tf.convert_to_tensor, {k: data[k] for k in names if k in data}
+    )
+    sizes = images.check_shapes(_expected_shapes(checked))
     needed = self.num_iters + 1 if self.sequential else 1
-    if frames is None or frames < needed:
+    if sizes.get("T", 0) < needed:
+      model = f"{'sequential ' * self.sequential}model of {self.num_iters}"
       raise ValueError(
-        f"image: a sequential model of {self.num_iters} iterations needs "
-        f"{needed} frames, got shape {data['image'].shape}"
+        f"image: a {model} iterations needs {needed} frames, got shape "
+        f"{checked['image'].shape}"
       )
-    if data["image"].dtype != tf.float32:
+    if checked["image"].dtype != tf.float32:
       raise ValueError(
-        f"image: expected float32 in [0, 1], got {data['image'].dtype.name}"
+        f"image: expected float32 in [0, 1], got {checked['image'].dtype.name}"
       )
-    self._image_shape = tuple(image_shape)
-    checked = {k: data[k] for k in ("visibility", "factors") if k in data}
-    checked["image"] = data["image"][:, :needed]
-    if "mask" in data:
-      expected = ["B", frames, "L", *image_shape[:2], 1]
-      utils.static_shape("mask", data["mask"], expected)
-      checked["mask"] = data["mask"][:, :needed]
+    if sizes.get("L", math.inf) <= self.num_background_entities:
+      raise ValueError(
+        f"mask: {sizes['L']} entities, but num_background_entities="
+        f"{self.num_background_entities} leaves no object"
+      )
+    self._remember_image_shape(checked["image"].shape[2:])
+    for name in ("image", "mask"):
+      if name in checked:
+        checked[name] = checked[name][:, :needed]
     return checked
+
+  def _remember_image_shape(self, shape: tf.TensorShape) -> None:
+    """Sets what `decode` assumes; the number of channels cannot change."""
+    if self._image_shape is not None and self._image_shape[2] != shape[2]:
+      raise ValueError(
+        f"image: expected {self._image_shape[2]} channels, as the model was "
+        f"first called with, got shape {shape}"
+      )
+    self._image_shape = tuple(shape)
 
   def evaluator_for(self, data: Mapping[str, Any]) -> FactorRegressor | None:
     """The factor evaluator, if the data have what it needs."""
@@ -513,6 +546,15 @@ class IODINE(snt.Module):
     return scalars
 
 
+def _expected_shapes(data: Mapping[str, Any]) -> dict[str, tuple]:
+  """The tensors of a batch, each with the names of its dimensions."""
+  names = {"image": "B T H W C", "mask": "B T L H W 1", "visibility": "B L"}
+  shapes = {k: (data[k], names[k]) for k in names if k in data}
+  for name, value in data.get("factors", {}).items():
+    shapes[f"factor {name!r}"] = (value, "B L _")
+  return shapes
+
+
 def _weighted_sum(
   weights: Sequence[float], losses: Sequence[tf.Tensor]
 ) -> tf.Tensor:
@@ -541,6 +583,9 @@ def _loss_weights(
         f"num_iters={num_iters} needs {steps} (one before the first step, one "
         f"after each)"
       )
+    for weight in value:
+      if not isinstance(weight, int | float) or isinstance(weight, bool):
+        raise ValueError(f"iter_loss_weight: {weight!r} is no number")
     weights = tuple(float(w) for w in value)
   else:
     raise ValueError(

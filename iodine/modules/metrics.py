@@ -7,7 +7,12 @@ import tensorflow as tf
 
 from iodine.multi_object_datasets import segmentation_metrics
 
-__all__ = ["adjusted_rand_indices", "frame"]
+__all__ = [
+  "adjusted_rand_indices",
+  "frame",
+  "mean_segmentation_covering",
+  "mean_squared_error",
+]
 
 
 def frame(sequence: tf.Tensor, t: int, sequential: bool) -> tf.Tensor:
@@ -43,3 +48,35 @@ def _points(mask: tf.Tensor) -> tf.Tensor:
   entities, height, width = mask.shape[1:4]
   points = tf.transpose(mask[..., 0], [0, 2, 3, 1])
   return tf.reshape(points, [-1, height * width, entities])
+
+
+def mean_squared_error(image: tf.Tensor, recons: tf.Tensor) -> tf.Tensor:
+  """Mean over pixels and channels, [B]; both [B, H, W, C] in [0, 1]."""
+  return tf.reduce_mean(tf.square(image - recons), axis=[1, 2, 3])
+
+
+def mean_segmentation_covering(
+  true_mask: tf.Tensor, pred_mask: tf.Tensor, num_background_entities: int
+) -> tf.Tensor:
+  """How well objects are covered: mean over objects of their best IoU.
+
+  Objects of any size count alike; those without a pixel, and the background,
+  do not count.
+
+  Args:
+    true_mask: [B, L, H, W, 1] float32 in {0, 1}, background first.
+    pred_mask: [B, K, H, W, 1] float32; the largest makes a pixel's segment.
+    num_background_entities: how many true masks are background.
+
+  Returns:
+    [B] float32 in [0, 1]; NaN where there is no object.
+  """
+  objects = _points(true_mask)[..., num_background_entities:]
+  segments = tf.one_hot(tf.argmax(_points(pred_mask), -1), pred_mask.shape[1])
+  overlap = tf.einsum("bno,bnk->bok", objects, segments)
+  object_size = tf.reduce_sum(objects, axis=1)
+  segment_size = tf.reduce_sum(segments, axis=1)
+  union = object_size[:, :, None] + segment_size[:, None] - overlap
+  best = tf.reduce_max(tf.math.divide_no_nan(overlap, union), axis=2)
+  present = tf.cast(object_size > 0, tf.float32)
+  return tf.reduce_sum(best * present, axis=1) / tf.reduce_sum(present, axis=1)

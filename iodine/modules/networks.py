@@ -63,6 +63,8 @@ class ConvNet2D(snt.Module):
     suffix = "_transpose" if transpose else ""
     super().__init__(name=name or f"conv_net_2d{suffix}")
     self._layer_name = f"conv_2d{suffix}"
+    if not isinstance(output_channels, list | tuple):
+      raise ValueError(f"output_channels={output_channels!r}: must be a list")
     self._output_channels = tuple(output_channels)
     count = len(self._output_channels)
     if not count:
@@ -73,10 +75,12 @@ class ConvNet2D(snt.Module):
     self._kernel_shapes = _per_layer("kernel_shapes", kernel_shapes, count)
     self._strides = _per_layer("strides", strides, count)
     self._rates = _per_layer("rates", rates, count)
-    biases = (use_bias,) if isinstance(use_bias, bool) else tuple(use_bias)
-    self._use_bias = biases * count if len(biases) == 1 else biases
-    if len(self._use_bias) != count:
-      raise ValueError(f"use_bias={use_bias!r}: needs 1 or {count} entries")
+    biases = [use_bias] if isinstance(use_bias, bool) else use_bias
+    if not isinstance(biases, list | tuple) or len(biases) not in (1, count):
+      raise ValueError(
+        f"use_bias={use_bias!r}: must be a boolean, or 1 or {count} of them"
+      )
+    self._use_bias = tuple(biases) * (count // len(biases))
     self._activation = utils.get_act_func(activation)
     self._activate_final = activate_final
     self._transpose = transpose
@@ -103,10 +107,10 @@ class ConvNet2D(snt.Module):
       ValueError: if the last layer's channels are unknown or contradict.
     """
     self._create_layers(output_channels)
-    if output_channels not in (None, self._layers[-1].output_channels):
+    if output_channels not in (None, self._last_channels):
       raise ValueError(
         f"output_channels={output_channels}: the last convolution has "
-        f"{self._layers[-1].output_channels}"
+        f"{self._last_channels}"
       )
     net = inputs
     for i, layer in enumerate(self._layers):
@@ -122,6 +126,7 @@ class ConvNet2D(snt.Module):
       raise ValueError(
         "output_channels ends in None: the first call must say how many"
       )
+    self._last_channels = last
     constructor = snt.Conv2DTranspose if self._transpose else snt.Conv2D
     self._layers = [
       constructor(
@@ -147,6 +152,8 @@ def _per_layer(name: str, values: Sequence[Any], count: int) -> tuple:
       f"output_channels"
     )
   for value in values:
+    if len(_pair(value)) != 2:
+      raise ValueError(f"{name}={value!r}: must be an integer or a pair")
     for side in _pair(value):
       utils.check_positive_int(name, side)
   values = tuple(tuple(v) if isinstance(v, list) else v for v in values)
@@ -201,6 +208,10 @@ class MLP(snt.Module):
   ) -> FlatParameters:
     """Args: data: [..., N] float32. Returns: params [..., Y] float32."""
     self._create_net(output_size)
+    if output_size not in (None, self._last_size):
+      raise ValueError(
+        f"output_size={output_size}: the last layer has {self._last_size}"
+      )
     return FlatParameters(_over_batch(self._net, data, event_rank=1))
 
   @snt.once
@@ -210,6 +221,7 @@ class MLP(snt.Module):
       raise ValueError(
         "output_sizes ends in None: the first call must give output_size"
       )
+    self._last_size = last
     self._net = snt.nets.MLP(
       [*self._output_sizes[:-1], last], name="mlp", **self._options
     )
@@ -228,6 +240,8 @@ def _make_mlp(
   mlp_opt: Mapping[str, Any], activate_final: bool | None = None
 ) -> snt.nets.MLP:
   """Makes Sonnet's MLP from options under the reference's names."""
+  if not isinstance(mlp_opt, Mapping):
+    raise ValueError(f"mlp_opt={mlp_opt!r}: must be a mapping")
   options = dict(mlp_opt)
   if activate_final is not None:
     options["activate_final"] = activate_final
@@ -268,6 +282,8 @@ def _make_conv_net(
 
   With `open_end` the last output channels depend on the image.
   """
+  if not isinstance(cnn_opt, Mapping):
+    raise ValueError(f"cnn_opt={cnn_opt!r}: must be a mapping")
   known = [k for k in _CONV_OPTIONS if k not in fixed]
   for key in cnn_opt:
     if key not in known:
@@ -354,8 +370,8 @@ class DeConv(snt.Module):
       name: of the module.
     """
     super().__init__(name=name)
-    self._mlp_size = (mlp_opt or {}).get("output_sizes", [None])[-1]
-    self._mlp = _make_mlp(mlp_opt or {})
+    self._mlp = _make_mlp(mlp_opt)
+    self._mlp_size = mlp_opt["output_sizes"][-1]
     self._cnn = _make_conv_net(cnn_opt, open_end=True, transpose=True)
 
   def __call__(
@@ -392,7 +408,8 @@ class DeConv(snt.Module):
       self._mlp(z),
       [-1, height // rows, width // columns, self._mlp_size // cells],
     )
-    return self._cnn(net, channels)
+    # Transposed convolutions of an unknown batch lose the image's size.
+    return tf.ensure_shape(self._cnn(net, channels), [None, *output_shape])
 
 
 class BroadcastConv(snt.Module):

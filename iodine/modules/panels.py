@@ -19,6 +19,7 @@ from iodine.modules.images import check_shapes, get_mask_plot_colors
 
 __all__ = (
   "GAP",
+  "NotebookFigure",
   "clean_ax",
   "label_font_size",
   "new_figure",
@@ -167,7 +168,7 @@ def _show_rgb(
   return ax.imshow(rgb, interpolation="nearest")
 
 
-class _NotebookFigure(mpl_figure.Figure):
+class NotebookFigure(mpl_figure.Figure):
   """A figure that a notebook displays, whatever its matplotlib backend."""
 
   def _repr_png_(self) -> bytes:
@@ -216,7 +217,7 @@ def new_figure(
   inner_width = num_cols * size + (num_cols - 1) * GAP
   inner_height = num_rows * size * aspect + (num_rows - 1) * GAP
   width, height = left + inner_width + right, bottom + inner_height + top
-  fig = _NotebookFigure(figsize=(width, height))
+  fig = NotebookFigure(figsize=(width, height))
   axes = fig.subplots(
     num_rows,
     num_cols,

@@ -217,12 +217,15 @@ class RefinementCore(snt.RNNCore):
     """Constructor.
 
     Args:
-      encoder_net: maps [B * K, H, W, C] to params [B * K, H1].
+      encoder_net: maps [B, K, H, W, C] to params [B, K, H1].
       recurrent_net: maps ([B, K, H2], state) to ([B, K, H3], state).
       refinement_head: maps (zp [B, K, Zp], [B, K, H3]) to the new zp.
       name: of the module.
     """
     super().__init__(name=name)
+    utils.check_module("encoder_net", encoder_net)
+    utils.check_module("recurrent_net", recurrent_net)
+    utils.check_module("refinement_head", refinement_head)
     self._encoder_net = encoder_net
     self._recurrent_net = recurrent_net
     self._refinement_head = refinement_head

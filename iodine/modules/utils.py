@@ -73,8 +73,9 @@ def did_you_mean(
 ) -> str:
   """Returns "Did you mean 'x'? Valid <kind>: ..." for an unknown word."""
   choices = sorted(choices)
-  near = difflib.get_close_matches(str(word), choices, n=1, cutoff=0.5)
-  hint = f"Did you mean {near[0]!r}? " if near else ""
+  lower = {choice.lower(): choice for choice in choices}
+  near = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.5)
+  hint = f"Did you mean {lower[near[0]]!r}? " if near else ""
   return f"{hint}Valid {kind}: {', '.join(choices) or '(none)'}"
 
 
@@ -199,6 +200,14 @@ def check_positive_int(name: str, value: Any) -> None:
     raise ValueError(f"{name}={value!r}: must be a positive integer")
   if value < 1:
     raise ValueError(f"{name}={value!r}: must be at least 1")
+
+
+def check_module(name: str, value: Any) -> None:
+  """Raises ValueError unless value can be called, as a plan's modules can."""
+  if not callable(value):
+    raise ValueError(
+      f"{name}={value!r}: must be a module; is its 'constructor' missing?"
+    )
 
 
 class OnlineMeanVarEstimator(snt.Module):
@@ -327,7 +336,7 @@ def _build(plan: Any, key: str, path: str, faults: list[str]) -> Any:
     # An absolute scope: neither the caller's scope nor outer keys count.
     with tf.name_scope(f"{key}/"):
       return constructor(**entries)
-  except (ValueError, TypeError) as error:
+  except (ValueError, TypeError, AttributeError) as error:
     faults.append(f"{path}: {error}")
     return None
 
@@ -347,7 +356,7 @@ def _resolve_constructor(
   """Returns what a plan's constructor entry names, or None with a fault."""
   if callable(name):
     return name
-  if name in ALLOWED_CONSTRUCTORS:
+  if isinstance(name, str) and name in ALLOWED_CONSTRUCTORS:
     module_name, _, attribute = ALLOWED_CONSTRUCTORS[name].rpartition(".")
     return getattr(importlib.import_module(module_name), attribute)
   module_name, _, attribute = str(name).rpartition(".")
