@@ -280,6 +280,14 @@ class TestRefinementCore:
     np.testing.assert_array_equal(outputs[..., :ZP], zp)
 
   @MODES
+  def test_zp_among_the_inputs_comes_before_the_argument(self, mode):
+    core = self._transparent()
+    inputs = self._inputs()
+    other = _random(B, K, ZP, seed=9)
+    outputs, _ = _call(mode, core, inputs, core.initial_state(B * K), other)
+    np.testing.assert_array_equal(outputs[..., :ZP], inputs["flat"]["zp"])
+
+  @MODES
   def test_either_kind_of_inputs_may_be_missing(self, mode):
     core = self._transparent()
     zp = _random(B, K, ZP, seed=3)
@@ -346,6 +354,7 @@ class TestRefinementCore:
       match=r"image: expected shape \[B, K, H, W, C\], got \(2, 5, 7, 3\)",
     ):
       core(inputs, core.initial_state(B * K))
+    inputs = {"spatial": {}, "flat": {"capacity": tf.zeros([B, K, 1])}}
     with pytest.raises(ValueError, match=r"zp: expected .* got \(6, 6\)"):
       core(inputs, core.initial_state(B * K), tf.zeros([B * K, ZP]))
 

@@ -686,3 +686,15 @@ class TestBuild:
 
     with pytest.raises(KeyError, match="a bug"):
       utils.build({"constructor": Broken}, "x")
+
+
+@pytest.mark.parametrize("rank", range(1, 8))
+def test_softmax_of_any_rank(rank):
+  # Kernels on the CPU refuse more than five dimensions.
+  logits = np.random.default_rng(rank).normal(size=[2] * (rank - 1) + [3])
+  exponentials = np.exp(logits)
+  expected = exponentials / exponentials.sum(axis=-1, keepdims=True)
+  softmax = utils.get_act_func("softmax")
+  np.testing.assert_allclose(
+    softmax(tf.constant(logits, tf.float32)), expected, rtol=1e-5
+  )

@@ -247,7 +247,9 @@ class RefinementCore(snt.RNNCore):
         "flat": {name: [B, K, n]}}, float32; either may be empty, not both.
         Entries are joined in the order of their names.
       prev_state: of the recurrent net.
-      zp: [B, K, Zp] float32, what the head updates; default: the flat "zp".
+      zp: [B, K, Zp] float32, what the head updates where the flat inputs have
+        no "zp". Theirs comes first, after layer norm and stopped gradients if
+        so configured, as in the reference (refinement.py:58).
 
     Returns:
       (new zp [B, K, Zp], new state).
@@ -256,13 +258,13 @@ class RefinementCore(snt.RNNCore):
       ValueError: if there is no zp, or no input at all.
     """
     spatial, flat = inputs["spatial"], inputs["flat"]
-    if zp is None and "zp" not in flat:
+    zp = flat.get("zp", zp)
+    if zp is None:
       raise ValueError(
         "RefinementCore: 'zp' is neither an argument nor in flat"
       )
     if not spatial and not flat:
       raise ValueError("RefinementCore: there is no input")
-    zp = flat["zp"] if zp is None else zp
     num_slots = utils.static_shape("zp", zp, ["B", "K", "Zp"])[1]
     values = []
     if spatial:

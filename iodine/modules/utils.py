@@ -27,6 +27,13 @@ __all__ = [
 
 tfd = tfp.distributions
 
+
+def _softmax(logits: tf.Tensor) -> tf.Tensor:
+  """Softmax over the last axis, of any rank: CPU kernels take 5 at most."""
+  rows = tf.reshape(logits, [-1, logits.shape[-1]])
+  return tf.reshape(tf.nn.softmax(rows), tf.shape(logits))
+
+
 ACT_FUNCS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
   "identity": tf.identity,
   "sigmoid": tf.nn.sigmoid,
@@ -36,7 +43,7 @@ ACT_FUNCS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
   "selu": tf.nn.selu,
   "softplus": tf.nn.softplus,
   "exp": tf.exp,
-  "softmax": tf.nn.softmax,
+  "softmax": _softmax,
 }
 
 DISTS: dict[str, type] = {
