@@ -16,6 +16,7 @@ __all__ = [
   "build_part",
   "check",
   "check_entries",
+  "complete",
   "data_dir",
   "derived_data",
   "derived_model",
@@ -134,6 +135,37 @@ def _difference(
     elif key not in other or value is None or value != other[key]:
       rest[key] = value
   return rest
+
+
+def complete(entries: Mapping[str, Any]) -> dict[str, Any]:
+  """A named configuration with what its plans take from other entries.
+
+  Args:
+    entries: of a named configuration.
+
+  Returns:
+    New entries, whose "data" and "model" can be built.
+  """
+  derived = {
+    "data": derived_data(
+      entries["batch_size"], data_dir(), entries["data_file"]
+    ),
+    "model": derived_model(
+      entries["n_z"], entries["num_components"], entries["num_iters"]
+    ),
+  }
+  return {"seed": None, **_merged(derived, entries)}
+
+
+def _merged(
+  below: Mapping[str, Any], above: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Both mappings' entries, nested ones too; those above win."""
+  merged = {**below, **above}
+  for key in set(below) & set(above):
+    if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
+      merged[key] = _merged(below[key], above[key])
+  return merged
 
 
 def named_configs() -> dict[str, dict[str, Any]]:
@@ -284,6 +316,10 @@ _AT_LEAST = {
   "save_images_steps": 1,
   "save_checkpoint_steps": 1,
   "keep_checkpoints": 1,
+  "held_out_scenes": 0,
+  "num_scenes": 1,
+  "num_samples": 1,
+  "paper_batch_size": 1,
   "seed": 0,
 }
 _AT_MOST = {"seed": 2**31 - 2}

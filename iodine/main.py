@@ -15,7 +15,6 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # pylint: disable=wrong-import-position
-import tensorflow as tf  # noqa: E402
 from docopt import DocoptExit  # noqa: E402
 from sacred import SETTINGS, Experiment  # noqa: E402
 from sacred.arg_parser import printable_usage  # noqa: E402
@@ -27,9 +26,8 @@ from sacred.utils import (  # noqa: E402
   apply_backspaces_and_linefeeds,
 )
 
+from iodine import commands, runs, training_loop  # noqa: E402
 from iodine import config as configuration  # noqa: E402
-from iodine import runs, training, training_loop  # noqa: E402
-from iodine.modules.data import IODINEDataset  # noqa: E402
 from iodine.modules.utils import ConfigError, did_you_mean  # noqa: E402
 
 __all__ = ["ex", "main"]
@@ -43,6 +41,7 @@ _SHOWING = (
   "print_dependencies",
   "print_named_configs",
   "save_config",
+  "inspect_checkpoint",
 )
 
 
@@ -198,6 +197,20 @@ def defaults():
   data_dir = configuration.data_dir()
   # data.path = data_dir/data_file
   data_file = None
+  # training leaves out so many of the first scenes
+  held_out_scenes = 1000
+  # evaluate: how many scenes
+  num_scenes = 320
+  # evaluate: posterior samples of each scene
+  num_samples = 1
+  # evaluate: folder of the results (None: beside the checkpoint)
+  evaluation_dir = None
+  # convert_checkpoint, export_tf1: prefix of the reference's files
+  tf1_checkpoint = None
+  # images per GPU in the paper's training
+  paper_batch_size = None
+  # the paper's scores, mean and standard deviation over training seeds
+  paper_scores = {}
   # plan of the dataset, see iodine.modules.data
   data = {}
   # plan of the model, see iodine.modules.iodine
@@ -248,40 +261,6 @@ def _check_config(config, command_name, logger):
   return {}
 
 
-def _build_data(config: Mapping[str, Any]) -> IODINEDataset:
-  """Builds the dataset, in the order that the run's seed gives."""
-  plan = {"seed": config["seed"], **config["data"]}
-  return configuration.build_part({"data": plan}, "data")
-
-
-def _first_batch(dataset: IODINEDataset) -> dict[str, Any]:
-  """Reads the batch that pictures show; a fault of the files is the user's."""
-  try:
-    return next(iter(dataset("summary")))
-  except (FileNotFoundError, ValueError) as error:
-    raise ConfigError(f"data: {error}") from error
-  except tf.errors.OpError as error:
-    raise ConfigError(f"data: {dataset.path}: {error.message}") from error
-
-
-def _build_trainer(
-  config: Mapping[str, Any], dataset: IODINEDataset
-) -> training.Trainer:
-  """Builds model and optimizer, with all variables that the data call for."""
-  trainer = training.Trainer(
-    configuration.build_part(config, "model"),
-    configuration.build_part(config, "optimizer"),
-    seed=config["seed"],
-  )
-  spec = dataset.batch_spec()
-  factors = {k: v.shape[-1] for k, v in spec.get("factors", {}).items()}
-  try:
-    trainer.initialize(spec["image"].shape[2:], factors)
-  except ValueError as error:
-    raise ConfigError(f"model: {error}") from error
-  return trainer
-
-
 class _Stopped(SacredInterrupt):
   """A run that a signal ended; Sacred records it as interrupted."""
 
@@ -293,9 +272,8 @@ class _Stopped(SacredInterrupt):
 @ex.main
 def train(_config, _run):
   """Train a model, or go on with it (continue_run=True)."""
-  dataset = _build_data(_config)
-  sample = _first_batch(dataset)
-  trainer = _build_trainer(_config, dataset)
+  dataset, sample = commands.training_data(_config)
+  trainer = commands.build_trainer(_config, dataset)
   folder = runs.open_folder(
     _config["checkpoint_dir"], _config["continue_run"], _run._id
   )
@@ -325,6 +303,30 @@ def train(_config, _run):
     )
   except training_loop.Interrupted as interrupt:
     raise _Stopped(interrupt.signal_number) from interrupt
+
+
+@ex.command(unobserved=True)
+def evaluate(_config):
+  """Score a checkpoint over many scenes; print and write the scores."""
+  commands.evaluate(_config)
+
+
+@ex.command(unobserved=True)
+def convert_checkpoint(_config):
+  """Convert tf1_checkpoint, of the reference, to checkpoint_dir."""
+  commands.convert_checkpoint(_config)
+
+
+@ex.command(unobserved=True)
+def export_tf1(_config):
+  """Convert checkpoint_dir to tf1_checkpoint, which the reference reads."""
+  commands.export_tf1(_config)
+
+
+@ex.command(unobserved=True)
+def inspect_checkpoint(_config):
+  """List what is in checkpoint_dir, and the configurations that would fit."""
+  commands.inspect_checkpoint(_config)
 
 
 def _config_to_save(
@@ -383,7 +385,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(128 + stop.signal_number)
   except KeyboardInterrupt:
     _fail("Interrupted without saving.", 130)
-  except training_loop.RunError as error:
+  except runs.RunError as error:
     _fail(f"Error: {error}", 1)
 
 

@@ -7,13 +7,24 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from iodine import config
 from iodine.modules.utils import ConfigError
 
-__all__ = ["CONFIG_FILE", "open_folder", "save_config"]
+__all__ = [
+  "CONFIG_FILE",
+  "RunError",
+  "load_config",
+  "open_folder",
+  "save_config",
+]
 
 CONFIG_FILE = "config.json"
 
 _LOG = logging.getLogger(__name__)
+
+
+class RunError(Exception):
+  """A run that cannot go on; its text is for the user."""
 
 
 def open_folder(
@@ -78,12 +89,18 @@ def _nothing_to_continue(path: pathlib.Path) -> str:
   )
 
 
-def save_config(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+def save_config(folder: pathlib.Path, entries: Mapping[str, Any]) -> None:
   """Writes a run's whole configuration into its folder, whole or not at all.
 
   The file is a valid argument of `with`.
   """
-  text = json.dumps(config, indent=1, sort_keys=True)
+  text = json.dumps(entries, indent=1, sort_keys=True)
   partial = folder / f"{CONFIG_FILE}.partial"
   partial.write_text(text + "\n", encoding="utf-8")
   partial.replace(folder / CONFIG_FILE)
+
+
+def load_config(folder: pathlib.Path) -> dict[str, Any]:
+  """Reads the configuration that a run left in its folder; {} if none did."""
+  path = folder / CONFIG_FILE
+  return config.load_file(path) if path.is_file() else {}

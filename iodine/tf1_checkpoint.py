@@ -11,11 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from iodine.modules.utils import ConfigError
 from iodine.training import Adam
 
 __all__ = [
   "CheckpointError",
   "RestoreReport",
+  "fits",
   "read",
   "reference_name",
   "restore",
@@ -26,12 +28,13 @@ __all__ = [
 # Sonnet 2's layer norm has other names for its variables than Sonnet 1's.
 _LAYER_NORM = re.compile(r"(.*/layer_norm_\w+)/(scale|offset)(/Adam(?:_1)?)?")
 _LAYER_NORM_NAMES = {"scale": "gamma", "offset": "beta"}
+_CONVOLUTION = re.compile(r"(\w+)/[^/]+/conv_net_2d\w*/conv_2d\w*?_(\d+)/(\w)")
 # A checkpoint without these can be used: they start at their initial values.
 _ADAM = re.compile(r"beta[12]_power|.*/Adam(_1)?")
 _OPTIONAL = re.compile(rf"factor_evaluator/.*|global_step|{_ADAM.pattern}")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ConfigError):
   """A checkpoint that cannot be read or does not fit; text for the user."""
 
 
@@ -114,15 +117,10 @@ def restore_values(
 ) -> RestoreReport:
   """Does what `restore` does with what was read from `path`."""
   targets = _named_variables(model, optimizer)
-  missing = set(targets) - set(values)
-  misfits = [
-    line
-    for name in sorted(set(targets) & set(values))
-    for line in _misfit(name, values[name], targets[name])
-  ]
-  lacking = sorted(n for n in missing if not _OPTIONAL.fullmatch(n))
+  misfits, lacking = _faults(values, targets)
   if misfits or lacking:
     raise CheckpointError(_fault_text(path, misfits, lacking))
+  missing = set(targets) - set(values)
   adam = {name for name in targets if _ADAM.fullmatch(name)}
   if optimizer is not None and missing & adam:
     # Half of Adam's state is worse than none.
@@ -135,6 +133,24 @@ def restore_values(
   return RestoreReport(tuple(found), tuple(sorted(missing)), tuple(unused))
 
 
+def fits(values: Mapping[str, np.ndarray], model: tf.Module) -> bool:
+  """Whether `restore_values` would accept these for the model."""
+  return not any(_faults(values, _named_variables(model, None)))
+
+
+def _faults(
+  values: Mapping[str, np.ndarray], targets: Mapping[str, tf.Variable]
+) -> tuple[list[str], list[str]]:
+  """Lines on values that do not fit, and names that are not there."""
+  misfits = [
+    line
+    for name in sorted(set(targets) & set(values))
+    for line in _misfit(name, values[name], targets[name])
+  ]
+  missing = sorted(set(targets) - set(values))
+  return misfits, [n for n in missing if not _OPTIONAL.fullmatch(n)]
+
+
 def _misfit(name: str, value: np.ndarray, variable: tf.Variable) -> list[str]:
   """Says how a value does not fit, in a line, or nothing."""
   there, here = f"{list(value.shape)}", f"{list(variable.shape)}"
@@ -143,7 +159,45 @@ def _misfit(name: str, value: np.ndarray, variable: tf.Variable) -> list[str]:
     there, here = f"{value.dtype} {there}", f"{dtype} {here}"
   if there == here:
     return []
-  return [f"  {name}: {there} in the checkpoint, {here} in the model"]
+  line = f"  {name}: {there} in the checkpoint, {here} in the model"
+  cause = _likely_cause(name, value.shape, tuple(variable.shape))
+  return [f"{line} ({cause}?)" if cause else line]
+
+
+def _likely_cause(
+  name: str, there: tuple[int, ...], here: tuple[int, ...]
+) -> str | None:
+  """The configuration entry that a misfit most likely comes from."""
+  name = re.sub(r"/Adam(_1)?$", "", name)
+  if len(there) != len(here):
+    return None
+  differs = [a != b for a, b in zip(there, here, strict=True)]
+  if name.endswith(("initial_sample_distribution", "residual_head/linear/b")):
+    return "n_z"
+  if "/layer_norm_" in name:
+    return "n_z" if name.split("/")[-2].endswith("zp") else "image channels"
+  if match := _CONVOLUTION.search(name):
+    key, layer, kind = match.groups()
+    return _cause_in_convolution(key, layer, kind, differs)
+  if "/predict_latents/" in name:
+    return "n_z" if len(differs) == 2 and differs[0] else "factor_evaluator"
+  if "/lstm" in name:
+    return "hidden_sizes" if differs[-1] else "n_z, output_sizes"
+  if "/linear" in name:
+    return "output_sizes, hidden_sizes" if differs[-1] else "n_z, sizes before"
+  return None
+
+
+def _cause_in_convolution(
+  key: str, layer: str, kind: str, differs: Sequence[bool]
+) -> str:
+  if kind == "b" or differs[-1]:
+    return f"{key}.cnn_opt.output_channels"
+  if any(differs[:2]):
+    return f"{key}.cnn_opt.kernel_shapes"
+  if layer != "0":
+    return f"{key}.cnn_opt.output_channels"
+  return "n_z, coord_type" if "decoder" in key else "inputs, coord_type"
 
 
 def _fault_text(

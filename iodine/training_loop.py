@@ -15,23 +15,19 @@ import tensorflow as tf
 import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from iodine.checkpoints import RunCheckpoints
 from iodine.modules import plotting
 from iodine.modules.data import IODINEDataset, Position
-from iodine.modules.utils import ConfigError
+from iodine.runs import RunError
 from iodine.training import Trainer
 
-__all__ = ["Interrupted", "RunError", "Settings", "run"]
+__all__ = ["Interrupted", "Settings", "run"]
 
-CHECKPOINT_NAME = "model.ckpt"
 PICTURE_NAME = "decomposition.png"
 # What has to be finite for a step to count.
 _VITAL = ("loss/total", "debug/global_grad_norm")
 
 _LOG = logging.getLogger(__name__)
-
-
-class RunError(Exception):
-  """A run that cannot go on; its text is for the user."""
 
 
 class Interrupted(Exception):
@@ -61,82 +57,6 @@ class Settings:
   keep_checkpoints: int
 
 
-class Checkpoints:
-  """All state of a run in a folder: trainer, optimizer, model, data position.
-
-  The position is a seed, an epoch and an offset (`IODINEDataset.batches`), the
-  random numbers are the trainer's seed and the optimizer's step.
-  """
-
-  def __init__(self, folder: pathlib.Path, trainer: Trainer, keep: int):
-    self._trainer = trainer
-    self._data = {
-      name: tf.Variable(0, dtype=tf.int64, trainable=False, name=name)
-      for name in ("seed", "epoch", "offset")
-    }
-    self._checkpoint = tf.train.Checkpoint(trainer=trainer, data=self._data)
-    self._manager = tf.train.CheckpointManager(
-      self._checkpoint,
-      str(folder),
-      max_to_keep=keep,
-      checkpoint_name=CHECKPOINT_NAME,
-    )
-
-  @property
-  def latest(self) -> str | None:
-    """Prefix of the last checkpoint, or None."""
-    return self._manager.latest_checkpoint
-
-  def restore(self, dataset: IODINEDataset) -> Position:
-    """Restores the last checkpoint, all of it.
-
-    Args:
-      dataset: gets the seed of its order.
-
-    Returns:
-      Where the data go on.
-
-    Raises:
-      ConfigError: if it does not fit or is damaged.
-    """
-    try:
-      status = self._checkpoint.restore(self.latest)
-      status.assert_consumed()
-    except (
-      ValueError,
-      AssertionError,
-      IndexError,  # of a file that is too short
-      tf.errors.OpError,
-    ) as error:
-      reason = str(error).strip().splitlines()[0]
-      raise ConfigError(
-        f"{self.latest}: cannot be restored into the model that the "
-        f"configuration describes ({reason}). Continue with the configuration "
-        f"of the run, which is in its folder."
-      ) from error
-    seed, epoch, offset = (int(v.numpy()) for v in self._data.values())
-    dataset.seed = seed
-    return Position(epoch, offset)
-
-  def save(self, dataset: IODINEDataset, position: Position) -> str:
-    """Saves under the optimizer's step; returns the prefix.
-
-    Raises:
-      RunError: if that fails.
-    """
-    state = (dataset.seed, position.epoch, position.offset)
-    for variable, value in zip(self._data.values(), state, strict=True):
-      variable.assign(value)
-    step = int(self._trainer.optimizer.step.numpy())
-    try:
-      return self._manager.save(checkpoint_number=step)
-    except (OSError, tf.errors.OpError) as error:
-      reason = str(error).strip().splitlines()[0]
-      raise RunError(
-        f"step {step}: the checkpoint cannot be saved ({reason})"
-      ) from error
-
-
 def run(
   trainer: Trainer,
   dataset: IODINEDataset,
@@ -163,13 +83,8 @@ def run(
     RunError: if a loss or gradient is not finite, or the data fail.
     Interrupted: after SIGINT or SIGTERM, when everything is saved.
   """
-  checkpoints = Checkpoints(folder, trainer, settings.keep_checkpoints)
-  position = Position(0, 0)
-  if checkpoints.latest is None:
-    _LOG.info("There is no checkpoint in %s: starting at step 0", folder)
-  else:
-    position = checkpoints.restore(dataset)
-    _LOG.info("Restored %s", checkpoints.latest)
+  checkpoints = RunCheckpoints(folder, trainer, settings.keep_checkpoints)
+  position = checkpoints.restore(dataset)
   on_ready()
   loop = _Loop(
     trainer, dataset, sample, folder, settings, log_metric, checkpoints

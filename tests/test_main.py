@@ -269,7 +269,7 @@ def test_a_configuration_that_does_not_fit_leaves_the_folder_as_it_was(
   before = contents(copied_run)
   words = (*TINY, f"data_dir={data_dir}", "continue_run=True", "n_z=6")
   error = fail(capsys, 2, *words, f"checkpoint_dir={copied_run}")
-  assert f"{copied_run}/model.ckpt-{STEPS}: cannot be restored" in error
+  assert f"{copied_run}/model.ckpt-{STEPS}: does not fit the model" in error
   assert contents(copied_run) == before
 
 

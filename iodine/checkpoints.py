@@ -1,0 +1,271 @@
+"""Finding and reading checkpoints of either format.
+
+The reference's checkpoints are name-based (TF1), those of training object-based
+(TF2). Both are read as {name: value} under the reference's names.
+"""
+
+import logging
+import pathlib
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+from iodine import tf1_checkpoint
+from iodine.modules.dataset import IODINEDataset, Position
+from iodine.runs import RunError
+from iodine.tf1_checkpoint import CheckpointError, RestoreReport
+from iodine.training import Adam, Trainer
+
+__all__ = ["RunCheckpoints", "find", "log_report", "read", "restore"]
+
+CHECKPOINT_NAME = "model.ckpt"
+_TRAINER_SEED = "trainer_seed"
+# What training saves beside model and optimizer.
+_RUN_STATE = (_TRAINER_SEED, "seed", "epoch", "offset", "save_counter")
+
+_LOG = logging.getLogger(__name__)
+
+# The entry that an object-based checkpoint describes itself in.
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_FILE_OF_PAIR = re.compile(r"(.*)\.(index|meta|data-\d{5}-of-\d{5})")
+_MOST = 10  # names that an error lists
+_STEP = re.compile(r"(.*)-(\d+)")
+
+
+def find(path: str) -> str:
+  """Finds the checkpoint that is meant.
+
+  Args:
+    path: a folder, the prefix of a checkpoint's files, or one of the files. In
+      a folder: what its file `checkpoint` names as the last one, else the only
+      one there is, else the one of the highest step.
+
+  Returns:
+    The prefix, of which `.index` and all `.data-*` files exist.
+
+  Raises:
+    CheckpointError: if there is none, several with nothing to choose by, or a
+      file of it is missing; it lists what is there.
+  """
+  given = pathlib.Path(path).expanduser()
+  if given.is_dir():
+    prefix = _find_in_folder(given)
+  elif pathlib.Path(f"{given}.index").is_file():
+    prefix = str(given)
+  elif match := _FILE_OF_PAIR.fullmatch(str(given)):
+    prefix = match[1]
+  else:
+    raise CheckpointError(f"{path}: there is no checkpoint. {_listing(given)}")
+  _check_whole(prefix)
+  return prefix
+
+
+def _find_in_folder(folder: pathlib.Path) -> str:
+  latest = tf.train.latest_checkpoint(str(folder))
+  if latest is not None:
+    return latest
+  prefixes = sorted(str(p.with_suffix("")) for p in folder.glob("*.index"))
+  if len(prefixes) == 1:
+    return prefixes[0]
+  steps = [_STEP.fullmatch(prefix) for prefix in prefixes]
+  if prefixes and all(steps) and len({m[1] for m in steps if m}) == 1:
+    return max(prefixes, key=lambda prefix: int(prefix.rpartition("-")[2]))
+  many = f"{len(prefixes)} checkpoints" if prefixes else "no checkpoint"
+  raise CheckpointError(f"{folder}: there is {many}. {_listing(folder)}")
+
+
+def _listing(path: pathlib.Path) -> str:
+  """Says which checkpoints are in or near a path."""
+  folder = path if path.is_dir() else path.parent
+  if not folder.is_dir():
+    return f"The folder {folder} does not exist."
+  prefixes = sorted(str(p.with_suffix("")) for p in folder.glob("*.index"))
+  prefixes += sorted(str(p.parent) for p in folder.glob("*/*.index"))
+  if prefixes:
+    names = list(dict.fromkeys(prefixes))
+    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    return f"Name one of: {', '.join(names[:_MOST])}{more}"
+  names = sorted(p.name for p in folder.iterdir())
+  return f"{folder} holds: {', '.join(names[:_MOST]) or 'nothing'}"
+
+
+def _check_whole(prefix: str) -> None:
+  """Raises CheckpointError if a file of the checkpoint is missing."""
+  files = sorted(pathlib.Path(prefix).parent.glob("*"))
+  name = re.escape(pathlib.Path(prefix).name)
+  shards = [
+    m
+    for f in files
+    if (m := re.fullmatch(rf"{name}\.data-(\d{{5}})-of-(\d{{5}})", f.name))
+  ]
+  total = int(shards[0][2]) if shards else 1
+  there = {int(m[1]) for m in shards}
+  missing = [
+    f"{prefix}.data-{i:05d}-of-{total:05d}"
+    for i in range(total)
+    if i not in there
+  ]
+  if not pathlib.Path(f"{prefix}.index").is_file():
+    missing.append(f"{prefix}.index")
+  if missing:
+    raise CheckpointError(
+      f"{prefix}: a file of the checkpoint is missing: {', '.join(missing)}. "
+      f"Copy or download all of its files."
+    )
+
+
+def read(prefix: str) -> dict[str, np.ndarray]:
+  """Reads a checkpoint of either format under the reference's names.
+
+  Args:
+    prefix: from `find`.
+
+  Returns:
+    {name: value}; of an object-based checkpoint, the model's variables and the
+    optimizer's state.
+
+  Raises:
+    CheckpointError: if it cannot be read.
+  """
+  values = tf1_checkpoint.read(prefix)
+  if _OBJECT_GRAPH not in values:
+    return values
+  graph = trackable_object_graph_pb2.TrackableObjectGraph()
+  graph.ParseFromString(values[_OBJECT_GRAPH].item())
+  named = {}
+  for node in graph.nodes:
+    for attribute in node.attributes:
+      if attribute.full_name and attribute.checkpoint_key in values:
+        name = tf1_checkpoint.reference_name(attribute.full_name)
+        named[name] = values[attribute.checkpoint_key]
+  return named
+
+
+def restore(
+  path: str, model: tf.Module, optimizer: Adam | None = None
+) -> RestoreReport:
+  """Restores a model, and an optimizer, from a checkpoint of either format.
+
+  Args:
+    path: see `find`.
+    model: an IODINE that has its variables.
+    optimizer: restored too, unless None.
+
+  Returns:
+    What was found, missing and unused, under the reference's names.
+
+  Raises:
+    CheckpointError: as `find`, and if the checkpoint cannot be read or does
+      not fit. Nothing is restored then.
+  """
+  prefix = find(path)
+  values = {k: v for k, v in read(prefix).items() if k not in _RUN_STATE}
+  report = tf1_checkpoint.restore_values(values, prefix, model, optimizer)
+  log_report(prefix, report)
+  return report
+
+
+def log_report(prefix: str, report: RestoreReport) -> None:
+  """Logs a table of what was found, missing and left over."""
+  rows = [f"Restored {prefix}", f"  found      {len(report.found)} variables"]
+  kinds = (("missing, as it was", report.missing), ("left over", report.unused))
+  for kind, names in kinds:
+    # A name per row is what people look for, but not all of Adam's.
+    slots = [n for n in names if re.search(r"/Adam(_1)?$", n)]
+    rows += [f"  {kind:<18} {n}" for n in names if n not in slots]
+    if slots:
+      rows.append(f"  {kind:<18} Adam's moments of {len(slots) // 2} variables")
+  _LOG.info("\n".join(rows))
+
+
+class RunCheckpoints:
+  """All state of a run in a folder: trainer, optimizer, model, data position.
+
+  The position is a seed, an epoch and an offset (`IODINEDataset.batches`), the
+  random numbers are the trainer's seed and the optimizer's step.
+  """
+
+  def __init__(self, folder: pathlib.Path, trainer: Trainer, keep: int):
+    """Constructor.
+
+    Args:
+      folder: exists.
+      trainer: with all variables.
+      keep: how many checkpoints stay.
+    """
+    self._folder = folder
+    self._trainer = trainer
+    self._data = {
+      name: tf.Variable(0, dtype=tf.int64, trainable=False, name=name)
+      for name in ("seed", "epoch", "offset")
+    }
+    self._manager = tf.train.CheckpointManager(
+      tf.train.Checkpoint(trainer=trainer, data=self._data),
+      str(folder),
+      max_to_keep=keep,
+      checkpoint_name=CHECKPOINT_NAME,
+    )
+
+  @property
+  def latest(self) -> str | None:
+    """Prefix of the last checkpoint, or None."""
+    return self._manager.latest_checkpoint
+
+  def restore(self, dataset: IODINEDataset) -> Position:
+    """Restores the folder's last checkpoint, if there is one.
+
+    Args:
+      dataset: gets the seed of its order.
+
+    Returns:
+      Where the data go on: the start, unless training wrote the checkpoint.
+
+    Raises:
+      CheckpointError: if it does not fit or is damaged.
+    """
+    if not any(self._folder.glob("*.index")):
+      _LOG.info(
+        "There is no checkpoint in %s: starting at step 0", self._folder
+      )
+      return Position(0, 0)
+    prefix = find(str(self._folder))
+    values = read(prefix)
+    report = tf1_checkpoint.restore_values(
+      values, prefix, self._trainer.model, self._trainer.optimizer
+    )
+    place = _place(values)
+    if place is None:
+      log_report(prefix, report)
+      return Position(0, 0)
+    self._trainer.seed.assign(values[_TRAINER_SEED])
+    dataset.seed = int(values["seed"])
+    _LOG.info("Restored %s", prefix)
+    return place
+
+  def save(self, dataset: IODINEDataset, position: Position) -> str:
+    """Saves under the optimizer's step; returns the prefix.
+
+    Raises:
+      RunError: if that fails.
+    """
+    state = (dataset.seed, position.epoch, position.offset)
+    for variable, value in zip(self._data.values(), state, strict=True):
+      variable.assign(value)
+    step = int(self._trainer.optimizer.step.numpy())
+    try:
+      return self._manager.save(checkpoint_number=step)
+    except (OSError, tf.errors.OpError) as error:
+      reason = str(error).strip().splitlines()[0]
+      raise RunError(
+        f"step {step}: the checkpoint cannot be saved ({reason})"
+      ) from error
+
+
+def _place(values: Mapping[str, np.ndarray]) -> Position | None:
+  """Where the data go on; None for a checkpoint that training did not write."""
+  if not set(_RUN_STATE) <= set(values):
+    return None
+  return Position(int(values["epoch"]), int(values["offset"]))

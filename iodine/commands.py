@@ -1,0 +1,334 @@
+"""What the commands do, given a whole configuration."""
+
+import contextlib
+import dataclasses
+import logging
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from iodine import (
+  checkpoints,
+  config,
+  evaluation,
+  evaluation_report,
+  runs,
+  tf1_checkpoint,
+  training,
+)
+from iodine.modules.data import IODINEDataset, Position
+from iodine.modules.utils import ConfigError
+
+__all__ = [
+  "build_data",
+  "build_trainer",
+  "convert_checkpoint",
+  "evaluate",
+  "export_tf1",
+  "inspect_checkpoint",
+  "training_data",
+]
+
+# Folder of the results, in the checkpoint's.
+EVALUATION_FOLDER = "evaluation"
+
+_LOG = logging.getLogger(__name__)
+
+
+def build_data(entries: Mapping[str, Any], **overrides: Any) -> IODINEDataset:
+  """Builds the dataset, in the order that the configuration's seed gives.
+
+  Args:
+    entries: the whole configuration.
+    **overrides: of the dataset's plan.
+
+  Returns:
+    The dataset; no file is opened.
+  """
+  plan = {"seed": entries["seed"], **entries["data"], **overrides}
+  return config.build_part({"data": plan}, "data")
+
+
+def first_batch(dataset: IODINEDataset) -> dict[str, Any]:
+  """Reads the batch that pictures show; a fault of the files is the user's."""
+  with _user_faults(dataset):
+    return next(iter(dataset("summary")))
+
+
+@contextlib.contextmanager
+def _user_faults(dataset: IODINEDataset) -> Iterator[None]:
+  """Turns faults of data files into ConfigErrors."""
+  try:
+    yield
+  except ConfigError:
+    raise
+  except (FileNotFoundError, ValueError) as error:
+    raise ConfigError(f"data: {error}") from error
+  except tf.errors.OpError as error:
+    raise ConfigError(f"data: {dataset.path}: {error.message}") from error
+
+
+def training_data(
+  entries: Mapping[str, Any],
+) -> tuple[IODINEDataset, dict[str, Any]]:
+  """The dataset to train on, and the batch that pictures show.
+
+  The first `held_out_scenes` are left to evaluation, and pictures show some of
+  them, unless `data.skip` says otherwise or the file has no more than these.
+  """
+  dataset = build_data(entries)
+  sample = first_batch(dataset)
+  count = entries["held_out_scenes"]
+  if count and "skip" not in entries["data"]:
+    rest = build_data(entries, skip=count)
+    try:
+      rest.batches()
+    except ValueError:
+      _LOG.warning(
+        "%s has no more than held_out_scenes=%s: training on all scenes, so "
+        "that none are left for evaluation",
+        dataset.path,
+        count,
+      )
+    else:
+      return rest, sample
+  return dataset, sample
+
+
+def build_trainer(
+  entries: Mapping[str, Any], dataset: IODINEDataset
+) -> training.Trainer:
+  """Builds model and optimizer, with all variables that the data call for."""
+  trainer = training.Trainer(
+    config.build_part(entries, "model"),
+    config.build_part(entries, "optimizer"),
+    seed=entries["seed"],
+  )
+  try:
+    trainer.initialize(*_sizes(dataset))
+  except ValueError as error:
+    raise ConfigError(f"model: {error}") from error
+  return trainer
+
+
+def _sizes(
+  dataset: IODINEDataset,
+) -> tuple[tuple[int, ...], dict[str, int]]:
+  """(H, W, C) of images and {name: n} of factors."""
+  spec = dataset.batch_spec()
+  factors = {k: v.shape[-1] for k, v in spec.get("factors", {}).items()}
+  return tuple(spec["image"].shape[2:]), factors
+
+
+def evaluate(entries: Mapping[str, Any]) -> evaluation.Evaluation:
+  """Scores a checkpoint over unshuffled scenes; prints and writes the scores.
+
+  Args:
+    entries: the whole configuration.
+
+  Returns:
+    The scores.
+
+  Raises:
+    ConfigError: for a mistake in checkpoint, data or configuration.
+  """
+  prefix = checkpoints.find(entries["checkpoint_dir"])
+  plan = dict(entries["model"])
+  plan["inner_batch_size"] = _inner_batch_size(entries, prefix)
+  _LOG.info("Inner losses are divided by %s", plan["inner_batch_size"])
+  dataset = build_data(entries, take=entries["num_scenes"], shuffle_buffer=None)
+  first_batch(dataset)  # any fault of the files, before a folder is made
+  folder = _evaluation_folder(entries, prefix)
+  model = config.build_part({"model": plan}, "model")
+  model.initialize(*_sizes(dataset))
+  checkpoints.restore(prefix, model)
+  with _user_faults(dataset), _bar(entries["num_scenes"]) as bar:
+    result = evaluation.evaluate(
+      model,
+      dataset("eval"),
+      batch_size=dataset.batch_size,
+      seed=entries["seed"],
+      num_samples=entries["num_samples"],
+      on_progress=bar.update,
+    )
+  if result.scenes < entries["num_scenes"]:
+    _LOG.warning(
+      "The data have %s scenes, not num_scenes=%s",
+      result.scenes,
+      entries["num_scenes"],
+    )
+  paper = entries["paper_scores"]
+  rows = evaluation_report.table_rows(result, paper)
+  print(evaluation_report.text_table(rows))
+  evaluation_report.write(folder, result, paper, entries, prefix)
+  _LOG.info("%.1f images/s; wrote %s", result.images_per_second, folder)
+  return result
+
+
+def _inner_batch_size(entries: Mapping[str, Any], prefix: str) -> int:
+  """The batch that the checkpoint was trained with, as far as one can know.
+
+  The entry of the model itself, else the configuration that training left
+  beside the checkpoint, else the batch per GPU of the paper's training.
+  """
+  own = entries["model"].get("inner_batch_size")
+  if own is not None:
+    return own
+  saved = runs.load_config(pathlib.Path(prefix).parent)
+  if saved:
+    trained = saved.get("model", {}).get("inner_batch_size")
+    return trained or saved["data"]["batch_size"]
+  return entries["paper_batch_size"] or entries["batch_size"]
+
+
+def _evaluation_folder(entries: Mapping[str, Any], prefix: str) -> pathlib.Path:
+  given = entries["evaluation_dir"]
+  folder = pathlib.Path(prefix).parent / EVALUATION_FOLDER
+  if given is not None:
+    folder = pathlib.Path(given).expanduser()
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ConfigError(
+      f"evaluation_dir={str(folder)!r}: cannot be made: {error}"
+    ) from error
+  return folder
+
+
+def _bar(total: int) -> tqdm.tqdm:
+  return tqdm.tqdm(
+    total=total,
+    unit="scene",
+    dynamic_ncols=True,
+    disable=not sys.stderr.isatty(),
+  )
+
+
+def convert_checkpoint(entries: Mapping[str, Any]) -> str:
+  """Writes a checkpoint of the reference as one of training.
+
+  Args:
+    entries: the whole configuration: from `tf1_checkpoint` to
+      `checkpoint_dir`, a folder that is new or empty.
+
+  Returns:
+    Prefix of the new files.
+  """
+  source = _required(entries, "tf1_checkpoint")
+  folder = pathlib.Path(entries["checkpoint_dir"]).expanduser()
+  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    raise ConfigError(
+      f"checkpoint_dir={str(folder)!r}: exists already. Name a new folder."
+    )
+  dataset = build_data(entries)
+  trainer = build_trainer(entries, dataset)
+  checkpoints.restore(source, trainer.model, trainer.optimizer)
+  _make_folder(folder, "checkpoint_dir")
+  run = checkpoints.RunCheckpoints(folder, trainer, keep=1)
+  prefix = run.save(dataset, Position(0, 0))
+  # What the original was trained with, for `evaluate`.
+  model = {
+    **entries["model"],
+    "inner_batch_size": _inner_batch_size(entries, checkpoints.find(source)),
+  }
+  runs.save_config(folder, {**entries, "model": model})
+  _LOG.info("Wrote %s", prefix)
+  return prefix
+
+
+def export_tf1(entries: Mapping[str, Any]) -> str:
+  """Writes a checkpoint under the reference's names.
+
+  Args:
+    entries: the whole configuration: from `checkpoint_dir` to the prefix
+      `tf1_checkpoint`, of which there is no file yet.
+
+  Returns:
+    Prefix of the new files.
+  """
+  prefix = str(pathlib.Path(_required(entries, "tf1_checkpoint")).expanduser())
+  path = pathlib.Path(prefix)
+  if path.is_dir() or pathlib.Path(f"{prefix}.index").exists():
+    raise ConfigError(
+      f"tf1_checkpoint={prefix!r}: exists already. Name a new prefix, such as "
+      f"exported/model.ckpt."
+    )
+  trainer = build_trainer(entries, build_data(entries))
+  checkpoints.restore(
+    entries["checkpoint_dir"], trainer.model, trainer.optimizer
+  )
+  _make_folder(path.parent, "tf1_checkpoint")
+  tf1_checkpoint.save(prefix, trainer.model, trainer.optimizer)
+  _LOG.info("Wrote %s", prefix)
+  return prefix
+
+
+def _required(entries: Mapping[str, Any], key: str) -> str:
+  if not entries[key]:
+    raise ConfigError(f"{key}: missing; name the prefix of the files")
+  return entries[key]
+
+
+def _make_folder(folder: pathlib.Path, key: str) -> None:
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ConfigError(f"{key}: {folder} cannot be made: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Summary:
+  """What a checkpoint's variables amount to."""
+
+  parameters: int
+  slots: int
+  others: int
+
+
+def inspect_checkpoint(entries: Mapping[str, Any]) -> None:
+  """Prints variables of a checkpoint and the configurations that would fit.
+
+  Args:
+    entries: the whole configuration, of which `checkpoint_dir` counts.
+  """
+  prefix = checkpoints.find(entries["checkpoint_dir"])
+  values = checkpoints.read(prefix)
+  width = max(len(name) for name in values)
+  for name in sorted(values):
+    value = values[name]
+    shape = "x".join(map(str, value.shape)) or "scalar"
+    print(f"{name:<{width}}  {shape:>12}  {value.dtype}")
+  summary = _summary(values)
+  print(
+    f"\n{prefix}: {summary.parameters:,} parameters, {summary.slots:,} numbers "
+    f"of Adam's, {summary.others} other entries"
+  )
+  fits = [name for name in config.named_configs() if _fits(name, values)]
+  print(
+    f"Configurations that fit, with any number of slots: "
+    f"{', '.join(fits) or 'none'}"
+  )
+
+
+def _summary(values: Mapping[str, np.ndarray]) -> _Summary:
+  slots = {n for n in values if n.endswith(("/Adam", "/Adam_1"))}
+  weights = {n for n in values if "/" in n and "_mean_var/" not in n} - slots
+  return _Summary(
+    parameters=sum(values[n].size for n in weights),
+    slots=sum(values[n].size for n in slots),
+    others=len(values) - len(weights) - len(slots),
+  )
+
+
+def _fits(name: str, values: Mapping[str, np.ndarray]) -> bool:
+  """Whether a named configuration describes the checkpoint's model."""
+  entries = config.complete(config.named_configs()[name])
+  dataset = config.build_part(entries, "data")
+  model = config.build_part(entries, "model")
+  model.initialize(*_sizes(dataset))
+  return tf1_checkpoint.fits(values, model)
