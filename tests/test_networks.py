@@ -583,15 +583,51 @@ class TestBroadcastConv:
     outputs = _call(mode, lambda z: decoder(z, (H, W, C)).params, z)
     np.testing.assert_allclose(outputs, net.reshape(B, K, H, W, C), **TOLERANCE)
 
-  def test_coordinates_are_rows_then_columns(self):
-    decoder = self._build()  # Linear is the default.
-    output = _tensor(B, H, W, C)
-    joined = decoder.append_coordinate_channels(output).numpy()
-    np.testing.assert_array_equal(joined[..., :C], output)
-    for i, j in np.ndindex(H, W):
-      expected = [2 * i / (H - 1) - 1, 2 * j / (W - 1) - 1]
-      for joint in joined[:, i, j, C:]:
-        np.testing.assert_allclose(joint, expected, atol=1e-6)
+  @pytest.mark.parametrize(
+    "kernel, stride, rate, size",
+    [
+      ([3, 3], 1, 1, (9, 7)),
+      ([5, 2], 1, 1, (9, 7)),
+      ([4, 3], [2, 3], 1, (9, 7)),
+      ([3, 2], 1, [2, 3], (9, 7)),
+      ([7, 5], 1, 1, (3, 2)),  # larger than the image
+      ([1, 1], 1, 1, (9, 7)),
+    ],
+  )
+  @pytest.mark.parametrize("coord_type", ["linear", None])
+  def test_first_layer_is_a_convolution_of_the_tiled_latent(
+    self, kernel, stride, rate, size, coord_type
+  ):
+    decoder = self._build(
+      coord_type=coord_type,
+      cnn_opt=dict(
+        output_channels=[None],
+        kernel_shapes=[kernel],
+        strides=[stride],
+        rates=[rate],
+      ),
+    )
+    z = tf.constant(_random(B, Z))
+    with tf.GradientTape(persistent=True) as tape:
+      tape.watch(z)
+      outputs = decoder(z, (*size, C)).params
+      w, b = (v for n in "wb" for v in decoder.variables if f"/{n}:" in v.name)
+      b.assign(_random(C))
+      outputs = decoder(z, (*size, C)).params
+      rows, columns = np.meshgrid(
+        *(np.linspace(-1, 1, n, dtype=np.float32) for n in size), indexing="ij"
+      )
+      tiled = tf.tile(z[:, None, None], [1, *size, 1])
+      coords = np.stack([rows, columns], -1)[None].repeat(B, 0)
+      if coord_type:
+        tiled = tf.concat([tiled, coords], -1)
+      expected = b + tf.nn.conv2d(tiled, w, stride, "SAME", dilations=rate)
+      weights = tf.constant(_random(*expected.shape))
+      losses = [tf.reduce_sum(x * weights) for x in (outputs, expected)]
+    np.testing.assert_allclose(outputs, expected, **TOLERANCE)
+    for source in (z, w, b):
+      ours, theirs = (tape.gradient(loss, source) for loss in losses)
+      np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
   @MODES
   def test_names_and_gradients(self, mode):

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import sonnet as snt
 import tensorflow as tf
 
@@ -41,6 +42,7 @@ class ConvNet2D(snt.Module):
     activate_final: bool = False,
     use_bias: bool | Sequence[bool] = True,
     transpose: bool = False,
+    first_layer: Callable[..., snt.Module] | None = None,
     name: str | None = None,
   ):
     """Constructor.
@@ -55,6 +57,8 @@ class ConvNet2D(snt.Module):
       activate_final: whether it follows the last layer too.
       use_bias: one boolean for all layers, or one per layer.
       transpose: whether the convolutions are transposed.
+      first_layer: constructor of the first layer, with the parameters of
+        `snt.Conv2D`; it gets the inputs as they are.
       name: of the module; default: Sonnet 1's.
 
     Raises:
@@ -84,6 +88,7 @@ class ConvNet2D(snt.Module):
     self._activation = utils.get_act_func(activation)
     self._activate_final = activate_final
     self._transpose = transpose
+    self._first_layer = first_layer
 
   @property
   def stride(self) -> tuple[int, int]:
@@ -92,12 +97,12 @@ class ConvNet2D(snt.Module):
     return math.prod(p[0] for p in pairs), math.prod(p[1] for p in pairs)
 
   def __call__(
-    self, inputs: tf.Tensor, output_channels: int | None = None
+    self, inputs: Any, output_channels: int | None = None
   ) -> tf.Tensor:
     """Connects the module.
 
     Args:
-      inputs: [B, H, W, C] float32.
+      inputs: [B, H, W, C] float32, or what the constructor's first_layer takes.
       output_channels: of the last layer, needed where the constructor got None.
 
     Returns:
@@ -127,19 +132,21 @@ class ConvNet2D(snt.Module):
         "output_channels ends in None: the first call must say how many"
       )
     self._last_channels = last
-    constructor = snt.Conv2DTranspose if self._transpose else snt.Conv2D
-    self._layers = [
-      constructor(
-        channels,
-        self._kernel_shapes[i],
-        stride=self._strides[i],
-        rate=self._rates[i],
-        padding="SAME",
-        with_bias=self._use_bias[i],
-        name=f"{self._layer_name}_{i}",
+    usual = snt.Conv2DTranspose if self._transpose else snt.Conv2D
+    self._layers = []
+    for i, channels in enumerate((*self._output_channels[:-1], last)):
+      constructor = usual if i else self._first_layer or usual
+      self._layers.append(
+        constructor(
+          channels,
+          self._kernel_shapes[i],
+          stride=self._strides[i],
+          rate=self._rates[i],
+          padding="SAME",
+          with_bias=self._use_bias[i],
+          name=f"{self._layer_name}_{i}",
+        )
       )
-      for i, channels in enumerate((*self._output_channels[:-1], last))
-    ]
 
 
 def _per_layer(name: str, values: Sequence[Any], count: int) -> tuple:
@@ -437,7 +444,9 @@ class BroadcastConv(snt.Module):
       name: of the module.
     """
     super().__init__(name=name)
-    self._cnn = _make_conv_net(cnn_opt, open_end=True)
+    self._cnn = _make_conv_net(
+      cnn_opt, open_end=True, first_layer=_BroadcastConv2D
+    )
     self._mlp = None
     if mlp_opt is not None:
       self._mlp = _make_mlp(mlp_opt, activate_final=True)
@@ -464,17 +473,77 @@ class BroadcastConv(snt.Module):
     height, width, channels = output_shape
     if self._mlp is not None:
       z = self._mlp(z)
-    tiled = tf.tile(z[:, tf.newaxis, tf.newaxis], [1, height, width, 1])
-    return self._cnn(self.append_coordinate_channels(tiled), channels)
-
-  def append_coordinate_channels(self, output: tf.Tensor) -> tf.Tensor:
-    """Args: output: [B, H, W, C]. Returns: [B, H, W, C + coordinates]."""
-    _, height, width, _ = utils.static_shape("output", output, "BHWC")
     coords = utils.coordinate_channels(
       height, width, self._coord_type, self._coord_freqs
     )
-    coords = tf.tile(coords[tf.newaxis], [tf.shape(output)[0], 1, 1, 1])
-    return tf.concat([output, coords], axis=-1)
+    return self._cnn((z, coords), channels)
+
+
+class _BroadcastConv2D(snt.Module):
+  """The convolution of one vector at every pixel, beside coordinates.
+
+  The same as a `snt.Conv2D` with SAME padding of the tiled vector joined with
+  the coordinates, and with its variables, but for less work: a vector that is
+  the same everywhere meets every entry of the kernel once, wherever the
+  padding does not hide it, and the coordinates do not depend on the batch.
+  """
+
+  def __init__(
+    self,
+    output_channels: int,
+    kernel_shape: Any,
+    *,
+    stride: Any,
+    rate: Any,
+    padding: str,
+    with_bias: bool,
+    name: str,
+  ):
+    super().__init__(name=name)
+    self._output_channels = output_channels
+    self._kernel_shape = _pair(kernel_shape)
+    self._stride, self._rate = _pair(stride), _pair(rate)
+    self._padding = padding
+    self._with_bias = with_bias
+
+  def __call__(self, inputs: tuple[tf.Tensor, np.ndarray]) -> tf.Tensor:
+    """Args: inputs: z [N, Z], coordinates [H, W, c]. Returns: [N, H, W, C]."""
+    z, coords = inputs
+    height, width, num_coords = coords.shape
+    self._initialize(z.shape[-1], num_coords, z.dtype)
+    w_z, w_coords = tf.split(self.w, [z.shape[-1], num_coords], axis=2)
+    # What every entry of the kernel makes of z, added up where it is visible.
+    taps = tf.einsum("nz,tuzc->ntuc", z, w_z)
+    taps = tf.einsum("ht,ntuc->nhuc", self._visible_taps(0, height), taps)
+    outputs = tf.einsum("wu,nhuc->nhwc", self._visible_taps(1, width), taps)
+    if num_coords:
+      outputs += tf.nn.conv2d(
+        coords[np.newaxis],
+        w_coords,
+        strides=self._stride,
+        padding=self._padding,
+        dilations=self._rate,
+      )
+    return outputs + self.b if self._with_bias else outputs
+
+  def _visible_taps(self, axis: int, size: int) -> np.ndarray:
+    """[outputs, kernel]: 1 where an entry lies on the image, 0 on padding."""
+    kernel, stride = self._kernel_shape[axis], self._stride[axis]
+    offsets = np.arange(kernel) * self._rate[axis]
+    starts = np.arange(-(-size // stride)) * stride
+    padding = max(starts[-1] + offsets[-1] + 1 - size, 0)
+    places = starts[:, np.newaxis] + offsets - padding // 2
+    return ((places >= 0) & (places < size)).astype(np.float32)
+
+  @snt.once
+  def _initialize(self, size: int, num_coords: int, dtype: tf.DType) -> None:
+    shape = [*self._kernel_shape, size + num_coords, self._output_channels]
+    initializer = snt.initializers.TruncatedNormal(
+      stddev=1 / math.sqrt(math.prod(shape[:-1]))
+    )
+    self.w = tf.Variable(initializer(shape, dtype), name="w")
+    if self._with_bias:
+      self.b = tf.Variable(tf.zeros([self._output_channels], dtype), name="b")
 
 
 class LSTM(snt.RNNCore):

@@ -1,0 +1,134 @@
+"""Times a training step: `python -m benchmarks.train_step --config NAME`.
+
+Prints one JSON line. A unit is the time of the decoder's bare forward
+convolutions (`tf.nn.conv2d`, same shapes) on the same batch, measured in turn
+with the steps in the same process, so that `units` compares machines and loads.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+
+from iodine import config, training
+
+
+def main() -> None:
+  """Measures and prints."""
+  args = _parse()
+  entries = config.complete(config.named_configs()[args.config])
+  dataset = config.build_part(entries, "data")
+  trainer = training.Trainer(
+    config.build_part(entries, "model"),
+    training.make_optimizer(learn_rate=1e-4),
+    seed=0,
+  )
+  batch = _random_batch(dataset.batch_spec(args.batch_size))
+  unit = _make_unit(entries, dataset, args.batch_size)
+  start = time.perf_counter()
+  _run(lambda: trainer.step(batch))
+  compile_s = time.perf_counter() - start
+  _run(unit)
+  steps, units = [], []
+  for _ in range(args.steps):
+    units.append(_run(unit))
+    steps.append(_run(lambda: trainer.step(batch)))
+  ratios = [s / u for s, u in zip(steps, units, strict=True)]
+  step_s = statistics.median(steps)
+  result = {
+    "config": args.config,
+    "batch_size": args.batch_size,
+    "precision": "float32",
+    "images_per_s": round(args.batch_size / step_s, 3),
+    "step_s": round(step_s, 4),
+    "unit_s": round(statistics.median(units), 5),
+    "units": round(statistics.median(ratios), 2),
+    "compile_s": round(compile_s, 1),
+    "peak_rss_mb": _peak_rss_mb(),
+  }
+  print(json.dumps(result))
+
+
+def _parse() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+  parser.add_argument(
+    "--config", default="tetrominoes", choices=config.named_configs()
+  )
+  parser.add_argument("--batch-size", type=int, default=8)
+  parser.add_argument("--steps", type=int, default=5)
+  args = parser.parse_args()
+  for name in ("batch_size", "steps"):
+    if getattr(args, name) < 1:
+      parser.error(f"--{name.replace('_', '-')} must be at least 1")
+  return args
+
+
+def _random_batch(spec: dict[str, Any]) -> dict[str, Any]:
+  """A batch of noise, with one-hot masks."""
+  rng = np.random.default_rng(0)
+
+  def draw(tensor: tf.TensorSpec) -> tf.Tensor:
+    return tf.cast(rng.random(tensor.shape, np.float32), tensor.dtype)
+
+  batch = tf.nest.map_structure(draw, spec)
+  entities = spec["mask"].shape[2]
+  owner = tf.argmax(batch["mask"], axis=2)
+  batch["mask"] = tf.one_hot(owner, entities, axis=2)
+  return batch
+
+
+def _make_unit(
+  entries: dict[str, Any], dataset: Any, batch_size: int
+) -> Callable[[], tf.Tensor]:
+  """The decoder's convolutions alone, compiled."""
+  decoder = entries["model"]["decoder"]["pixel_decoder"]
+  options = decoder["cnn_opt"]
+  height, width, channels = dataset.batch_spec()["image"].shape[2:]
+  layers = [*options["output_channels"][:-1], channels + 1]
+  # z, the constant beside it, and two coordinates.
+  inputs = [entries["n_z"] + 3, *layers[:-1]]
+  rng = np.random.default_rng(0)
+  size = options["kernel_shapes"][0]
+  kernels = [
+    tf.constant(rng.normal(0, 0.05, (size, size, i, o)), tf.float32)
+    for i, o in zip(inputs, layers, strict=True)
+  ]
+  slots = batch_size * entries["num_components"]
+  image = tf.constant(
+    rng.normal(size=(slots, height, width, inputs[0])), tf.float32
+  )
+
+  @tf.function
+  def convolutions(net):
+    for kernel in kernels:
+      net = tf.nn.conv2d(net, kernel, 1, "SAME")
+    return net
+
+  return lambda: convolutions(image)
+
+
+def _run(function: Callable[[], Any]) -> float:
+  """Seconds until the results of a call are there."""
+  start = time.perf_counter()
+  for value in tf.nest.flatten(function()):
+    value.numpy()
+  return time.perf_counter() - start
+
+
+def _peak_rss_mb() -> int:
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return peak // (2**20 if sys.platform == "darwin" else 2**10)
+
+
+if __name__ == "__main__":
+  main()
