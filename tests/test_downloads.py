@@ -512,7 +512,10 @@ class TestCheck:
     [
       (b"<!DOCTYPE html><html>Log in</html>", "it is a web page"),
       (b"no records", "it does not start with a TFRecord"),
-      (gzip.compress(b"no records, but gzip"), "not start with a TFRecord"),
+      (
+        gzip.compress(b"no records, but gzip", mtime=0),
+        "not start with a TFRecord",
+      ),
       (b"", "it does not start with a TFRecord"),
     ],
   )

@@ -234,10 +234,10 @@ def test_missing_file(tmp_path):
     (b"\x00" * 100, "no TFRecord file: it starts with"),
     (b"PK", "an archive must be unpacked"),
     (
-      gzip.compress(b"a tar archive, or some such"),
+      gzip.compress(b"a tar archive, or some such", mtime=0),
       "no TFRecord file: it holds GZIP data",
     ),
-    (gzip.compress(b""), "holds no record"),
+    (gzip.compress(b"", mtime=0), "holds no record"),
     (zlib.compress(b"text of some length"), "holds ZLIB data that start"),
     (b"\x1f\x8b\x08" + b"\xff" * 50, "damaged GZIP data"),
   ],
