@@ -2,12 +2,18 @@
 
 import os
 import pathlib
+import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so
+# would every process that they start to interrupt it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # All of these are read when TensorFlow is imported, here and in the processes
 # that tests start.
