@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError  # type: ignore
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from iodine import tf1_checkpoint
@@ -31,6 +32,7 @@ _LOG = logging.getLogger(__name__)
 # The entry that an object-based checkpoint describes itself in.
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _FILE_OF_PAIR = re.compile(r"(.*)\.(index|meta|data-\d{5}-of-\d{5})")
+_SHARD = re.compile(r"(.*)\.data-(\d{5})-of-(\d{5})")
 _MOST = 10  # names that an error lists
 _STEP = re.compile(r"(.*)-(\d+)")
 
@@ -64,9 +66,15 @@ def find(path: str) -> str:
 
 
 def _find_in_folder(folder: pathlib.Path) -> str:
-  latest = tf.train.latest_checkpoint(str(folder))
-  if latest is not None:
-    return latest
+  named = _last_of_state_file(folder)
+  if named is not None:
+    # The folder may have been copied or moved: what is named lies here first.
+    for prefix in (folder / named.name, named):
+      if pathlib.Path(f"{prefix}.index").is_file() or _shards(prefix):
+        return str(prefix)
+    _LOG.warning(
+      "The file `checkpoint` in %s names %s, which is not there", folder, named
+    )
   prefixes = sorted(str(p.with_suffix("")) for p in folder.glob("*.index"))
   if len(prefixes) == 1:
     return prefixes[0]
@@ -75,6 +83,25 @@ def _find_in_folder(folder: pathlib.Path) -> str:
     return max(prefixes, key=lambda prefix: int(prefix.rpartition("-")[2]))
   many = f"{len(prefixes)} checkpoints" if prefixes else "no checkpoint"
   raise CheckpointError(f"{folder}: there is {many}. {_listing(folder)}")
+
+
+def _last_of_state_file(folder: pathlib.Path) -> pathlib.Path | None:
+  """What the file `checkpoint` of a folder names as the last one, if any."""
+  try:
+    state = tf.train.get_checkpoint_state(str(folder))
+  except ValueError:  # Cut off, or no text.
+    return None
+  if state is None or not state.model_checkpoint_path:
+    return None
+  return pathlib.Path(state.model_checkpoint_path)
+
+
+def _shards(prefix: str | pathlib.Path) -> list[re.Match[str]]:
+  """Matches of `_SHARD` for the data files that a checkpoint has."""
+  path = pathlib.Path(prefix)
+  files = sorted(path.parent.glob("*.data-*")) if path.parent.is_dir() else []
+  matches = [_SHARD.fullmatch(file.name) for file in files]
+  return [m for m in matches if m and m[1] == path.name]
 
 
 def _listing(path: pathlib.Path) -> str:
@@ -94,15 +121,9 @@ def _listing(path: pathlib.Path) -> str:
 
 def _check_whole(prefix: str) -> None:
   """Raises CheckpointError if a file of the checkpoint is missing."""
-  files = sorted(pathlib.Path(prefix).parent.glob("*"))
-  name = re.escape(pathlib.Path(prefix).name)
-  shards = [
-    m
-    for f in files
-    if (m := re.fullmatch(rf"{name}\.data-(\d{{5}})-of-(\d{{5}})", f.name))
-  ]
-  total = int(shards[0][2]) if shards else 1
-  there = {int(m[1]) for m in shards}
+  shards = _shards(prefix)
+  total = int(shards[0][3]) if shards else 1
+  there = {int(m[2]) for m in shards}
   missing = [
     f"{prefix}.data-{i:05d}-of-{total:05d}"
     for i in range(total)
@@ -113,7 +134,7 @@ def _check_whole(prefix: str) -> None:
   if missing:
     raise CheckpointError(
       f"{prefix}: a file of the checkpoint is missing: {', '.join(missing)}. "
-      f"Copy or download all of its files."
+      f"Copy or download all of its files. {_listing(pathlib.Path(prefix))}"
     )
 
 
@@ -134,7 +155,12 @@ def read(prefix: str) -> dict[str, np.ndarray]:
   if _OBJECT_GRAPH not in values:
     return values
   graph = trackable_object_graph_pb2.TrackableObjectGraph()
-  graph.ParseFromString(values[_OBJECT_GRAPH].item())
+  try:
+    graph.ParseFromString(values[_OBJECT_GRAPH].item())
+  except DecodeError as error:
+    raise CheckpointError(
+      f"{prefix}: cannot be read: its object graph is damaged ({error})"
+    ) from error
   named = {}
   for node in graph.nodes:
     for attribute in node.attributes:
@@ -195,6 +221,9 @@ class RunCheckpoints:
       folder: exists.
       trainer: with all variables.
       keep: how many checkpoints stay.
+
+    Raises:
+      CheckpointError: if the folder's file `checkpoint` is damaged.
     """
     self._folder = folder
     self._trainer = trainer
@@ -202,12 +231,19 @@ class RunCheckpoints:
       name: tf.Variable(0, dtype=tf.int64, trainable=False, name=name)
       for name in ("seed", "epoch", "offset")
     }
-    self._manager = tf.train.CheckpointManager(
-      tf.train.Checkpoint(trainer=trainer, data=self._data),
-      str(folder),
-      max_to_keep=keep,
-      checkpoint_name=CHECKPOINT_NAME,
-    )
+    checkpoint = tf.train.Checkpoint(trainer=trainer, data=self._data)
+    try:
+      self._manager = tf.train.CheckpointManager(
+        checkpoint,
+        str(folder),
+        max_to_keep=keep,
+        checkpoint_name=CHECKPOINT_NAME,
+      )
+    except ValueError as error:
+      raise CheckpointError(
+        f"{folder / 'checkpoint'}: is damaged ({error}). Delete this file; the "
+        f"checkpoint of the highest step is then the last one."
+      ) from error
 
   @property
   def latest(self) -> str | None:
@@ -226,7 +262,11 @@ class RunCheckpoints:
     Raises:
       CheckpointError: if it does not fit or is damaged.
     """
-    if not any(self._folder.glob("*.index")):
+    # A file of a broken checkpoint is a reason to stop, not to start anew.
+    files = [
+      p for kind in ("index", "data-*") for p in self._folder.glob(f"*.{kind}")
+    ]
+    if not files:
       _LOG.info(
         "There is no checkpoint in %s: starting at step 0", self._folder
       )

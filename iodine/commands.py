@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import glob
 import logging
 import pathlib
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +24,7 @@ from iodine import (
   training,
 )
 from iodine.modules.data import IODINEDataset, Position
+from iodine.modules.iodine import IODINE
 from iodine.modules.utils import ConfigError
 
 __all__ = [
@@ -109,11 +112,18 @@ def build_trainer(
     config.build_part(entries, "optimizer"),
     seed=entries["seed"],
   )
+  _initialize(trainer, dataset)
+  return trainer
+
+
+def _initialize(
+  part: IODINE | training.Trainer, dataset: IODINEDataset
+) -> None:
+  """Creates all variables that the data call for."""
   try:
-    trainer.initialize(*_sizes(dataset))
+    part.initialize(*_sizes(dataset))
   except ValueError as error:
     raise ConfigError(f"model: {error}") from error
-  return trainer
 
 
 def _sizes(
@@ -137,37 +147,56 @@ def evaluate(entries: Mapping[str, Any]) -> evaluation.Evaluation:
   Raises:
     ConfigError: for a mistake in checkpoint, data or configuration.
   """
+  paper = entries["paper_scores"]
+  evaluation_report.check_paper(paper)
   prefix = checkpoints.find(entries["checkpoint_dir"])
   plan = dict(entries["model"])
   plan["inner_batch_size"] = _inner_batch_size(entries, prefix)
   _LOG.info("Inner losses are divided by %s", plan["inner_batch_size"])
   dataset = build_data(entries, take=entries["num_scenes"], shuffle_buffer=None)
-  first_batch(dataset)  # any fault of the files, before a folder is made
-  folder = _evaluation_folder(entries, prefix)
+  first_batch(dataset)  # any fault of the files, before the model is built
   model = config.build_part({"model": plan}, "model")
-  model.initialize(*_sizes(dataset))
+  _initialize(model, dataset)
   checkpoints.restore(prefix, model)
-  with _user_faults(dataset), _bar(entries["num_scenes"]) as bar:
-    result = evaluation.evaluate(
-      model,
-      dataset("eval"),
-      batch_size=dataset.batch_size,
-      seed=entries["seed"],
-      num_samples=entries["num_samples"],
-      on_progress=bar.update,
-    )
+  with _evaluation_folder(entries, prefix) as folder:
+    result = _scores(entries, model, dataset)
+    rows = evaluation_report.table_rows(result, paper)
+    print(evaluation_report.text_table(rows))
+    evaluation_report.write(folder, result, paper, entries, prefix)
+  _LOG.info("%.1f images/s; wrote %s", result.images_per_second, folder)
+  return result
+
+
+def _scores(
+  entries: Mapping[str, Any], model: IODINE, dataset: IODINEDataset
+) -> evaluation.Evaluation:
+  with _bar(entries["num_scenes"]) as bar:
+    try:
+      result = evaluation.evaluate(
+        model,
+        _eval_batches(dataset),
+        batch_size=dataset.batch_size,
+        seed=entries["seed"],
+        num_samples=entries["num_samples"],
+        on_progress=bar.update,
+      )
+    except tf.errors.ResourceExhaustedError as error:
+      raise runs.RunError(
+        f"evaluate: a batch needs more memory than there is; set a lower "
+        f"batch_size than {dataset.batch_size}"
+      ) from error
   if result.scenes < entries["num_scenes"]:
     _LOG.warning(
       "The data have %s scenes, not num_scenes=%s",
       result.scenes,
       entries["num_scenes"],
     )
-  paper = entries["paper_scores"]
-  rows = evaluation_report.table_rows(result, paper)
-  print(evaluation_report.text_table(rows))
-  evaluation_report.write(folder, result, paper, entries, prefix)
-  _LOG.info("%.1f images/s; wrote %s", result.images_per_second, folder)
   return result
+
+
+def _eval_batches(dataset: IODINEDataset) -> Iterator[dict[str, Any]]:
+  with _user_faults(dataset):
+    yield from dataset("eval")
 
 
 def _inner_batch_size(entries: Mapping[str, Any], prefix: str) -> int:
@@ -180,24 +209,39 @@ def _inner_batch_size(entries: Mapping[str, Any], prefix: str) -> int:
   if own is not None:
     return own
   saved = runs.load_config(pathlib.Path(prefix).parent)
-  if saved:
-    trained = saved.get("model", {}).get("inner_batch_size")
-    return trained or saved["data"]["batch_size"]
-  return entries["paper_batch_size"] or entries["batch_size"]
+  return (
+    saved.get("model", {}).get("inner_batch_size")
+    or saved.get("data", {}).get("batch_size")
+    or entries["paper_batch_size"]
+    or entries["batch_size"]
+  )
 
 
-def _evaluation_folder(entries: Mapping[str, Any], prefix: str) -> pathlib.Path:
+@contextlib.contextmanager
+def _evaluation_folder(
+  entries: Mapping[str, Any], prefix: str
+) -> Iterator[pathlib.Path]:
+  """Makes the folder of the results, and removes it if none come."""
   given = entries["evaluation_dir"]
   folder = pathlib.Path(prefix).parent / EVALUATION_FOLDER
   if given is not None:
     folder = pathlib.Path(given).expanduser()
+  is_new = not folder.exists()
+  _make_folder(folder, "evaluation_dir")
   try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise ConfigError(
-      f"evaluation_dir={str(folder)!r}: cannot be made: {error}"
-    ) from error
-  return folder
+    # Before hours of work, not after.
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+    yield folder
+  except BaseException as error:
+    if is_new:
+      with contextlib.suppress(OSError):
+        folder.rmdir()
+    if isinstance(error, OSError):
+      raise ConfigError(
+        f"evaluation_dir: {folder} cannot be written to: {error}"
+      ) from error
+    raise
 
 
 def _bar(total: int) -> tqdm.tqdm:
@@ -253,7 +297,7 @@ def export_tf1(entries: Mapping[str, Any]) -> str:
   """
   prefix = str(pathlib.Path(_required(entries, "tf1_checkpoint")).expanduser())
   path = pathlib.Path(prefix)
-  if path.is_dir() or pathlib.Path(f"{prefix}.index").exists():
+  if path.is_dir() or list(path.parent.glob(f"{glob.escape(path.name)}.*")):
     raise ConfigError(
       f"tf1_checkpoint={prefix!r}: exists already. Name a new prefix, such as "
       f"exported/model.ckpt."
@@ -298,11 +342,12 @@ def inspect_checkpoint(entries: Mapping[str, Any]) -> None:
   """
   prefix = checkpoints.find(entries["checkpoint_dir"])
   values = checkpoints.read(prefix)
-  width = max(len(name) for name in values)
+  width = max((len(name) for name in values), default=0)
   for name in sorted(values):
     value = values[name]
     shape = "x".join(map(str, value.shape)) or "scalar"
-    print(f"{name:<{width}}  {shape:>12}  {value.dtype}")
+    dtype = "string" if value.dtype == object else value.dtype
+    print(f"{name:<{width}}  {shape:>12}  {dtype}")
   summary = _summary(values)
   print(
     f"\n{prefix}: {summary.parameters:,} parameters, {summary.slots:,} numbers "

@@ -219,7 +219,8 @@ def _scene_score(values: np.ndarray) -> Score:
     sums = np.where(defined, values, 0.0).astype(np.float64).sum(axis=0)
     means = sums / counts
     squares = np.where(defined, values - means, 0.0) ** 2
-    std = np.sqrt(squares.sum(axis=0) / (counts - 1))[-1]
+    # 0 / 0, which is NaN, for fewer than two scenes.
+    std = np.sqrt(squares.sum(axis=0) / np.maximum(counts - 1, 0))[-1]
   return Score(
     mean=float(means[-1]),
     std=float(std),
@@ -237,8 +238,8 @@ class _FactorScore:
     self._count = 0.0
     self._hits: Any = 0.0  # [S]
     self._errors: Any = 0.0  # [S, n]
-    # Moments of the targets are taken about the first one, which keeps their
-    # difference exact where the mean is large against the spread.
+    # Moments of the targets are taken about the first batch's mean, which keeps
+    # their difference exact where the mean is large against the spread.
     self._origin: np.ndarray | None = None
     self._sum: Any = 0.0  # [n]
     self._squares: Any = 0.0  # [n]

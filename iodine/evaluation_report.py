@@ -5,24 +5,53 @@ import math
 import pathlib
 import platform
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from typing import Any
+
+import numpy as np
+import sonnet as snt
+import tensorflow as tf
+import tensorflow_probability as tfp
 
 from iodine.evaluation import SCENE_SCORES, Evaluation, Score
 from iodine.modules import plotting
+from iodine.modules.utils import ConfigError
 
-__all__ = ["table_rows", "text_table", "write"]
+__all__ = ["check_paper", "table_rows", "text_table", "write"]
 
 JSON_FILE = "evaluation.json"
 MARKDOWN_FILE = "evaluation.md"
 FIGURE_FILE = "evaluation.png"
 
-_PACKAGES = ("tensorflow", "tensorflow-probability", "dm-sonnet", "numpy")
+# Whatever distributions they come from, tensorflow-cpu say.
+_VERSIONS = {
+  "python": platform.python_version(),
+  "tensorflow": tf.__version__,
+  "tensorflow-probability": tfp.__version__,
+  "dm-sonnet": snt.__version__,
+  "numpy": np.__version__,
+}
 _HEADER = ("score", "mean", "std over scenes", "standard error", "paper")
 _PAPER_NOTE = (
   "paper: mean and standard deviation over five training seeds; the other "
   "columns are over scenes."
 )
+
+
+def check_paper(paper: Mapping[str, Any]) -> None:
+  """Checks published scores before any work starts.
+
+  Raises:
+    ConfigError: if they are not as `table_rows` takes them.
+  """
+  faults = [
+    f"paper_scores.{name}={value!r}: must be [mean, standard deviation]"
+    for name, value in paper.items()
+    if not isinstance(value, list | tuple)
+    or len(value) != 2
+    or not all(isinstance(x, int | float) for x in value)
+  ]
+  if faults:
+    raise ConfigError("\n".join(faults))
 
 
 def table_rows(
@@ -84,12 +113,18 @@ def write(
 ) -> None:
   """Writes evaluation.json, evaluation.md and evaluation.png.
 
+  Each file appears under its name when it is whole.
+
   Args:
     folder: where to; exists.
     evaluation: what was measured.
     paper: see `table_rows`.
     config: the whole configuration.
     checkpoint: prefix of the files.
+
+  Raises:
+    OSError: if that fails.
+    ValueError: if the configuration holds numbers that JSON has not.
   """
   result = {
     "scenes": evaluation.scenes,
@@ -100,11 +135,9 @@ def write(
     "images_per_second": _finite(evaluation.images_per_second),
     "configuration": config,
     "checkpoint": checkpoint,
-    "versions": {
-      "python": platform.python_version(),
-      **{name: metadata.version(name) for name in _PACKAGES},
-    },
+    "versions": _VERSIONS,
   }
+  result_text = json.dumps(result, indent=1, allow_nan=False) + "\n"
   rows = table_rows(evaluation, paper)
   marks = ["| " + " | ".join(row) + " |" for row in [_HEADER, *rows]]
   marks.insert(1, "| --- |" + " ---: |" * (len(_HEADER) - 1))
@@ -125,7 +158,7 @@ def write(
   figure.savefig(partial, format="png", bbox_inches="tight")
   partial.replace(folder / FIGURE_FILE)
   _write_text(folder / MARKDOWN_FILE, text)
-  _write_text(folder / JSON_FILE, json.dumps(result, indent=1) + "\n")
+  _write_text(folder / JSON_FILE, result_text)
 
 
 def _statistics(score: Score) -> dict[str, Any]:

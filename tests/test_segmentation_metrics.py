@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn import metrics as sklearn_metrics
 
 from iodine.multi_object_datasets import segmentation_metrics
 
@@ -43,6 +44,63 @@ def test_agrees_with_pair_counts(compiled, left_out):
   func = tf.function(ari) if compiled else ari
   # Counts are exact in float32 at this size; a few roundings remain.
   np.testing.assert_allclose(func(true_mask, pred_mask), expected, rtol=1e-5)
+
+
+def segmentations(rng, scenes, points, groups, slots):
+  """Random true ids, which of them count, and predicted ids: [scenes, points].
+
+  Scenes take turns in what is special about them.
+  """
+  true = rng.integers(groups, size=[scenes, points])
+  # Objects of any number: some groups are empty.
+  true %= rng.integers(1, groups + 1, [scenes, 1])
+  counting = np.ones([scenes, points], bool)
+  copied = rng.random([scenes, points]) < rng.random([scenes, 1])
+  pred = np.where(copied, true, rng.integers(slots, size=[scenes, points]))
+  kind = np.arange(scenes) % 8
+  pred[kind == 1] = 2  # one predicted cluster
+  true[kind == 2] = 3  # one true cluster
+  counting[kind >= 3] = rng.random(counting[kind >= 3].shape) < 0.6
+  counting[kind == 4] = False  # an empty foreground
+  counting[kind == 5] = np.arange(points) == 7  # a single point
+  true[kind == 6], pred[kind == 6] = 1, 4
+  counting[kind == 6, 0] = False
+  true[kind == 7] = rng.permutation(slots)[pred[kind == 7]] % groups
+  return true, counting, pred
+
+
+def test_agrees_with_scikit_learn():
+  scenes, points, groups, slots = 1000, 61, 5, 9
+  rng = np.random.default_rng(1)
+  true, counting, pred = segmentations(rng, scenes, points, groups, slots)
+  true_mask = one_hot(true, groups) * counting[..., None]
+  pred_mask = one_hot(pred, slots) + 0.9 * rng.random([scenes, points, slots])
+  pred = pred_mask.argmax(-1)
+  actual = ari(true_mask, pred_mask).numpy()
+  expected = np.array(
+    [
+      sklearn_metrics.adjusted_rand_score(t[c], p[c])
+      for t, c, p in zip(true, counting, pred, strict=True)
+    ]
+  )
+  # NaN by definition: fewer than two points count, or those that do are one
+  # group in both, unless each mask's argmax is the same at all points.
+  # scikit-learn has 1 for all of these.
+  groups_of = lambda ids: np.array(
+    [len(np.unique(i[c])) for i, c in zip(ids, counting, strict=True)]
+  )
+  trivial = (groups_of(true) <= 1) & (groups_of(pred) <= 1)
+  trivial |= counting.sum(1) < 2
+  same = lambda ids: (ids == ids[:, :1]).all(1)
+  undefined = trivial & ~(same(true_mask.argmax(-1)) & same(pred))
+  assert np.all(expected[trivial] == 1)
+  np.testing.assert_array_equal(np.isnan(actual), undefined)
+  assert 200 < undefined.sum() < 500
+  assert np.ptp(expected[~undefined]) > 1
+  # Counts of pairs are exact in float32 here; the quotient is not.
+  np.testing.assert_allclose(
+    actual[~undefined], expected[~undefined], atol=1e-5
+  )
 
 
 def test_unknown_batch_size():

@@ -1,0 +1,231 @@
+"""Tests of iodine.evaluation_report, and of the figure that it writes."""
+
+import json
+import math
+import platform
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iodine import evaluation_report
+from iodine.evaluation import Evaluation, Score
+from iodine.modules import plotting
+from iodine.modules.utils import ConfigError
+
+NAN = math.nan
+ARI = Score(0.91234, 0.125, 0.0375, 2, (0.25, 0.5, 0.91234))
+RECONS = Score(-1234.5, 20.25, 6.5, 0, (NAN, -900.0, -1234.5))
+SHAPE = Score(0.625, None, None, 0, (0.125, 0.5, 0.625))
+RESULT = Evaluation(
+  scenes=11,
+  scores={"ari_nobg": ARI, "recons": RECONS, "factor/shape": SHAPE},
+  images_per_second=17.5,
+)
+PAPER = {"ari_nobg": [0.992, 0.004]}
+CONFIG = {"n_z": 5, "model": {"inputs": ["image"]}, "evaluation_dir": None}
+PREFIX = "checkpoints/tetrominoes/model.ckpt"
+FILES = {"evaluation.json", "evaluation.md", "evaluation.png"}
+
+
+def _contents(folder):
+  return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _write(folder, result=RESULT, config=CONFIG):
+  evaluation_report.write(folder, result, PAPER, config, PREFIX)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+  """Not to be changed."""
+  folder = tmp_path_factory.mktemp("written")
+  _write(folder)
+  return folder
+
+
+def test_rows_put_the_papers_scores_beside_ours():
+  assert evaluation_report.table_rows(RESULT, PAPER) == [
+    (
+      "ARI without background (2 scenes undefined)",
+      "0.9123",
+      "0.125",
+      "0.0375",
+      "0.992 +- 0.004",
+    ),
+    ("reconstruction loss (nats)", "-1234", "20.25", "6.5", ""),
+    ("factor/shape", "0.625", "", "", ""),
+  ]
+
+
+def test_the_table_says_what_each_deviation_is_over():
+  rows = evaluation_report.table_rows(RESULT, PAPER)
+  lines = evaluation_report.text_table(rows).splitlines()
+  assert lines[0].split("  ")[0] == "score"
+  assert lines[0].endswith("paper")
+  assert "std over scenes" in lines[0]
+  assert set(lines[1]) == {"-", " "}
+  assert len(lines) == 2 + len(rows) + 1
+  # Columns are aligned at their right ends.
+  ends = [lines[0].index(word) + len(word) for word in ("mean", "scenes")]
+  for line, row in zip(lines[2:4], rows, strict=False):
+    assert line[: ends[0]].endswith(row[1])
+    assert line[: ends[1]].endswith(row[2])
+  assert "five training seeds" in lines[-1]
+  assert "over scenes" in lines[-1]
+
+
+def test_json_has_everything(written):
+  assert set(_contents(written)) == FILES
+  reject = lambda constant: pytest.fail(f"{constant} is no JSON")
+  text = (written / "evaluation.json").read_text()
+  actual = json.loads(text, parse_constant=reject)
+  versions = actual.pop("versions")
+  assert actual == {
+    "scenes": 11,
+    "metrics": {
+      "ari_nobg": {
+        "mean": 0.91234,
+        "std": 0.125,
+        "stderr": 0.0375,
+        "undefined": 2,
+      },
+      "recons": {
+        "mean": -1234.5,
+        "std": 20.25,
+        "stderr": 6.5,
+        "undefined": 0,
+      },
+      "factor/shape": {
+        "mean": 0.625,
+        "std": None,
+        "stderr": None,
+        "undefined": 0,
+      },
+    },
+    "per_step": {
+      "ari_nobg": [0.25, 0.5, 0.91234],
+      "recons": [None, -900.0, -1234.5],
+      "factor/shape": [0.125, 0.5, 0.625],
+    },
+    "images_per_second": 17.5,
+    "configuration": CONFIG,
+    "checkpoint": PREFIX,
+  }
+  assert set(versions) == {
+    "python",
+    "tensorflow",
+    "tensorflow-probability",
+    "dm-sonnet",
+    "numpy",
+  }
+  assert versions["python"] == platform.python_version()
+  assert versions["tensorflow"] == tf.__version__
+  assert versions["numpy"] == np.__version__
+
+
+def test_undefined_numbers_are_null(tmp_path):
+  score = Score(NAN, NAN, NAN, 3, (NAN, math.inf))
+  _write(tmp_path, Evaluation(3, {"covering": score}, NAN))
+  actual = json.loads((tmp_path / "evaluation.json").read_text())
+  assert actual["images_per_second"] is None
+  assert actual["per_step"]["covering"] == [None, None]
+  assert actual["metrics"]["covering"] == {
+    "mean": None,
+    "std": None,
+    "stderr": None,
+    "undefined": 3,
+  }
+
+
+def test_markdown_is_a_table(written):
+  lines = (written / "evaluation.md").read_text().splitlines()
+  assert lines[0] == f"11 scenes, checkpoint `{PREFIX}`"
+  table = [line for line in lines if line.startswith("|")]
+  cells = [[c.strip() for c in line.split("|")[1:-1]] for line in table]
+  assert [len(row) for row in cells] == [5] * 5
+  assert cells[1] == ["---", "---:", "---:", "---:", "---:"]
+  rows = evaluation_report.table_rows(RESULT, PAPER)
+  assert [tuple(row) for row in cells[2:]] == rows
+  assert "five training seeds" in lines[-1]
+
+
+def test_the_figure_is_a_picture(written):
+  image = tf.io.decode_png((written / "evaluation.png").read_bytes())
+  assert min(image.shape[:2]) > 100
+  assert len(np.unique(image)) > 10
+
+
+def test_writing_again_replaces_all(tmp_path):
+  for name in FILES:
+    (tmp_path / name).write_text("of an earlier evaluation")
+  before = _contents(tmp_path)
+  _write(tmp_path)
+  after = _contents(tmp_path)
+  assert set(after) == FILES
+  assert all(after[name] != before[name] for name in FILES)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch, name):
+  (tmp_path / name).write_text("of an earlier evaluation")
+  original = type(tmp_path).replace
+
+  def replace(path, target):
+    if target.name == name:
+      # All of it lies beside the old one before it takes its place.
+      assert path.parent == tmp_path and path.stat().st_size > 100
+      raise OSError("the disk is full")
+    return original(path, target)
+
+  monkeypatch.setattr(type(tmp_path), "replace", replace)
+  with pytest.raises(OSError, match="full"):
+    _write(tmp_path)
+  assert (tmp_path / name).read_text() == "of an earlier evaluation"
+
+
+def test_what_json_cannot_hold_leaves_all_as_it_was(written):
+  before = _contents(written)
+  with pytest.raises(ValueError, match="JSON"):
+    _write(written, config={"learn_rate": NAN})
+  assert _contents(written) == before
+
+
+@pytest.mark.parametrize(
+  "value", [0.9, [0.9], [0.9, 0.1, 0.2], "0.9", [0.9, "0.1"], None, {}]
+)
+def test_papers_scores_are_checked(value):
+  message = r"paper_scores\.ari=.*must be \[mean, standard deviation\]"
+  with pytest.raises(ConfigError, match=message):
+    evaluation_report.check_paper({**PAPER, "ari": value})
+  evaluation_report.check_paper(PAPER)
+  evaluation_report.check_paper({})
+
+
+# --- The figure ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  "count, shape", [(1, (1, 1)), (4, (1, 4)), (9, (3, 4))]
+)
+def test_a_panel_for_each_score(count, shape):
+  scores = {f"score {i}": [i, i + 0.5, NAN] for i in range(count)}
+  figure = plotting.scores_plot(scores)
+  axes = figure.axes
+  assert len(axes) == np.prod(shape)
+  width, height = figure.get_size_inches()
+  assert width / height == pytest.approx(shape[1] / shape[0] / 0.8)
+  for i, ax in enumerate(axes[:count]):
+    assert ax.get_title() == f"score {i}"
+    assert ax.get_xlabel() == "refinement step"
+    (line,) = ax.lines
+    np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2])
+    np.testing.assert_array_equal(line.get_ydata(), [i, i + 0.5, NAN])
+  assert [ax.get_visible() for ax in axes] == [
+    i < count for i in range(len(axes))
+  ]
+
+
+def test_no_score_is_an_error():
+  with pytest.raises(ValueError, match="nothing to plot"):
+    plotting.scores_plot({})
