@@ -108,8 +108,8 @@ fix: setup  ## Format, and mend what the style checker can mend
 export DEMO_DATA = $(or $(IODINE_DATA_DIR),data)/demo_train.tfrecords
 
 demo: setup  ## Train on synthetic scenes and draw their decomposition
-	@test -f "$$DEMO_DATA" || $(VENV_PYTHON) -m iodine.synthetic tetrominoes \
-	  --scenes 5000 --seed 0 --output "$$DEMO_DATA"
+	@test -f "$$DEMO_DATA" || $(VENV_PYTHON) -m iodine.synthetic sprites \
+	  --scenes 20000 --seed 0 --output "$$DEMO_DATA"
 	$(VENV_PYTHON) -m iodine.main with demo
 
 # --- Cleaning -----------------------------------------------------------------

@@ -15,6 +15,7 @@ from iodine.multi_object_datasets import (
   objects_room,
   tetrominoes,
 )
+from iodine.synthetic import generation, sprites
 
 REAL_SCENES = (
   pathlib.Path(__file__).parents[2]
@@ -173,6 +174,29 @@ def test_real_tetrominoes():
     )
     np.testing.assert_array_equal(factors["shape"][:, 0], scene["shape"])
     np.testing.assert_array_equal(factors["color"], scene["color"])
+
+
+def test_sprites(tmp_path):
+  path = tmp_path / "new.tfrecords"
+  with pytest.raises(FileNotFoundError, match="iodine.synthetic sprites --sc"):
+    data.Sprites(path, batch_size=2)()
+  generation.write_tfrecords(
+    path, sprites.FEATURES, sprites.sample_scenes, num_scenes=5, seed=3
+  )
+  (stored,) = generation.sample_chunks(sprites.sample_scenes, 5, seed=3)
+  (batch,) = data.Sprites(path, batch_size=5)("eval")
+  np.testing.assert_array_equal(
+    batch["image"], stored["image"][:, None] / np.float32(255)
+  )
+  np.testing.assert_array_equal(batch["mask"], stored["mask"][:, None] == 255)
+  np.testing.assert_array_equal(batch["visibility"], stored["visibility"])
+  factors = {
+    "color": stored["color"],
+    "shape": stored["shape"][..., None],
+    "size": stored["size"][..., None],
+    "position": np.stack([stored["x"], stored["y"]], axis=2),
+  }
+  assert_equal({k: v.numpy() for k, v in batch["factors"].items()}, factors)
 
 
 def clevr_features(num_scenes):
@@ -823,5 +847,6 @@ def test_image_batch_rejects(images, message):
 def test_datasets_declare_what_the_readers_give():
   assert data.CLEVR.num_true_objects == clevr_with_masks.MAX_NUM_ENTITIES == 11
   assert data.Tetrominoes.num_true_objects == 4
+  assert data.Sprites.num_true_objects == sprites.MAX_NUM_ENTITIES == 4
   assert data.ObjectsRoom.num_background_entities == 4
   assert data.CLEVR.num_background_entities == 1

@@ -19,6 +19,7 @@ from iodine.multi_object_datasets import (
   objects_room,
   tetrominoes,
 )
+from iodine.synthetic import sprites, sprites_reader
 
 __all__ = [
   "CLEVR",
@@ -26,6 +27,7 @@ __all__ = [
   "MultiDSprites",
   "ObjectsRoom",
   "Position",
+  "Sprites",
   "Tetrominoes",
 ]
 
@@ -134,6 +136,38 @@ class Tetrominoes(IODINEDataset):
     return {
       "color": example["color"],
       "shape": example["shape"],
+      "position": tf.stack([example["x"], example["y"]], axis=1),
+    }
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Sprites(IODINEDataset):
+  """Small synthetic scenes of squares and discs, see `iodine.synthetic`.
+
+  Factors: position is (row, column) of the top left corner in pixels, shape is
+  1 for a square and 2 for a disc, size is the side or the diameter in pixels.
+  """
+
+  num_true_objects = sprites.MAX_NUM_ENTITIES
+  synthetic_name = "sprites"
+  factors = {
+    "color": (tf.float32, 3),
+    "shape": (tf.float32, 1),
+    "size": (tf.float32, 1),
+    "position": (tf.float32, 2),
+  }
+
+  image_dim: Sequence[int] = sprites.IMAGE_SIZE
+  name: str = "sprites"
+
+  def _default_reader(self) -> Reader:
+    return sprites_reader.dataset
+
+  def _scene_factors(self, example: dict) -> dict[str, tf.Tensor]:
+    return {
+      "color": example["color"],
+      "shape": example["shape"],
+      "size": example["size"],
       "position": tf.stack([example["x"], example["y"]], axis=1),
     }
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn
 
 import tqdm
 
-from iodine.synthetic import generation, tetrominoes
+from iodine.synthetic import generation, sprites, tetrominoes
 from iodine.synthetic.records import Feature
 
 __all__ = ["DATASETS", "Dataset", "main"]
@@ -55,7 +55,27 @@ def _tetrominoes_sampler(args: argparse.Namespace) -> generation.Sampler:
   return functools.partial(tetrominoes.sample_scenes, num_objects=args.objects)
 
 
+def _add_sprites_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--objects",
+    type=int,
+    default=2,
+    choices=range(1, sprites.MAX_NUM_OBJECTS + 1),
+    help="sprites in each scene (default: %(default)s)",
+  )
+
+
+def _sprites_sampler(args: argparse.Namespace) -> generation.Sampler:
+  return functools.partial(sprites.sample_scenes, num_objects=args.objects)
+
+
 DATASETS = {
+  "sprites": Dataset(
+    help="squares and discs on grey, 16x16 pixels",
+    features=sprites.FEATURES,
+    add_arguments=_add_sprites_arguments,
+    make_sampler=_sprites_sampler,
+  ),
   "tetrominoes": Dataset(
     help="three tetrominoes on black, 35x35 pixels",
     features=tetrominoes.FEATURES,
@@ -92,8 +112,8 @@ def _integer_from(minimum: int) -> Callable[[str], int]:
 def _make_parser() -> argparse.ArgumentParser:
   parser = _Parser(
     prog="python -m iodine.synthetic",
-    description="Writes synthetic scenes in the TFRecord format of a real "
-    "dataset.",
+    description="Writes synthetic scenes as TFRecord files, in the format of "
+    "the real datasets.",
     allow_abbrev=False,
   )
   commands = parser.add_subparsers(

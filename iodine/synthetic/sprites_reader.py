@@ -1,0 +1,48 @@
+"""Reader of the files of `iodine.synthetic.sprites`."""
+
+import tensorflow as tf
+
+from iodine.multi_object_datasets import _tfrecords
+from iodine.synthetic import sprites
+
+__all__ = ["dataset", "features"]
+
+features = {
+  name: tf.io.FixedLenFeature(
+    feature.shape, tf.string if feature.kind == "bytes" else tf.float32
+  )
+  for name, feature in sprites.FEATURES.items()
+}
+_BYTE_FEATURES = [
+  name for name, feature in sprites.FEATURES.items() if feature.kind == "bytes"
+]
+
+
+def _decode(example_proto: tf.Tensor) -> dict[str, tf.Tensor]:
+  example = tf.io.parse_single_example(example_proto, features)
+  return _tfrecords.decode_bytes(example, _BYTE_FEATURES)
+
+
+def dataset(
+  tfrecords_path: _tfrecords.PathLike,
+  read_buffer_size: int | None = None,
+  map_parallel_calls: int | None = None,
+) -> tf.data.Dataset:
+  """Reads, decompresses and parses files of sprites.
+
+  Args:
+    tfrecords_path: One path or a sequence of paths. The compression (gzip,
+      zlib or none) is detected.
+    read_buffer_size: Bytes in the read buffer; None: TensorFlow's default.
+    map_parallel_calls: Number of scenes to parse at the same time; None: one.
+
+  Returns:
+    An unbatched dataset of dicts, as `sprites.sample_scenes` returns them but
+    without the batch axis.
+
+  Raises:
+    FileNotFoundError: if a file does not exist.
+    ValueError: if a path is a directory, an empty file or no TFRecord file.
+  """
+  records = _tfrecords.open_records(tfrecords_path, read_buffer_size)
+  return records.map(_decode, num_parallel_calls=map_parallel_calls)
