@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from iodine.modules.dataset import IODINEDataset, Position
 from iodine.modules.readers import Reader
+from iodine.modules.record_dataset import RecordDataset
 from iodine.multi_object_datasets import (
   clevr_with_masks,
   multi_dsprites,
@@ -35,7 +36,7 @@ _BUCKET = "https://storage.googleapis.com/multi-object-datasets"
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class CLEVR(IODINEDataset):
+class CLEVR(RecordDataset):
   """CLEVR with masks.
 
   Factors: color, shape and size are counted from 1 (0: no object); position is
@@ -59,7 +60,7 @@ class CLEVR(IODINEDataset):
   def _default_reader(self) -> Reader:
     return clevr_with_masks.dataset
 
-  def _scene_factors(self, example: dict) -> dict[str, tf.Tensor]:
+  def _factors(self, example: dict) -> dict[str, tf.Tensor]:
     return {
       "color": example["color"],
       "shape": example["shape"],
@@ -70,7 +71,7 @@ class CLEVR(IODINEDataset):
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class MultiDSprites(IODINEDataset):
+class MultiDSprites(RecordDataset):
   """Multi-dSprites.
 
   Attributes:
@@ -111,7 +112,7 @@ class MultiDSprites(IODINEDataset):
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class Tetrominoes(IODINEDataset):
+class Tetrominoes(RecordDataset):
   """Tetrominoes.
 
   Factors: position is (row, column) of the top left corner in pixels.
@@ -119,7 +120,7 @@ class Tetrominoes(IODINEDataset):
 
   num_true_objects = tetrominoes.MAX_NUM_ENTITIES
   download_url = f"{_BUCKET}/tetrominoes/tetrominoes_train.tfrecords"
-  synthetic_name = "tetrominoes"
+  synthetic_command = "tetrominoes --scenes 10000"
   factors = {
     "color": (tf.float32, 3),
     "shape": (tf.float32, 1),
@@ -132,7 +133,7 @@ class Tetrominoes(IODINEDataset):
   def _default_reader(self) -> Reader:
     return tetrominoes.dataset
 
-  def _scene_factors(self, example: dict) -> dict[str, tf.Tensor]:
+  def _factors(self, example: dict) -> dict[str, tf.Tensor]:
     return {
       "color": example["color"],
       "shape": example["shape"],
@@ -141,7 +142,7 @@ class Tetrominoes(IODINEDataset):
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class Sprites(IODINEDataset):
+class Sprites(RecordDataset):
   """Small synthetic scenes of squares and discs, see `iodine.synthetic`.
 
   Factors: position is (row, column) of the top left corner in pixels, shape is
@@ -149,7 +150,7 @@ class Sprites(IODINEDataset):
   """
 
   num_true_objects = sprites.MAX_NUM_ENTITIES
-  synthetic_name = "sprites"
+  synthetic_command = "sprites --scenes 20000"
   factors = {
     "color": (tf.float32, 3),
     "shape": (tf.float32, 1),
@@ -163,7 +164,7 @@ class Sprites(IODINEDataset):
   def _default_reader(self) -> Reader:
     return sprites_reader.dataset
 
-  def _scene_factors(self, example: dict) -> dict[str, tf.Tensor]:
+  def _factors(self, example: dict) -> dict[str, tf.Tensor]:
     return {
       "color": example["color"],
       "shape": example["shape"],
@@ -173,7 +174,7 @@ class Sprites(IODINEDataset):
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class ObjectsRoom(IODINEDataset):
+class ObjectsRoom(RecordDataset):
   """Objects Room. It has no factors.
 
   The files do not store which entities are present: visibility is 1 for those

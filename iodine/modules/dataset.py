@@ -1,15 +1,15 @@
-"""The base of all input pipelines: filter, shuffle, batch, preprocess.
+"""The base of all input pipelines: filter, cache, shuffle, batch, preprocess.
 
-Dimensions: B batch, T time (always 1 here), L true entities, H height, W
-width, C channels, n size of a factor.
+Dimensions: B batch, T frames, L true entities, H height, W width, C channels,
+n size of a factor.
 
 A batch is a dict:
-  image: [B, 1, H, W, C] float32 in [0, 1].
-  mask: [B, 1, L, H, W, 1] float32 in {0, 1}; the background entities come
-    first.
+  image: [B, T, H, W, C] float32 in [0, 1]; T is 1 but for videos.
+  mask: [B, T, L, H, W, 1] uint8 in {0, 1}; the background entities come first.
   visibility: [B, L] float32 in {0, 1}, 1 for entities that are present, the
     background included.
   factors: {name: [B, L, n]}, the generative factors.
+All but `image` are left out where a dataset has no masks.
 
 (reference: modules/data.py)
 """
@@ -18,23 +18,29 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import numbers
+import logging
 import operator
-import os
 import secrets
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
 
-from iodine.modules.readers import Reader, reader_fault, resolve_reader
+from iodine.modules import argument_faults, images, preprocessing
+from iodine.modules.scene_cache import SceneCache
 
 __all__ = ["IODINEDataset", "Position"]
 
+_LOG = logging.getLogger(__name__)
+
 _SEED_LIMIT = 2**31 - 1  # TensorFlow takes seeds modulo this number.
 _SUBSETS = ("train", "summary", "eval")
+# Options of which no scene depends.
+_NOT_IN_CACHE_KEY = (
+  *("batch_size", "shuffle_buffer", "seed", "skip", "take"),
+  *("cache_dir", "name"),
+)
 
 
 class Position(NamedTuple):
@@ -52,42 +58,52 @@ class Position(NamedTuple):
 _START = Position(epoch=0, offset=0)
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, kw_only=True)
 class IODINEDataset(abc.ABC):
-  """Filters, shuffles, batches and preprocesses scenes from TFRecord files.
+  """Filters, shuffles, batches and preprocesses scenes.
 
-  The files need not exist before the first batch is asked for.
+  A dataset of one's own is a subclass with one method, `examples`, and the
+  class attributes that say what it gives:
+
+  ```
+  class Clips(IODINEDataset):
+    num_true_objects = None  # it has no masks
+    num_frames = 10
+
+    def examples(self):  # of {"image": [10, 96, 96, 3] uint8}
+      clips = tfds.load("clips", split="train")
+      return clips.map(lambda clip: {"image": clip["video"][:10]})
+
+  dataset = Clips(batch_size=4, image_dim=(64, 64))
+  ```
 
   Attributes:
-    path: The file, or a sequence of files that are read one after the other.
-      Made absolute; "~" is expanded.
     batch_size: B.
     image_dim: (H, W) that images and masks are resized to, by bilinear and by
       nearest-neighbour interpolation.
     crop_region: ((top, bottom), (left, right)) in pixels of the stored image,
       cut out before resizing; None: the whole image.
     shuffle_buffer: Number of scenes to draw from at random, each held in
-      memory as uint8; None: no shuffling.
+      memory as it is in a batch; None: no shuffling.
     max_num_objects: Scenes with more foreground objects are left out; None: no
       bound. The background is no object.
     min_num_objects: Likewise for scenes with fewer.
     grayscale: Whether to replace the channels by their mean.
-    reader: Replaces the package's own reader: a callable with the signature of
-      that reader, or its dotted name within `multi_object_datasets` (DeepMind's
-      package) or `iodine`; None: the package's own.
     seed: Of the order in training, from 0 to 2**31 - 2. None draws one at
       random; the attribute then holds what was drawn.
     skip: Number of scenes to leave out at the start, counted after the filter
       and before shuffling.
     take: Number of scenes to use after these; None: all.
+    cache_dir: Folder for preprocessed scenes, which take the size of
+      `batch_spec` each; None: no cache. The first training writes them all;
+      later ones, with the same files and options, read them, in an order that
+      mixes the whole file.
     name: Of the dataset.
-    num_true_objects: L.
+    num_true_objects: L; None: there are no masks.
     num_background_entities: How many of the L are background; they come first.
     num_channels: C.
+    num_frames: T.
     factors: {name: (dtype, n)}.
-    download_url: Where the file can be had from, or None.
-    synthetic_name: What `python -m iodine.synthetic` calls the dataset; None
-      if it does not write it.
 
   Raises:
     ValueError: lists every argument of a wrong type or an impossible value.
@@ -95,15 +111,12 @@ class IODINEDataset(abc.ABC):
 
   # Without annotations these are no fields of the dataclass; some instances set
   # their own.
-  num_true_objects = 1
+  num_true_objects = cast("int | None", 1)
   num_background_entities = 1
   num_channels = 3
+  num_frames = 1
   factors = cast("dict[str, tuple[tf.DType, int]]", {})
-  download_url = cast("str | None", None)
-  synthetic_name = cast("str | None", None)
 
-  path: str | os.PathLike | Sequence[str | os.PathLike]
-  _: dataclasses.KW_ONLY
   batch_size: int
   image_dim: Sequence[int]
   crop_region: Sequence[Sequence[int]] | None = None
@@ -111,10 +124,10 @@ class IODINEDataset(abc.ABC):
   max_num_objects: int | None = None
   min_num_objects: int | None = None
   grayscale: bool = False
-  reader: Reader | str | None = None
   seed: int | None = None
   skip: int = 0
   take: int | None = None
+  cache_dir: str | None = None
   name: str = "dataset"
 
   def __post_init__(self):
@@ -124,14 +137,31 @@ class IODINEDataset(abc.ABC):
     self.image_dim = tuple(self.image_dim)
     if self.crop_region is not None:
       self.crop_region = tuple(tuple(side) for side in self.crop_region)
-    self._paths = _absolute_paths(self.path)
-    self.path = self._paths[0] if len(self._paths) == 1 else self._paths
     if self.seed is None:
       self.seed = secrets.randbelow(_SEED_LIMIT)
     if self.grayscale:
       self.num_channels = 1
-    self._read = resolve_reader(self.reader) or self._default_reader()
     self._has_scenes = False
+
+  @abc.abstractmethod
+  def examples(self) -> tf.data.Dataset:
+    """Opens the scenes as they are stored.
+
+    Returns:
+      An unbatched dataset of dicts:
+        image: [h, w, C] or [T, h, w, C] uint8, of static shape.
+        mask: [L, h, w, 1] or [T, L, h, w, 1] uint8, 255 where an entity owns
+          the pixel, else 0, background first; absent if `num_true_objects` is
+          None.
+        visibility: [L] float32, optional; else an entity is present if it owns
+          a pixel, and the background always is.
+        factors: {name: [L] or [L, n]}, for the names in `factors`; absent if
+          there are none.
+
+    Raises:
+      FileNotFoundError: if a file does not exist.
+      ValueError: if a file is not what it should be.
+    """
 
   def __call__(self, subset: str = "train") -> tf.data.Dataset:
     """Opens the dataset, in eager mode.
@@ -156,21 +186,20 @@ class IODINEDataset(abc.ABC):
       raise ValueError(f"subset={subset!r}: expected one of {_SUBSETS}.")
     scenes = self._scenes()
     if subset == "eval":
-      batches = scenes.batch(self.batch_size)
-      return self._preprocessed(batches).prefetch(tf.data.AUTOTUNE)
+      return scenes.batch(self.batch_size).prefetch(tf.data.AUTOTUNE)
     # A file of fewer scenes fills its batch by repetition.
     scenes = scenes.take(self.batch_size).repeat()
-    batches = self._preprocessed(scenes.batch(self.batch_size, True))
-    batch = next(iter(batches))
+    batch = next(iter(scenes.batch(self.batch_size, drop_remainder=True)))
     return tf.data.Dataset.from_tensors(batch).repeat()
 
   def batches(self, position: Position = _START) -> tf.data.Dataset:
     """Opens the training stream at a given place.
 
     The stream depends on the files, the filter, `seed`, `shuffle_buffer` and
-    `batch_size`, and on nothing else. With the same of these, starting at the
-    position that came with a batch gives the batches that followed it. The
-    scenes used in the epoch until then are read again and thrown away.
+    `batch_size`, on whether there is a `cache_dir`, and on nothing else. With
+    the same of these, starting at the position that came with a batch gives
+    the batches that followed it. The scenes used in the epoch until then are
+    read again and thrown away.
 
     Args:
       position: Where to start.
@@ -180,29 +209,66 @@ class IODINEDataset(abc.ABC):
 
     Raises:
       FileNotFoundError: if a file does not exist.
+      OSError: if the cache cannot be written.
       ValueError: if the position is impossible, or as for `__call__`.
     """
     start = _check_position(position)
-    scenes = self._scenes()
+    self.build_cache()
+    order, to_scene = self._training_order()
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-      order = self._shuffled(scenes, epoch).enumerate(start=1)
-      order = order.skip(tf.where(epoch == start.epoch, start.offset, 0))
-      return order.map(lambda used, scene: (scene, Position(epoch, used)))
+      scenes = order(epoch).enumerate(start=1)
+      scenes = scenes.skip(tf.where(epoch == start.epoch, start.offset, 0))
+      return scenes.map(
+        lambda used, scene: (to_scene(scene), Position(epoch, used)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+      )
 
     epochs = tf.data.Dataset.counter(start.epoch, dtype=tf.int64)
-    batches = epochs.flat_map(one_epoch).batch(self.batch_size, True)
+    batches = epochs.flat_map(one_epoch).batch(
+      self.batch_size, drop_remainder=True
+    )
     batches = batches.map(
       lambda scenes, used: (
-        self._preprocess(scenes),
+        scenes,
         Position(used.epoch[-1], used.offset[-1]),
-      ),
-      num_parallel_calls=tf.data.AUTOTUNE,
+      )
     )
     return batches.prefetch(tf.data.AUTOTUNE)
 
+  def build_cache(
+    self, on_progress: Callable[[int], object] = lambda num_read: None
+  ) -> None:
+    """Writes all preprocessed scenes to `cache_dir`, if they are not there.
+
+    Args:
+      on_progress: Called with the number of stored scenes read so far, those
+        included that the filter leaves out.
+
+    Raises:
+      FileNotFoundError: if a file does not exist.
+      OSError: if the cache cannot be written. Nothing is left behind.
+      ValueError: if a file is not what it should be.
+    """
+    if self.cache_dir is None:
+      return
+    cache = self._cache()
+    if cache.num_scenes() is not None:
+      return
+    examples = self._checked_examples()
+    self._check_first_scene(examples.map(lambda _, example: example))
+    _LOG.info("Writing preprocessed scenes to %s", cache.path)
+    cache.write(
+      examples.map(
+        lambda place, example: (place, self._scene(example)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+      ),
+      on_progress,
+    )
+    _LOG.info("Wrote %s scenes", cache.num_scenes())
+
   def batch_spec(self, batch_size: int | None = None) -> dict[str, Any]:
-    """Describes a batch without opening a file.
+    """Describes a batch.
 
     Args:
       batch_size: B; None: the dataset's own.
@@ -211,20 +277,10 @@ class IODINEDataset(abc.ABC):
       The structure of a batch with a `tf.TensorSpec` for each tensor.
     """
     batch = self.batch_size if batch_size is None else batch_size
-    entities = self.num_true_objects
-    return {
-      "image": tf.TensorSpec(
-        [batch, 1, *self.image_dim, self.num_channels], tf.float32
-      ),
-      "mask": tf.TensorSpec(
-        [batch, 1, entities, *self.image_dim, 1], tf.float32
-      ),
-      "visibility": tf.TensorSpec([batch, entities], tf.float32),
-      "factors": {
-        name: tf.TensorSpec([batch, entities, size], dtype)
-        for name, (dtype, size) in self.factors.items()
-      },
-    }
+    return tf.nest.map_structure(
+      lambda spec: tf.TensorSpec([batch, *spec.shape], spec.dtype),
+      self._scene_spec(),
+    )
 
   def image_batch(self, images: Any) -> dict[str, tf.Tensor]:
     """Makes a batch of one's own images, without masks and factors.
@@ -261,44 +317,33 @@ class IODINEDataset(abc.ABC):
     images = images.reshape((-1, 1, *expected))
     return {"image": tf.convert_to_tensor(images, tf.float32)}
 
-  @abc.abstractmethod
-  def _default_reader(self) -> Reader:
-    """Returns the package's own reader."""
+  def _source(self) -> Any:
+    """What the stored scenes depend on beside the options, for JSON.
 
-  def _reader_args(self) -> tuple[str, ...]:
-    """What a reader takes after the path."""
-    return ()
-
-  def _scene_factors(self, example: dict) -> dict[str, tf.Tensor]:
-    """Returns {name: [L, n] or [L]} of what a reader gives for a scene."""
-    return {name: example[name] for name in self.factors}
+    A changed file must change it.
+    """
+    return None
 
   def _faults(self) -> Iterator[str | None]:
     """Yields what is wrong with the arguments (and None)."""
-    yield _path_fault(self.path)
-    yield _int_fault("batch_size", self.batch_size, 1)
-    yield _int_fault("shuffle_buffer", self.shuffle_buffer, 1, optional=True)
-    yield _int_fault("skip", self.skip, 0)
-    yield _int_fault("take", self.take, 1, optional=True)
-    yield _int_fault("seed", self.seed, 0, _SEED_LIMIT - 1, optional=True)
-    if not _is_pair(self.image_dim) or min(self.image_dim) < 1:
-      yield (
-        f"image_dim={self.image_dim!r}: expected (height, width), two "
-        "positive integers"
-      )
-    if self.crop_region is not None:
-      yield _crop_fault(self.crop_region)
-    if not isinstance(self.grayscale, bool):
-      yield f"grayscale={self.grayscale!r}: expected true or false"
-    yield reader_fault(self.reader)
+    int_fault = argument_faults.int_fault
+    yield int_fault("batch_size", self.batch_size, 1)
+    yield int_fault("shuffle_buffer", self.shuffle_buffer, 1, optional=True)
+    yield int_fault("skip", self.skip, 0)
+    yield int_fault("take", self.take, 1, optional=True)
+    yield int_fault("seed", self.seed, 0, _SEED_LIMIT - 1, optional=True)
+    yield argument_faults.image_dim_fault(self.image_dim)
+    yield argument_faults.crop_fault(self.crop_region)
+    yield argument_faults.flag_fault("grayscale", self.grayscale)
+    yield argument_faults.path_fault("cache_dir", self.cache_dir, optional=True)
     yield from self._object_bound_faults()
 
   def _object_bound_faults(self) -> Iterator[str | None]:
     low, high = self.min_num_objects, self.max_num_objects
-    most = self.num_true_objects - self.num_background_entities
+    most = self._most_objects()
     faults = (
-      _int_fault("min_num_objects", low, 0, most, optional=True),
-      _int_fault("max_num_objects", high, 0, optional=True),
+      argument_faults.int_fault("min_num_objects", low, 0, most, optional=True),
+      argument_faults.int_fault("max_num_objects", high, 0, optional=True),
     )
     yield from faults
     if any(faults) or low is None or high is None:
@@ -309,16 +354,76 @@ class IODINEDataset(abc.ABC):
         "above the maximum, which leaves no scene"
       )
 
-  def _scenes(self) -> tf.data.Dataset:
-    """Returns the scenes to use, as uint8 images in the order of the files."""
-    self._check_files_exist()
-    path = self._paths[0] if len(self._paths) == 1 else list(self._paths)
-    examples = self._read(
-      path, *self._reader_args(), map_parallel_calls=tf.data.AUTOTUNE
+  def _most_objects(self) -> int | None:
+    """The most foreground objects of a scene, if one can tell unopened."""
+    if self.num_true_objects is None:
+      return None
+    return self.num_true_objects - self.num_background_entities
+
+  def _scene_spec(self) -> dict[str, Any]:
+    """The structure of one preprocessed scene."""
+    size = (*self.image_dim, self.num_channels)
+    spec: dict[str, Any] = {
+      "image": tf.TensorSpec([self.num_frames, *size], tf.float32)
+    }
+    if self.num_true_objects is not None:
+      entities = self.num_true_objects
+      spec["mask"] = tf.TensorSpec(
+        [self.num_frames, entities, *self.image_dim, 1], tf.uint8
+      )
+      spec["visibility"] = tf.TensorSpec([entities], tf.float32)
+      spec["factors"] = {
+        name: tf.TensorSpec([entities, size], dtype)
+        for name, (dtype, size) in self.factors.items()
+      }
+    return spec
+
+  def _cache(self) -> SceneCache:
+    options = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+      if field.name not in _NOT_IN_CACHE_KEY
+    }
+    cls = type(self)
+    key = {
+      "dataset": f"{cls.__module__}.{cls.__qualname__}",
+      "options": {name: repr(value) for name, value in options.items()},
+      "source": self._source(),
+    }
+    assert self.cache_dir is not None
+    return SceneCache(self.cache_dir, self.name, self._scene_spec(), key)
+
+  def _scene(self, example: dict) -> dict[str, Any]:
+    scene = preprocessing.preprocess(
+      example,
+      self.image_dim,
+      self.crop_region,
+      self.grayscale,
+      self.num_background_entities,
     )
+    return {name: scene[name] for name in self._scene_spec() if name in scene}
+
+  def _checked_examples(self) -> tf.data.Dataset:
+    """Opens pairs of a stored scene's place and itself, filtered."""
+    examples = self.examples()
     self._check_examples(examples.element_spec)
+    numbered = examples.enumerate()
     if self.min_num_objects is not None or self.max_num_objects is not None:
-      examples = examples.filter(self._has_wanted_objects)
+      numbered = numbered.filter(
+        lambda _, example: self._has_wanted_objects(example)
+      )
+    return numbered
+
+  def _scenes(self) -> tf.data.Dataset:
+    """Opens the preprocessed scenes to use, in the order of the files."""
+    if self.cache_dir is not None:
+      cache = self._cache()
+      if cache.num_scenes() is not None:
+        self._check_cache(cache)
+        return cache.read(self.skip, self.take).map(
+          cache.unpack, num_parallel_calls=tf.data.AUTOTUNE
+        )
+    examples = self._checked_examples().map(lambda _, example: example)
     examples = examples.skip(self.skip)
     if self.take is not None:
       examples = examples.take(self.take)
@@ -327,171 +432,134 @@ class IODINEDataset(abc.ABC):
       self._has_scenes = True
     return examples.map(self._scene, num_parallel_calls=tf.data.AUTOTUNE)
 
+  def _training_order(self) -> tuple[Callable, Callable]:
+    """Returns (epoch -> its scenes in some form, that form -> scene).
+
+    Both are for use in a graph. Scenes of the cache are shuffled as they are
+    stored, so that those to skip need not be unpacked.
+    """
+    if self.cache_dir is None:
+      scenes = self._scenes()
+      return lambda epoch: self._shuffled(scenes, epoch), lambda scene: scene
+    cache = self._cache()
+    self._check_cache(cache)
+
+    def order(epoch: tf.Tensor) -> tf.data.Dataset:
+      if self.shuffle_buffer is None:
+        return cache.read(self.skip, self.take)
+      self._set_graph_seed()
+      # Another seed than that of the other shuffling, which would correlate.
+      records = cache.read_mixed(self.skip, self.take, -1 - epoch)
+      return self._shuffled(records, epoch)
+
+    return order, cache.unpack
+
   def _shuffled(
     self, scenes: tf.data.Dataset, epoch: tf.Tensor
   ) -> tf.data.Dataset:
     """Shuffles in an order that (seed, epoch) determine; for use in a graph."""
     if self.shuffle_buffer is None:
       return scenes
-    # TensorFlow pairs the seed of an operation with that of its graph. Setting
-    # the latter here, for the graph of this epoch only, keeps the program's
-    # global seed from changing the order.
-    # TensorFlow treats the seed 0 apart, which fails beside a tensor.
-    tf.random.set_seed(1 + (self.seed or 0))
+    self._set_graph_seed()
     return scenes.shuffle(
       self.shuffle_buffer, seed=epoch, reshuffle_each_iteration=False
     )
 
+  def _set_graph_seed(self) -> None:
+    """Makes the seeds of operations in the current graph depend on `seed`.
+
+    TensorFlow pairs the seed of an operation with that of its graph. Setting
+    the latter, for the graph of an epoch only, keeps the program's global seed
+    from changing the order.
+    """
+    # TensorFlow treats the seed 0 apart, which fails beside a tensor.
+    tf.random.set_seed(1 + (self.seed or 0))
+
   def _has_wanted_objects(self, example: dict) -> tf.Tensor:
-    visible = tf.reduce_sum(self._visibility(example))
-    count = tf.cast(tf.round(visible), tf.int32) - self.num_background_entities
+    visible = preprocessing.visibility(example, self.num_background_entities)
+    count = tf.cast(tf.round(tf.reduce_sum(visible)), tf.int32)
+    count -= self.num_background_entities
     low = 0 if self.min_num_objects is None else self.min_num_objects
     high = (
-      self.num_true_objects
-      if self.max_num_objects is None
-      else self.max_num_objects
+      count.dtype.max if self.max_num_objects is None else self.max_num_objects
     )
     return tf.logical_and(count >= low, count <= high)
 
-  def _visibility(self, example: dict) -> tf.Tensor:
-    """Returns [L] float32, made from the masks where a file has none."""
-    if "visibility" in example:
-      return example["visibility"]
-    visible = tf.reduce_any(example["mask"] > 0, axis=[1, 2, 3])
-    is_background = (
-      np.arange(self.num_true_objects) < self.num_background_entities
-    )
-    return tf.cast(visible | is_background, tf.float32)
-
-  def _scene(self, example: dict) -> dict[str, Any]:
-    """Does what keeps a scene uint8, so that the shuffle buffer is small."""
-    image, mask = example["image"], example["mask"]
-    if self.crop_region is not None:
-      rows, columns = (slice(*side) for side in self.crop_region)
-      image, mask = image[rows, columns], mask[:, rows, columns]
-    factors = self._scene_factors(example)
-    return {
-      "image": image,
-      "mask": _resize(mask, self.image_dim, "nearest"),
-      "visibility": self._visibility(example),
-      "factors": {
-        name: factor if factor.shape.rank == 2 else factor[:, tf.newaxis]
-        for name, factor in factors.items()
-      },
-    }
-
-  def _preprocess(self, scenes: dict[str, Any]) -> dict[str, Any]:
-    """Turns a batch of uint8 scenes into floats of the final size."""
-    image = tf.cast(scenes["image"], tf.float32) / 255.0
-    image = _resize(image, self.image_dim, "bilinear")
-    if self.grayscale:
-      image = tf.reduce_mean(image, axis=-1, keepdims=True)
-    mask = tf.cast(scenes["mask"], tf.float32) / 255.0
-    return {
-      **scenes,
-      "image": image[:, tf.newaxis],
-      "mask": mask[:, tf.newaxis],
-    }
-
-  def _preprocessed(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-    return batches.map(self._preprocess, num_parallel_calls=tf.data.AUTOTUNE)
-
-  def _check_files_exist(self) -> None:
-    missing = [p for p in self._paths if not tf.io.gfile.exists(p)]
-    if not missing:
-      return
-    lines = [f"{type(self).__name__}: there is no file {missing[0]}."]
-    if len(missing) > 1:
-      lines[0] += f" ({len(missing) - 1} more are missing.)"
-    if self.download_url:
-      lines.append(f"Download it from {self.download_url}")
-    if self.synthetic_name:
-      lines.append(
-        f"Generate one: python -m iodine.synthetic {self.synthetic_name} "
-        f"--scenes 10000 --seed 0 --output {shlex.quote(missing[0])}"
-      )
-    raise FileNotFoundError("\n  ".join(lines))
-
   def _check_examples(self, spec: dict[str, tf.TensorSpec]) -> None:
-    """Raises ValueError if a reader's scenes are not what is expected."""
-    absent = {"image", "mask"} - set(spec)
+    """Raises ValueError if stored scenes are not what is expected."""
+    name = type(self).__name__
+    has_masks = self.num_true_objects is not None
+    absent = {"image", *(["mask"] if has_masks else [])} - set(spec)
     if absent:
       raise ValueError(
-        f"{type(self).__name__}: the reader gives no {sorted(absent)}, only "
-        f"{sorted(spec)}."
+        f"{name}: the scenes have no {sorted(absent)}, only {sorted(spec)}."
       )
-    height, width, channels = spec["image"].shape
-    if spec["mask"].shape[0] != self.num_true_objects:
+    bounds = (self.min_num_objects, self.max_num_objects)
+    if not has_masks and bounds != (None, None):
       raise ValueError(
-        f"{type(self).__name__}: expected {self.num_true_objects} masks a "
-        f"scene, the reader gives masks of shape {spec['mask'].shape}."
+        f"{name}: there are no masks to count objects by, so leave out "
+        f"min_num_objects={bounds[0]} and max_num_objects={bounds[1]}."
       )
-    if not self.grayscale and channels != self.num_channels:
-      raise ValueError(
-        f"{type(self).__name__}: expected {self.num_channels} channels, the "
-        f"reader gives images of shape {spec['image'].shape}."
-      )
+    sizes = self._check_shapes(spec)
     if self.crop_region is not None:
       (_, bottom), (_, right) = self.crop_region
-      if bottom > height or right > width:
+      if bottom > sizes["H"] or right > sizes["W"]:
         raise ValueError(
-          f"{type(self).__name__}: crop_region={self.crop_region} reaches "
-          f"beyond the stored image of {height} rows and {width} columns."
+          f"{name}: crop_region={self.crop_region} reaches beyond the stored "
+          f"image of {sizes['H']} rows and {sizes['W']} columns."
         )
+
+  def _check_shapes(self, spec: dict[str, tf.TensorSpec]) -> dict[str, int]:
+    channels = "C" if self.grayscale else str(self.num_channels)
+    dims = {"image": f"H W {channels}"}
+    if self.num_true_objects is not None:
+      dims["mask"] = f"{self.num_true_objects} H W 1"
+    name = type(self).__name__
+    for key in dims:
+      if spec[key].dtype != tf.uint8 or not spec[key].shape.is_fully_defined():
+        raise ValueError(
+          f"{name}: {key} must be uint8 of a static shape, not {spec[key]}."
+        )
+    if self.num_frames > 1 or spec["image"].shape.rank == 4:
+      dims = {key: f"{self.num_frames} {value}" for key, value in dims.items()}
+    try:
+      return images.check_shapes(
+        {key: (spec[key], value) for key, value in dims.items()}
+      )
+    except ValueError as error:
+      raise ValueError(f"{name}: {error}") from None
 
   def _check_first_scene(self, examples: tf.data.Dataset) -> None:
     """Raises ValueError if there is no scene or it cannot be read.
 
     An endless repetition of nothing would never return.
     """
-    where = f"{type(self).__name__}: {', '.join(self._paths)}"
     try:
       found = any(True for _ in examples.take(1))
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
       reason = error.message.splitlines()[0]
       raise ValueError(
-        f"{where} cannot be read: {reason}\n  The file is damaged, or of "
+        f"{self} cannot be read: {reason}\n  The file is damaged, or of "
         "another dataset or variant."
       ) from None
     if not found:
-      raise ValueError(
-        f"{where} has no scene left with "
-        f"min_num_objects={self.min_num_objects}, "
-        f"max_num_objects={self.max_num_objects} (the background does not "
-        f"count) and skip={self.skip}. Relax these."
-      )
+      raise ValueError(self._no_scene_left())
 
+  def _check_cache(self, cache: SceneCache) -> None:
+    """Raises ValueError if no scene of it is to be used."""
+    if (cache.num_scenes() or 0) <= self.skip:
+      raise ValueError(self._no_scene_left())
 
-def _resize(images: tf.Tensor, size: Sequence[int], method: str) -> tf.Tensor:
-  """Resizes [N, h, w, C] in the way of TensorFlow 1.
+  def _no_scene_left(self) -> str:
+    return (
+      f"{self} has no scene left with "
+      f"min_num_objects={self.min_num_objects}, "
+      f"max_num_objects={self.max_num_objects} (the background does not "
+      f"count) and skip={self.skip}. Relax these."
+    )
 
-  Output pixel i samples the input at i * h / H. (`tf.image.resize` samples at
-  (i + 0.5) * h / H - 0.5, which shifts the image by up to half a pixel.)
-  """
-  if tuple(images.shape[1:3]) == tuple(size):
-    return images
-  resize = (
-    tf.raw_ops.ResizeNearestNeighbor
-    if method == "nearest"
-    else tf.raw_ops.ResizeBilinear
-  )
-  return resize(
-    images=images,
-    size=list(size),
-    align_corners=False,
-    half_pixel_centers=False,
-  )
-
-
-def _absolute_paths(path: Any) -> tuple[str, ...]:
-  """Expands "~" and makes paths absolute; a URL ("gs://...") stays as it is."""
-  paths = [path] if isinstance(path, str | os.PathLike) else path
-  return tuple(
-    os.fspath(part)
-    if "://" in os.fspath(part)
-    else os.path.abspath(os.path.expanduser(part))
-    for part in paths
-  )
+  def __str__(self) -> str:
+    return type(self).__name__
 
 
 def _check_position(position: Any) -> Position:
@@ -506,53 +574,3 @@ def _check_position(position: Any) -> Position:
       "least 0, epoch and offset."
     )
   return Position(tf.constant(epoch, tf.int64), tf.constant(offset, tf.int64))
-
-
-def _is_int(value: Any) -> bool:
-  return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _is_pair(value: Any) -> bool:
-  return (
-    isinstance(value, Sequence) and len(value) == 2 and all(map(_is_int, value))
-  )
-
-
-def _int_fault(
-  name: str,
-  value: Any,
-  low: int,
-  high: int | None = None,
-  optional: bool = False,
-) -> str | None:
-  if value is None and optional:
-    return None
-  if _is_int(value) and value >= low and (high is None or value <= high):
-    return None
-  bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
-  alternative = " or null" if optional else ""
-  return f"{name}={value!r}: expected an integer {bounds}{alternative}"
-
-
-def _path_fault(path: Any) -> str | None:
-  paths = [path] if isinstance(path, (str, os.PathLike)) else path
-  if (
-    isinstance(paths, Sequence)
-    and paths
-    and all(isinstance(p, (str, os.PathLike)) and os.fspath(p) for p in paths)
-  ):
-    return None
-  return f"path={path!r}: expected a file name or a list of file names"
-
-
-def _crop_fault(region: Any) -> str | None:
-  if (
-    isinstance(region, Sequence)
-    and len(region) == 2
-    and all(_is_pair(side) and 0 <= side[0] < side[1] for side in region)
-  ):
-    return None
-  return (
-    f"crop_region={region!r}: expected ((top, bottom), (left, right)) in "
-    "pixels, with 0 <= top < bottom and 0 <= left < right, or null"
-  )

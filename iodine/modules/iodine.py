@@ -201,7 +201,7 @@ class IODINE(snt.Module):
 
     Args:
       data: image: [B, T, H, W, C] float32 in [0, 1], and optionally mask:
-        [B, T, L, H, W, 1] float32, visibility: [B, L] float32 and factors:
+        [B, T, L, H, W, 1] in {0, 1}, visibility: [B, L] float32 and factors:
         {name: [B, L, n]}. T is 1 unless the model is sequential. What needs
         entries that are not there is left out.
       noise: [S, B, K, Z] float32 standard normal: step t samples
@@ -484,6 +484,8 @@ class IODINE(snt.Module):
     for name in ("image", "mask"):
       if name in checked:
         checked[name] = checked[name][:, :needed]
+    if "mask" in checked:  # a byte each until here
+      checked["mask"] = tf.cast(checked["mask"], tf.float32)
     return checked
 
   def _remember_image_shape(self, shape: tf.TensorShape) -> None:

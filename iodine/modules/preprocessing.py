@@ -1,0 +1,125 @@
+"""From stored scenes to what a model sees.
+
+Dimensions: T frames, L true entities, h, w height and width as stored, H, W
+as the model sees them, C channels, n size of a factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["preprocess", "resize", "visibility"]
+
+
+def visibility(
+  example: Mapping[str, Any], num_background_entities: int
+) -> tf.Tensor:
+  """Tells which entities are present: stored, or made from the masks.
+
+  Args:
+    example: A stored scene with `visibility`, [L] float32, or with `mask`,
+      [L, h, w, 1] or [T, L, h, w, 1] uint8.
+    num_background_entities: Leading entities, which are always present.
+
+  Returns:
+    [L] float32: without a stored one, 1 for the background and for entities
+    that own a pixel of any frame.
+  """
+  if "visibility" in example:
+    return example["visibility"]
+  mask = example["mask"]
+  axes = [1, 2, 3] if mask.shape.rank == 4 else [0, 2, 3, 4]
+  seen = tf.reduce_any(mask > 0, axis=axes)
+  is_background = np.arange(seen.shape[0]) < num_background_entities
+  return tf.cast(seen | is_background, tf.float32)
+
+
+def preprocess(
+  example: Mapping[str, Any],
+  image_dim: Sequence[int],
+  crop_region: Sequence[Sequence[int]] | None = None,
+  grayscale: bool = False,
+  num_background_entities: int = 1,
+) -> dict[str, Any]:
+  """Crops, resizes and converts a stored scene.
+
+  Args:
+    example: image [h, w, C] or [T, h, w, C] uint8; optionally mask, [L, h, w,
+      1] or [T, L, h, w, 1] uint8, 255 where an entity owns the pixel, else 0;
+      visibility [L] float32; factors {name: [L] or [L, n]}.
+    image_dim: (H, W).
+    crop_region: ((top, bottom), (left, right)) to cut out first; None: all.
+    grayscale: Whether to replace the channels by their mean.
+    num_background_entities: How many of the L are background.
+
+  Returns:
+    image [T, H, W, C] float32 in [0, 1], resized by bilinear interpolation;
+    with masks also mask [T, L, H, W, 1] uint8 in {0, 1}, by nearest neighbour,
+    and visibility [L] float32; factors {name: [L, n]} if there are any.
+  """
+  image = tf.cast(_cut(_frames(example["image"], 4), crop_region), tf.float32)
+  image = resize(image / 255.0, image_dim, "bilinear")
+  if grayscale:
+    image = tf.reduce_mean(image, axis=-1, keepdims=True)
+  scene: dict[str, Any] = {"image": image}
+  if "mask" in example:
+    mask = _cut(_frames(example["mask"], 5), crop_region)
+    flat = tf.reshape(mask, [-1, *mask.shape[2:]])
+    flat = resize(flat, image_dim, "nearest")
+    mask = tf.reshape(flat, [*mask.shape[:2], *flat.shape[1:]])
+    scene["mask"] = tf.cast(mask > 127, tf.uint8)
+    scene["visibility"] = visibility(example, num_background_entities)
+  if "factors" in example:
+    scene["factors"] = {
+      name: factor if factor.shape.rank == 2 else factor[:, tf.newaxis]
+      for name, factor in example["factors"].items()
+    }
+  return scene
+
+
+def resize(images: tf.Tensor, size: Sequence[int], method: str) -> tf.Tensor:
+  """Resizes [N, h, w, C] in the way of TensorFlow 1.
+
+  Output pixel i samples the input at i * h / H. (`tf.image.resize` samples at
+  (i + 0.5) * h / H - 0.5, which shifts the image by up to half a pixel.)
+
+  Args:
+    images: [N, h, w, C], of any type for "nearest".
+    size: (H, W).
+    method: "nearest" or "bilinear".
+
+  Returns:
+    [N, H, W, C], float32 if it was interpolated.
+  """
+  if tuple(images.shape[1:3]) == tuple(size):
+    return images
+  resize_op = (
+    tf.raw_ops.ResizeNearestNeighbor
+    if method == "nearest"
+    else tf.raw_ops.ResizeBilinear
+  )
+  return resize_op(
+    images=images,
+    size=list(size),
+    align_corners=False,
+    half_pixel_centers=False,
+  )
+
+
+def _frames(tensor: tf.Tensor, rank: int) -> tf.Tensor:
+  """Adds the axis of frames where it is missing."""
+  return tensor if tensor.shape.rank == rank else tensor[tf.newaxis]
+
+
+def _cut(
+  tensor: tf.Tensor, crop_region: Sequence[Sequence[int]] | None
+) -> tf.Tensor:
+  """Cuts [..., h, w, C] to the region."""
+  if crop_region is None:
+    return tensor
+  (top, bottom), (left, right) = crop_region
+  return tensor[..., top:bottom, left:right, :]

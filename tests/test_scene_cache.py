@@ -1,0 +1,161 @@
+"""Tests of iodine.modules.scene_cache."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iodine.modules import scene_cache
+
+SPEC = {
+  "image": tf.TensorSpec([1, 3, 5, 2], tf.float32),
+  "mask": tf.TensorSpec([1, 4, 3, 5, 1], tf.uint8),
+  "factors": {"x": tf.TensorSpec([4, 1], tf.float32)},
+}
+
+
+def scenes(count, every=1):
+  """Random scenes, whose factor x is their number; one in `every`."""
+  rng = np.random.default_rng(0)
+  numbers = np.arange(count, dtype=np.float32)
+  features = {
+    "image": rng.random([count, 1, 3, 5, 2], dtype=np.float32),
+    "mask": rng.integers(0, 2, [count, 1, 4, 3, 5, 1], dtype=np.uint8),
+    "factors": {"x": np.tile(numbers[:, None, None], [1, 4, 1])},
+  }
+  dataset = tf.data.Dataset.from_tensor_slices(features).enumerate()
+  return dataset.filter(lambda place, _: place % every == 0)
+
+
+@pytest.fixture(name="small_files", autouse=True)
+def fixture_small_files(monkeypatch):
+  monkeypatch.setattr(scene_cache, "_MAX_SCENES_PER_FILE", 3)
+
+
+def make(folder, key="a", spec=None):
+  return scene_cache.SceneCache(folder, "things", spec or SPEC, {"key": key})
+
+
+def numbers(cache, dataset):
+  found = [cache.unpack(record) for record in dataset]
+  return [int(scene["factors"]["x"][0, 0]) for scene in found]
+
+
+def test_gives_back_what_it_got(tmp_path):
+  cache = make(tmp_path / "new")
+  assert cache.num_scenes() is None
+  progress = []
+  cache.write(scenes(20, every=2), progress.append)
+  assert cache.num_scenes() == make(tmp_path / "new").num_scenes() == 10
+  # The place of the last scene of each file, counted from 1.
+  assert progress == [5, 11, 17, 19]
+  read = list(cache.read().map(cache.unpack))
+  for (_, expected), scene in zip(scenes(20, every=2), read, strict=True):
+    tf.nest.map_structure(np.testing.assert_array_equal, expected, scene)
+  assert cache.read().map(cache.unpack).element_spec == SPEC
+  assert [p.name for p in (tmp_path / "new").iterdir()] == [cache.path.name]
+  assert cache.path.name.startswith("things-")
+
+
+@pytest.mark.parametrize("skip", [0, 1, 3, 4, 10, 11])
+@pytest.mark.parametrize("take", [None, 1, 2, 3, 7, 100])
+def test_skip_and_take(tmp_path, skip, take):
+  cache = make(tmp_path)
+  cache.write(scenes(11))
+  expected = list(range(11))[skip : None if take is None else skip + take]
+  assert numbers(cache, cache.read(skip, take)) == expected
+  mixed = cache.read_mixed(skip, take, tf.constant(1, tf.int64))
+  assert sorted(numbers(cache, mixed)) == expected
+
+
+def test_mixes_the_whole_file_by_its_seed(tmp_path, monkeypatch):
+  monkeypatch.setattr(scene_cache, "_CYCLE_LENGTH", 8)
+  cache = make(tmp_path)
+  cache.write(scenes(300))
+
+  def mixed(seed):
+    tf.random.set_seed(5)
+    return numbers(
+      cache, cache.read_mixed(0, None, tf.constant(seed, tf.int64))
+    )
+
+  first = mixed(1)
+  assert first == mixed(1)
+  assert first != mixed(2)
+  # In a file sorted by anything, every stretch is a sample of the whole.
+  for start in range(0, 300, 24):
+    stretch = first[start : start + 24]
+    assert np.ptp(stretch) > 100
+
+
+def test_another_key_or_structure_is_another_cache(tmp_path):
+  make(tmp_path).write(scenes(4))
+  assert make(tmp_path).num_scenes() == 4
+  assert make(tmp_path, key="b").num_scenes() is None
+  other = {**SPEC, "image": tf.TensorSpec([1, 3, 5, 2], tf.float16)}
+  assert make(tmp_path, spec=other).num_scenes() is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "index", "no index"])
+def test_damaged_cache_is_written_anew(tmp_path, damage):
+  cache = make(tmp_path)
+  cache.write(scenes(7))
+  file = sorted(cache.path.glob("*.tfrecords"))[1]
+  index = cache.path / "index.json"
+  if damage == "cut":
+    file.write_bytes(file.read_bytes()[:-1])
+  elif damage == "missing":
+    file.unlink()
+  elif damage == "index":
+    index.write_text("{")
+  else:
+    index.unlink()
+  assert cache.num_scenes() is None
+  with pytest.raises(FileNotFoundError, match="no whole cache"):
+    cache.read()
+  cache.write(scenes(7))
+  assert numbers(cache, cache.read()) == list(range(7))
+
+
+def test_index_tells_people_what_it_is(tmp_path):
+  cache = make(tmp_path)
+  cache.write(scenes(7))
+  index = json.loads((cache.path / "index.json").read_text())
+  assert index["num_scenes"] == 7
+  assert index["key"]["key"] == "a"
+
+
+def test_nothing_is_left_of_a_failure(tmp_path):
+  def fail(num_read):
+    if num_read > 3:
+      raise KeyboardInterrupt
+
+  cache = make(tmp_path)
+  with pytest.raises(KeyboardInterrupt):
+    cache.write(scenes(20), fail)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_keeps_the_cache_of_a_faster_process(tmp_path, monkeypatch):
+  cache = make(tmp_path)
+  own_id = os.getpid()
+
+  def other_process(num_read):
+    monkeypatch.setattr(os, "getpid", lambda: own_id + 1)
+    make(tmp_path).write(scenes(7))
+    return os.stat(cache.path).st_ino
+
+  inodes = []
+  cache.write(
+    scenes(3), lambda num_read: inodes.append(other_process(num_read))
+  )
+  assert [os.stat(cache.path).st_ino] == inodes
+  assert [path.name for path in tmp_path.iterdir()] == [cache.path.name]
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+  (tmp_path / "file").touch()
+  with pytest.raises(OSError, match="file"):
+    make(tmp_path / "file").write(scenes(3))
