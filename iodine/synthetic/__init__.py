@@ -2,6 +2,6 @@
 
 `python -m iodine.synthetic tetrominoes --scenes 10000 --seed 0 --output FILE`
 writes a file that the readers of the real dataset read as they are. A dataset
-is one module here (what its scenes hold and how they are drawn) and one entry
-in the table of `__main__.py`.
+is a module here that says what its scenes hold and samples them, and one entry
+in the table of `__main__.py`. `raycasting.py` draws those that are spatial.
 """

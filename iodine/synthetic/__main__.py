@@ -13,7 +13,13 @@ from typing import NamedTuple, NoReturn
 
 import tqdm
 
-from iodine.synthetic import generation, sprites, tetrominoes
+from iodine.synthetic import (
+  clevr,
+  generation,
+  objects_room,
+  sprites,
+  tetrominoes,
+)
 from iodine.synthetic.records import Feature
 
 __all__ = ["DATASETS", "Dataset", "main"]
@@ -30,15 +36,17 @@ class Dataset(NamedTuple):
 
   Attributes:
     help: One line for `--help`.
-    features: What a scene holds.
+    features: What a scene holds, from the parsed options.
     add_arguments: Adds the dataset's own options to its parser.
     make_sampler: Makes the sampler from the parsed options.
+    chunk_size: Scenes drawn at once, see `generation.sample_chunks`.
   """
 
   help: str
-  features: Mapping[str, Feature]
+  features: Callable[[argparse.Namespace], Mapping[str, Feature]]
   add_arguments: Callable[[argparse.ArgumentParser], object]
   make_sampler: Callable[[argparse.Namespace], generation.Sampler]
+  chunk_size: int = generation.CHUNK_SIZE
 
 
 def _add_tetrominoes_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +61,44 @@ def _add_tetrominoes_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _tetrominoes_sampler(args: argparse.Namespace) -> generation.Sampler:
   return functools.partial(tetrominoes.sample_scenes, num_objects=args.objects)
+
+
+def _add_clevr_arguments(parser: argparse.ArgumentParser) -> None:
+  numbers = range(1, clevr.MAX_NUM_OBJECTS + 1)
+  for name, default in (("min", 3), ("max", clevr.MAX_NUM_OBJECTS)):
+    parser.add_argument(
+      f"--{name}-objects",
+      type=int,
+      default=default,
+      choices=numbers,
+      help=f"{name}imum of objects in a scene (default: %(default)s)",
+    )
+
+
+def _clevr_sampler(args: argparse.Namespace) -> generation.Sampler:
+  if args.min_objects > args.max_objects:
+    args.parser.error(
+      f"--min-objects {args.min_objects} is above --max-objects "
+      f"{args.max_objects}"
+    )
+  return functools.partial(
+    clevr.sample_scenes,
+    min_objects=args.min_objects,
+    max_objects=args.max_objects,
+  )
+
+
+def _add_objects_room_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--variant",
+    default="train",
+    choices=objects_room.VARIANTS,
+    help="which of the real files to imitate (default: %(default)s)",
+  )
+
+
+def _objects_room_sampler(args: argparse.Namespace) -> generation.Sampler:
+  return functools.partial(objects_room.sample_scenes, variant=args.variant)
 
 
 def _add_sprites_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,15 +116,29 @@ def _sprites_sampler(args: argparse.Namespace) -> generation.Sampler:
 
 
 DATASETS = {
+  "clevr": Dataset(
+    help="cubes, spheres and cylinders on a grey floor, 240x320 pixels",
+    features=lambda args: clevr.FEATURES,
+    add_arguments=_add_clevr_arguments,
+    make_sampler=_clevr_sampler,
+    chunk_size=8,  # A record has 3 MB.
+  ),
+  "objects_room": Dataset(
+    help="coloured objects in a coloured room, 64x64 pixels",
+    features=lambda args: objects_room.features(args.variant),
+    add_arguments=_add_objects_room_arguments,
+    make_sampler=_objects_room_sampler,
+    chunk_size=32,
+  ),
   "sprites": Dataset(
     help="squares and discs on grey, 16x16 pixels",
-    features=sprites.FEATURES,
+    features=lambda args: sprites.FEATURES,
     add_arguments=_add_sprites_arguments,
     make_sampler=_sprites_sampler,
   ),
   "tetrominoes": Dataset(
     help="three tetrominoes on black, 35x35 pixels",
-    features=tetrominoes.FEATURES,
+    features=lambda args: tetrominoes.FEATURES,
     add_arguments=_add_tetrominoes_arguments,
     make_sampler=_tetrominoes_sampler,
   ),
@@ -191,11 +251,12 @@ def _write(args: argparse.Namespace) -> None:
   with _progress(args.scenes) as on_progress:
     generation.write_tfrecords(
       args.output,
-      dataset.features,
+      dataset.features(args),
       dataset.make_sampler(args),
       num_scenes=args.scenes,
       seed=args.seed,
       overwrite=args.force,
+      chunk_size=dataset.chunk_size,
       on_progress=on_progress,
     )
   seconds = time.monotonic() - start

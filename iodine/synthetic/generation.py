@@ -12,10 +12,10 @@ import numpy as np
 
 from iodine.synthetic.records import Feature, RecordLayout
 
-__all__ = ["Sampler", "sample_chunks", "write_tfrecords"]
+__all__ = ["CHUNK_SIZE", "Sampler", "sample_chunks", "write_tfrecords"]
 
 # Changing it changes the scenes of every seed.
-_CHUNK_SIZE = 256
+CHUNK_SIZE = 256
 # The fastest; level 6 makes the file 2.5 times smaller and writing slower.
 _COMPRESSION_LEVEL = 1
 
@@ -24,7 +24,7 @@ Sampler = Callable[[np.random.Generator, int], Mapping[str, np.ndarray]]
 
 
 def sample_chunks(
-  sample: Sampler, num_scenes: int, seed: int
+  sample: Sampler, num_scenes: int, seed: int, chunk_size: int = CHUNK_SIZE
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields `num_scenes` scenes in batches.
 
@@ -32,14 +32,16 @@ def sample_chunks(
     sample: Draws the scenes of one chunk.
     num_scenes: How many scenes all batches hold together.
     seed: Non-negative. The first scenes are the same for any `num_scenes`.
+    chunk_size: Scenes drawn at once, and in memory at once. Another size gives
+      other scenes.
 
   Yields:
     Arrays by feature name, each with a leading batch axis.
   """
-  for chunk, start in enumerate(range(0, num_scenes, _CHUNK_SIZE)):
+  for chunk, start in enumerate(range(0, num_scenes, chunk_size)):
     # As SeedSequence(seed).spawn(chunk + 1)[chunk].
     seeds = np.random.SeedSequence(seed, spawn_key=(chunk,))
-    scenes = sample(np.random.default_rng(seeds), _CHUNK_SIZE)
+    scenes = sample(np.random.default_rng(seeds), chunk_size)
     yield {name: v[: num_scenes - start] for name, v in scenes.items()}
 
 
@@ -51,6 +53,7 @@ def write_tfrecords(
   num_scenes: int,
   seed: int,
   overwrite: bool = False,
+  chunk_size: int = CHUNK_SIZE,
   on_progress: Callable[[int], object] = lambda num_written: None,
 ) -> None:
   """Writes scenes to a GZIP TFRecord file.
@@ -65,6 +68,7 @@ def write_tfrecords(
     num_scenes: How many scenes to write.
     seed: Non-negative; equal seeds give equal files.
     overwrite: Whether an existing file may be replaced.
+    chunk_size: As for `sample_chunks`.
     on_progress: Called with the number of scenes written since the last call.
 
   Raises:
@@ -79,7 +83,7 @@ def write_tfrecords(
     _write_records(
       partial,
       RecordLayout(features),
-      sample_chunks(sample, num_scenes, seed),
+      sample_chunks(sample, num_scenes, seed, chunk_size),
       on_progress,
     )
     os.replace(partial, path)
