@@ -81,9 +81,9 @@ def _random_batch(spec: dict[str, Any]) -> dict[str, Any]:
     return tf.cast(rng.random(tensor.shape, np.float32), tensor.dtype)
 
   batch = tf.nest.map_structure(draw, spec)
-  entities = spec["mask"].shape[2]
-  owner = tf.argmax(batch["mask"], axis=2)
-  batch["mask"] = tf.one_hot(owner, entities, axis=2)
+  mask = spec["mask"]
+  owner = rng.integers(mask.shape[2], size=mask.shape[:2] + mask.shape[3:])
+  batch["mask"] = tf.one_hot(owner, mask.shape[2], axis=2, dtype=mask.dtype)
   return batch
 
 

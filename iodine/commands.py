@@ -5,102 +5,43 @@ import dataclasses
 import glob
 import logging
 import pathlib
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from iodine import (
   checkpoints,
   config,
+  data_description,
   evaluation,
   evaluation_report,
   runs,
   tf1_checkpoint,
   training,
 )
+from iodine.modules import scene_plots
 from iodine.modules.data import IODINEDataset, Position
 from iodine.modules.iodine import IODINE
 from iodine.modules.utils import ConfigError
+from iodine.progress import progress
+from iodine.run_data import build_data, first_batch, user_faults
 
 __all__ = [
-  "build_data",
   "build_trainer",
   "convert_checkpoint",
+  "describe_data",
   "evaluate",
   "export_tf1",
   "inspect_checkpoint",
-  "training_data",
 ]
 
 # Folder of the results, in the checkpoint's.
 EVALUATION_FOLDER = "evaluation"
 
 _LOG = logging.getLogger(__name__)
-
-
-def build_data(entries: Mapping[str, Any], **overrides: Any) -> IODINEDataset:
-  """Builds the dataset, in the order that the configuration's seed gives.
-
-  Args:
-    entries: the whole configuration.
-    **overrides: of the dataset's plan.
-
-  Returns:
-    The dataset; no file is opened.
-  """
-  plan = {"seed": entries["seed"], **entries["data"], **overrides}
-  return config.build_part({"data": plan}, "data")
-
-
-def first_batch(dataset: IODINEDataset) -> dict[str, Any]:
-  """Reads the batch that pictures show; a fault of the files is the user's."""
-  with _user_faults(dataset):
-    return next(iter(dataset("summary")))
-
-
-@contextlib.contextmanager
-def _user_faults(dataset: IODINEDataset) -> Iterator[None]:
-  """Turns faults of data files into ConfigErrors."""
-  try:
-    yield
-  except ConfigError:
-    raise
-  except (FileNotFoundError, ValueError) as error:
-    raise ConfigError(f"data: {error}") from error
-  except tf.errors.OpError as error:
-    raise ConfigError(f"data: {dataset.path}: {error.message}") from error
-
-
-def training_data(
-  entries: Mapping[str, Any],
-) -> tuple[IODINEDataset, dict[str, Any]]:
-  """The dataset to train on, and the batch that pictures show.
-
-  The first `held_out_scenes` are left to evaluation, and pictures show some of
-  them, unless `data.skip` says otherwise or the file has no more than these.
-  """
-  dataset = build_data(entries)
-  sample = first_batch(dataset)
-  count = entries["held_out_scenes"]
-  if count and "skip" not in entries["data"]:
-    rest = build_data(entries, skip=count)
-    try:
-      rest.batches()
-    except ValueError:
-      _LOG.warning(
-        "%s has no more than held_out_scenes=%s: training on all scenes, so "
-        "that none are left for evaluation",
-        dataset.path,
-        count,
-      )
-    else:
-      return rest, sample
-  return dataset, sample
 
 
 def build_trainer(
@@ -120,6 +61,13 @@ def _initialize(
   part: IODINE | training.Trainer, dataset: IODINEDataset
 ) -> None:
   """Creates all variables that the data call for."""
+  model = part if isinstance(part, IODINE) else part.model
+  if model.num_background_entities != dataset.num_background_entities:
+    raise ConfigError(
+      f"model.num_background_entities={model.num_background_entities}: the "
+      f"dataset {dataset.name} has {dataset.num_background_entities}; set it "
+      "to that"
+    )
   try:
     part.initialize(*_sizes(dataset))
   except ValueError as error:
@@ -170,7 +118,7 @@ def evaluate(entries: Mapping[str, Any]) -> evaluation.Evaluation:
 def _scores(
   entries: Mapping[str, Any], model: IODINE, dataset: IODINEDataset
 ) -> evaluation.Evaluation:
-  with _bar(entries["num_scenes"]) as bar:
+  with progress(entries["num_scenes"], "scenes", _LOG) as update:
     try:
       result = evaluation.evaluate(
         model,
@@ -178,7 +126,7 @@ def _scores(
         batch_size=dataset.batch_size,
         seed=entries["seed"],
         num_samples=entries["num_samples"],
-        on_progress=bar.update,
+        on_progress=update,
       )
     except tf.errors.ResourceExhaustedError as error:
       raise runs.RunError(
@@ -195,7 +143,7 @@ def _scores(
 
 
 def _eval_batches(dataset: IODINEDataset) -> Iterator[dict[str, Any]]:
-  with _user_faults(dataset):
+  with user_faults(dataset):
     yield from dataset("eval")
 
 
@@ -242,15 +190,6 @@ def _evaluation_folder(
         f"evaluation_dir: {folder} cannot be written to: {error}"
       ) from error
     raise
-
-
-def _bar(total: int) -> tqdm.tqdm:
-  return tqdm.tqdm(
-    total=total,
-    unit="scene",
-    dynamic_ncols=True,
-    disable=not sys.stderr.isatty(),
-  )
 
 
 def convert_checkpoint(entries: Mapping[str, Any]) -> str:
@@ -310,6 +249,44 @@ def export_tf1(entries: Mapping[str, Any]) -> str:
   tf1_checkpoint.save(prefix, trainer.model, trainer.optimizer)
   _LOG.info("Wrote %s", prefix)
   return prefix
+
+
+def describe_data(entries: Mapping[str, Any]) -> pathlib.Path:
+  """Prints what the data files hold; draws twelve scenes.
+
+  Args:
+    entries: the whole configuration; the first `num_scenes` scenes count.
+
+  Returns:
+    The picture, in `pictures_dir`.
+  """
+  dataset = build_data(entries)
+  with user_faults(dataset):
+    print(f"{dataset.name}, {type(dataset).__name__}")
+    print("\n".join(data_description.format_files(dataset)), flush=True)
+    scenes = dataset.examples().take(entries["num_scenes"])
+    with progress(entries["num_scenes"], "scenes", _LOG) as update:
+      statistics = data_description.collect(dataset, _counted(scenes, update))
+    lines = data_description.format_statistics(dataset, statistics)
+    print("\n".join(lines))
+    shown = build_data(entries, batch_size=12, shuffle_buffer=None)
+    batch = next(iter(shown("eval")))
+  folder = pathlib.Path(entries["pictures_dir"]).expanduser()
+  _make_folder(folder, "pictures_dir")
+  path = folder / f"{dataset.name}_scenes.png"
+  masks = batch["mask"][:, 0, ..., 0].numpy() if "mask" in batch else None
+  figure = scene_plots.scenes_plot(batch["image"][:, 0].numpy(), masks)
+  figure.savefig(path, dpi=150)
+  _LOG.info("Wrote %s", path)
+  return path
+
+
+def _counted(
+  items: Iterable[Any], update: Callable[[int], object]
+) -> Iterator[Any]:
+  for item in items:
+    yield item
+    update(1)
 
 
 def _required(entries: Mapping[str, Any], key: str) -> str:

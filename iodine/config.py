@@ -4,12 +4,12 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from iodine.modules import utils
+from iodine.modules import argument_faults, utils
 from iodine.modules.utils import ConfigError
 
 __all__ = [
@@ -53,10 +53,22 @@ def scaled_learn_rate(
 
 
 def derived_data(
-  batch_size: int | None, data_dir: str, data_file: str | None
+  batch_size: int | None,
+  data_dir: str,
+  data_file: str | None,
+  image_dim: Sequence[int] | None,
 ) -> dict[str, Any]:
-  """What the dataset's plan takes from other entries."""
+  """What the dataset's plan takes from other entries.
+
+  Args:
+    batch_size: B.
+    data_dir: the folder of the datasets.
+    data_file: a path within it; None: `data.path` does not follow.
+    image_dim: (H, W); None: what the dataset's class says.
+  """
   plan: dict[str, Any] = {"batch_size": batch_size}
+  if image_dim is not None:
+    plan["image_dim"] = image_dim
   if data_file is not None:
     plan["path"] = os.path.join(str(data_dir), str(data_file))
   return plan
@@ -117,6 +129,7 @@ def without_derived(entries: Mapping[str, Any]) -> dict[str, Any]:
     entries.get("batch_size"),
     entries.get("data_dir", data_dir()),
     entries.get("data_file"),
+    entries.get("image_dim"),
   )
   derived["model"] = derived_model(
     entries.get("n_z"), entries.get("num_components"), entries.get("num_iters")
@@ -148,7 +161,10 @@ def complete(entries: Mapping[str, Any]) -> dict[str, Any]:
   """
   derived = {
     "data": derived_data(
-      entries["batch_size"], data_dir(), entries["data_file"]
+      entries["batch_size"],
+      data_dir(),
+      entries.get("data_file"),
+      entries.get("image_dim"),
     ),
     "model": derived_model(
       entries["n_z"], entries["num_components"], entries["num_iters"]
@@ -331,6 +347,9 @@ def _value_faults(key: str, value: Any, default: Any) -> list[str]:
   optional = default is None and key not in _ABOVE_ZERO
   if optional and value is None:
     return []
+  if key == "image_dim":
+    fault = argument_faults.image_dim_fault(value)
+    return [fault] if fault else []
   types = {bool: "True or False", int: "an integer", float: "a number"}
   types.update({str: "a string", dict: "a mapping of entries"})
   kind = int if key in _AT_LEAST else type(default)

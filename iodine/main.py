@@ -26,7 +26,7 @@ from sacred.utils import (  # noqa: E402
   apply_backspaces_and_linefeeds,
 )
 
-from iodine import commands, runs, training_loop  # noqa: E402
+from iodine import commands, run_data, runs, training_loop  # noqa: E402
 from iodine import config as configuration  # noqa: E402
 from iodine.modules.utils import ConfigError, did_you_mean  # noqa: E402
 
@@ -197,14 +197,18 @@ def defaults():
   data_dir = configuration.data_dir()
   # data.path = data_dir/data_file
   data_file = None
+  # height and width that images are resized to (None: the dataset's own)
+  image_dim = None
   # training leaves out so many of the first scenes
   held_out_scenes = 1000
-  # evaluate: how many scenes
+  # evaluate, describe_data: how many scenes
   num_scenes = 320
   # evaluate: posterior samples of each scene
   num_samples = 1
   # evaluate: folder of the results (None: beside the checkpoint)
   evaluation_dir = None
+  # describe_data: folder of the picture
+  pictures_dir = "pictures"
   # convert_checkpoint, export_tf1: prefix of the reference's files
   tf1_checkpoint = None
   # images per GPU in the paper's training
@@ -236,13 +240,14 @@ def derived(
   num_iters,
   data_dir,
   data_file,
+  image_dim,
   optimizer,
 ):
   # base_learn_rate * sqrt(batch_size / base_batch_size)
   learn_rate = configuration.scaled_learn_rate(
     base_learn_rate, batch_size, base_batch_size
   )
-  data = configuration.derived_data(batch_size, data_dir, data_file)
+  data = configuration.derived_data(batch_size, data_dir, data_file, image_dim)
   model = configuration.derived_model(n_z, num_components, num_iters)
   optimizer = configuration.derived_optimizer(optimizer, learn_rate)
 
@@ -272,7 +277,7 @@ class _Stopped(SacredInterrupt):
 @ex.main
 def train(_config, _run):
   """Train a model, or go on with it (continue_run=True)."""
-  dataset, sample = commands.training_data(_config)
+  dataset, sample = run_data.training_data(_config)
   trainer = commands.build_trainer(_config, dataset)
   folder = runs.open_folder(
     _config["checkpoint_dir"], _config["continue_run"], _run._id
@@ -321,6 +326,12 @@ def convert_checkpoint(_config):
 def export_tf1(_config):
   """Convert checkpoint_dir to tf1_checkpoint, which the reference reads."""
   commands.export_tf1(_config)
+
+
+@ex.command(unobserved=True)
+def describe_data(_config):
+  """Tell what the data files hold; draw twelve scenes."""
+  commands.describe_data(_config)
 
 
 @ex.command(unobserved=True)

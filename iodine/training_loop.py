@@ -18,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from iodine.checkpoints import RunCheckpoints
 from iodine.modules import plotting
 from iodine.modules.data import IODINEDataset, Position
+from iodine.multi_object_datasets import inspection
 from iodine.runs import RunError
 from iodine.training import Trainer
 
@@ -167,9 +168,11 @@ class _Loop:
     try:
       return next(batches)
     except (tf.errors.OpError, ValueError) as error:
-      reason = str(error).strip().splitlines()[0]
+      reason = str(error)
+      if isinstance(error, tf.errors.OpError):
+        reason = inspection.explain(error, source=str(self._dataset))
       raise RunError(
-        f"step {step}: the data cannot be read ({reason}). "
+        f"step {step}: the data cannot be read ({reason.rstrip('.')}). "
         f"{self._what_is_saved()}"
       ) from error
 

@@ -1,4 +1,4 @@
-"""The commands on checkpoints, and which scenes training leaves out."""
+"""The commands on checkpoints."""
 
 import json
 import logging
@@ -13,7 +13,8 @@ import tensorflow as tf
 import tiny
 from test_main import TINY, contents, fail, run, write_scenes
 
-from iodine import checkpoints, commands, config, evaluation
+from iodine import checkpoints, config, evaluation
+from iodine.modules import data
 from iodine.modules.utils import ConfigError
 
 NUM_SCENES = 13
@@ -183,7 +184,7 @@ def test_evaluate_with_a_truncated_file_keeps_the_last_results(
   path.write_bytes(path.read_bytes()[: path.stat().st_size // 4])
   words = (f"data.path={path}", "num_scenes=300")
   error = _evaluate_fails(capsys, tmp_path, copied, *words)
-  assert error.startswith(f"ConfigError: data: {path}: ")
+  assert error.startswith(f"ConfigError: data: {path}, record ")
   assert not (copied / "evaluation").exists()
   (tmp_path / "results").mkdir()
   for name in FILES:
@@ -502,76 +503,8 @@ def test_inspect_knows_the_papers_configurations(capsys):
   assert capsys.readouterr().out.splitlines()[-1].endswith(": tetrominoes")
 
 
-# --- Scenes that training leaves out ------------------------------------------
-
-
-def _entries(data_dir, held_out, **plan):
-  return {
-    "seed": 3,
-    "held_out_scenes": held_out,
-    "data": {
-      "constructor": "iodine.modules.data.Tetrominoes",
-      "path": str(data_dir / "tetrominoes_train.tfrecords"),
-      "batch_size": 2,
-      "image_dim": [9, 7],
-      **plan,
-    },
-  }
-
-
-@pytest.fixture(scope="module")
-def images(data_dir) -> np.ndarray:
-  """All scenes in the order of the file."""
-  dataset = commands.build_data(_entries(data_dir, 0))
-  return np.concatenate([b["image"].numpy() for b in dataset("eval")])
-
-
-def _seen(dataset, images) -> set[int]:
-  """Which scenes an epoch of training shows."""
-  seen: list[int] = []
-  for batch, position in dataset.batches():
-    for image in batch["image"].numpy():
-      (index,) = np.flatnonzero((images == image).all((1, 2, 3, 4)))
-      seen.append(int(index))
-    if int(position.epoch) >= 2:
-      return set(seen)
-  raise AssertionError("training is endless")
-
-
-@pytest.mark.parametrize(
-  "held_out, plan, first",
-  [
-    (4, {}, 4),
-    (12, {}, 12),
-    (0, {}, 0),
-    (4, {"skip": 6}, 6),
-    (4, {"skip": 0}, 0),
-  ],
-)
-def test_training_leaves_the_first_scenes_out(
-  data_dir, images, caplog, held_out, plan, first
-):
-  assert len(images) == NUM_SCENES
-  entries = _entries(data_dir, held_out, **plan)
-  dataset, sample = commands.training_data(entries)
-  assert _seen(dataset, images) == set(range(first, NUM_SCENES))
-  shown = plan.get("skip", 0)
-  np.testing.assert_array_equal(sample["image"], images[shown : shown + 2])
-  assert not [x for x in caplog.records if x.levelno >= logging.WARNING]
-  assert dataset.seed == 3
-
-
-@pytest.mark.parametrize("held_out", [NUM_SCENES, 1000])
-def test_a_small_file_is_trained_on_as_a_whole(
-  data_dir, images, caplog, held_out
-):
-  dataset, _ = commands.training_data(_entries(data_dir, held_out))
-  assert _seen(dataset, images) == set(range(NUM_SCENES))
-  assert f"no more than held_out_scenes={held_out}: training on" in caplog.text
-
-
 def test_evaluation_takes_the_scenes_that_were_left_out(
-  data_dir, copied, images, monkeypatch
+  data_dir, copied, monkeypatch
 ):
   seen = []
 
@@ -582,4 +515,8 @@ def test_evaluation_takes_the_scenes_that_were_left_out(
   monkeypatch.setattr(evaluation, "evaluate", stop)
   with pytest.raises(SystemExit):
     _evaluate(data_dir, copied, "num_scenes=7", "held_out_scenes=7")
-  np.testing.assert_array_equal(np.concatenate(seen), images[:7])
+  dataset = data.Tetrominoes(
+    data_dir / "tetrominoes_train.tfrecords", batch_size=7, image_dim=(9, 7)
+  )
+  (first,) = dataset("eval").take(1)
+  np.testing.assert_array_equal(np.concatenate(seen), first["image"])

@@ -15,6 +15,7 @@ from iodine.multi_object_datasets import (
   objects_room,
   tetrominoes,
 )
+from iodine.synthetic import __main__ as synthetic
 from iodine.synthetic import generation, sprites
 
 REAL_SCENES = (
@@ -640,7 +641,30 @@ def test_missing_file_of_other_datasets(tmp_path, cls, variant, url):
   assert (
     f"https://storage.googleapis.com/multi-object-datasets/{url}.tfrecords"
   ) in text
-  assert "iodine.synthetic" not in text
+  name = url.split("/")[0].replace("_with_masks", "")
+  is_synthetic = cls is not data.MultiDSprites
+  assert (f"python -m iodine.synthetic {name} " in text) == is_synthetic
+
+
+@pytest.mark.parametrize(
+  ("cls", "variants"),
+  [
+    (data.CLEVR, [None]),
+    (data.ObjectsRoom, list(objects_room.MAX_NUM_ENTITIES)),
+    (data.Sprites, [None]),
+    (data.Tetrominoes, [None]),
+  ],
+)
+def test_the_command_that_generates_a_file(tmp_path, capsys, cls, variants):
+  path = tmp_path / "exists"
+  path.touch()
+  for variant in variants:
+    kwargs = {"dataset_variant": variant} if variant else {}
+    command = cls(path, batch_size=2, **kwargs).synthetic_command
+    with pytest.raises(SystemExit):
+      synthetic.main([*command.split(), "--output", str(path)])
+    # All that is wrong with the command.
+    assert "exists: name another file" in capsys.readouterr().err
 
 
 @needs_real_scenes
@@ -850,6 +874,55 @@ def test_image_batch_rejects(images, message):
   dataset = data.Tetrominoes("scenes", batch_size=2, image_dim=(5, 7))
   with pytest.raises(ValueError, match=message):
     dataset.image_batch(images)
+
+
+def cater_features(num_scenes):
+  rng = np.random.default_rng(2)
+  owner = rng.integers(0, 9, [num_scenes, 33, 64, 64])
+  owner[:, 5:][owner[:, 5:] == 3] = 0  # entity 3 leaves after five frames
+  mask = owner[:, :, None] == np.arange(11)[:, None, None]
+  return {
+    "image": rng.integers(0, 256, [num_scenes, 33, 64, 64, 3], dtype=np.uint8),
+    "mask": np.uint8(255 * mask)[..., None],
+    "camera_matrix": np.zeros([num_scenes, 33, 4, 4], np.float32),
+    "object_positions": np.zeros([num_scenes, 33, 11, 3], np.float32),
+  }
+
+
+@pytest.mark.parametrize("frames", [33, 7])
+def test_cater(path, frames):
+  features = cater_features(2)
+  reader = make_reader(features)
+  dataset = data.CATER(path, batch_size=2, num_frames=frames, reader=reader)
+  (batch,) = dataset("eval")
+  np.testing.assert_array_equal(
+    batch["image"], features["image"][:, :frames] / np.float32(255)
+  )
+  np.testing.assert_array_equal(
+    batch["mask"], features["mask"][:, :frames] // 255
+  )
+  np.testing.assert_array_equal(batch["visibility"], [[1] * 9 + [0] * 2] * 2)
+  assert batch["factors"] == {}
+  assert dataset("train").element_spec == dataset.batch_spec()
+
+
+@pytest.mark.parametrize("frames", [0, 34, "all"])
+def test_impossible_number_of_frames(frames):
+  with pytest.raises(ValueError, match="num_frames=.*from 1 to 33"):
+    data.CATER("scenes", batch_size=2, num_frames=frames)
+
+
+def test_wildcards(tmp_path):
+  paths = [tmp_path / f"train-{i}-of-2" for i in range(2)]
+  for seed, path in enumerate(paths):
+    generation.write_tfrecords(
+      path, sprites.FEATURES, sprites.sample_scenes, num_scenes=3, seed=seed
+    )
+  expected = data.Sprites(paths, batch_size=6)
+  by_glob = data.Sprites(tmp_path / "train-*-of-2", batch_size=6)
+  assert_equal(next(iter(by_glob("eval"))), next(iter(expected("eval"))))
+  with pytest.raises(FileNotFoundError, match="no file .*test-"):
+    data.Sprites(tmp_path / "test-*-of-2", batch_size=6)("eval")
 
 
 def test_datasets_declare_what_the_readers_give():

@@ -1,20 +1,22 @@
 """Tests of the readers in iodine.multi_object_datasets."""
 
-import gzip
+import importlib.util
 import pathlib
-import zlib
 
 import numpy as np
 import pytest
+import record_files
 import tensorflow as tf
 
+from iodine.modules import readers
 from iodine.multi_object_datasets import (
-  _tfrecords,
+  cater_with_masks,
   clevr_with_masks,
   multi_dsprites,
   objects_room,
   tetrominoes,
 )
+from iodine.synthetic import __main__ as synthetic
 
 REAL_SCENES = (
   pathlib.Path(__file__).parents[2]
@@ -22,40 +24,6 @@ REAL_SCENES = (
   / "data"
   / "tetrominoes_mini.tfrecords"
 )
-
-
-def make_example(features, rng):
-  """Returns a serialized example of random values, and these by feature."""
-  stored, arrays = {}, {}
-  for name, description in features.items():
-    if description.dtype == tf.string:
-      array = rng.integers(0, 256, description.shape, dtype=np.uint8)
-      flat = array.tobytes()
-      stored[name] = tf.train.Feature(
-        bytes_list=tf.train.BytesList(
-          value=[flat[i : i + 1] for i in range(len(flat))]
-        )
-      )
-    else:
-      array = rng.random(description.shape, dtype=np.float32)
-      stored[name] = tf.train.Feature(
-        float_list=tf.train.FloatList(value=array.ravel())
-      )
-    arrays[name] = array
-  example = tf.train.Example(features=tf.train.Features(feature=stored))
-  return example.SerializeToString(), arrays
-
-
-def write(path, records, compression="GZIP"):
-  with tf.io.TFRecordWriter(str(path), compression) as writer:
-    for record in records:
-      writer.write(record)
-  return path
-
-
-@pytest.fixture(name="record")
-def fixture_record():
-  return make_example(tetrominoes.features, np.random.default_rng(0))[0]
 
 
 def check_reader(dataset, arrays, shapes):
@@ -69,8 +37,10 @@ def check_reader(dataset, arrays, shapes):
 
 @pytest.mark.parametrize("parallel", [None, 2])
 def test_tetrominoes(tmp_path, parallel):
-  record, arrays = make_example(tetrominoes.features, np.random.default_rng(1))
-  path = write(tmp_path / "scenes", [record])
+  record, arrays = record_files.make_example(
+    tetrominoes.features, np.random.default_rng(1)
+  )
+  path = record_files.write(tmp_path / "scenes", [record])
   check_reader(
     tetrominoes.dataset(path, 1000, parallel),
     arrays,
@@ -87,10 +57,10 @@ def test_tetrominoes(tmp_path, parallel):
 
 
 def test_clevr_with_masks(tmp_path):
-  record, arrays = make_example(
+  record, arrays = record_files.make_example(
     clevr_with_masks.features, np.random.default_rng(2)
   )
-  path = write(tmp_path / "scenes", [record])
+  path = record_files.write(tmp_path / "scenes", [record])
   check_reader(
     clevr_with_masks.dataset(str(path)),
     arrays,
@@ -120,10 +90,10 @@ def test_clevr_with_masks(tmp_path):
 )
 def test_multi_dsprites(tmp_path, variant, entities, channels):
   features = multi_dsprites.feature_descriptions(entities, channels == 1)
-  record, arrays = make_example(features, np.random.default_rng(3))
+  record, arrays = record_files.make_example(features, np.random.default_rng(3))
   assert arrays["mask"].shape == (64, 64, entities, 1)
   arrays["mask"] = np.moveaxis(arrays["mask"], 2, 0)
-  path = write(tmp_path / "scenes", [record])
+  path = record_files.write(tmp_path / "scenes", [record])
   names = ("x", "y", "shape", "visibility", "orientation", "scale")
   check_reader(
     multi_dsprites.dataset(str(path), variant),
@@ -147,10 +117,10 @@ def test_multi_dsprites(tmp_path, variant, entities, channels):
   ],
 )
 def test_objects_room(tmp_path, variant, entities):
-  record, arrays = make_example(
+  record, arrays = record_files.make_example(
     objects_room.feature_descriptions(entities), np.random.default_rng(4)
   )
-  path = write(tmp_path / "scenes", [record])
+  path = record_files.write(tmp_path / "scenes", [record])
   check_reader(
     objects_room.dataset(str(path), variant),
     arrays,
@@ -184,85 +154,68 @@ def test_real_tetrominoes():
     assert not scene["image"][mask[0] == 255].any()
 
 
-@pytest.mark.parametrize("compression", ["GZIP", "ZLIB", ""])
-def test_detects_compression(tmp_path, record, compression):
-  path = write(tmp_path / "scenes", [record, record, record], compression)
-  assert _tfrecords.detect_compression(str(path)) == compression
-  assert len(list(tetrominoes.dataset(path))) == 3
+def test_cater_with_masks(tmp_path):
+  record, arrays = record_files.READERS["cater"].example(5)
+  # Stored by entity, then by frame.
+  assert arrays["object_positions"].shape == (11, 33, 3)
+  arrays["object_positions"] = np.moveaxis(arrays["object_positions"], 0, 1)
+  path = record_files.write(tmp_path / "scenes", [record], "ZLIB")
+  check_reader(
+    cater_with_masks.dataset(str(path)),
+    arrays,
+    {
+      "image": ([33, 64, 64, 3], tf.uint8),
+      "mask": ([33, 11, 64, 64, 1], tf.uint8),
+      "camera_matrix": ([33, 4, 4], tf.float32),
+      "object_positions": ([33, 11, 3], tf.float32),
+    },
+  )
 
 
-def test_uncompressed_length_that_looks_like_a_zlib_header(tmp_path):
-  # The length 0x9c78 is stored as 78 9c ..., zlib's usual first bytes.
-  path = write(tmp_path / "scenes", [b"x" * 0x9C78], "")
-  assert path.read_bytes()[:2] == zlib.compress(b"")[:2]
-  assert _tfrecords.detect_compression(str(path)) == ""
+def deepminds(reader):
+  """DeepMind's reader of that name; skips the test where there is none."""
+  name = f"multi_object_datasets.{reader.module}"
+  package = importlib.util.find_spec("multi_object_datasets")
+  if package is None or importlib.util.find_spec(name) is None:
+    pytest.skip(f"needs {name} of DeepMind's package")
+  return readers.resolve_reader(f"{name}.dataset")
 
 
-def test_list_of_files_of_different_compression(tmp_path):
-  rng = np.random.default_rng(5)
-  paths, expected = [], []
-  for i, compression in enumerate(["GZIP", "GZIP", "", "GZIP"]):
-    record, arrays = make_example(tetrominoes.features, rng)
-    paths.append(write(tmp_path / f"scenes_{i}", [record], compression))
-    expected.append(arrays["x"])
-  scenes = list(tetrominoes.dataset(paths))
-  np.testing.assert_array_equal([s["x"] for s in scenes], expected)
+def check_same(reader, path):
+  """Compares what our reader and DeepMind's give for a file."""
+  ours = reader.open(path)
+  theirs = deepminds(reader)(str(path), *reader.args)
+  assert ours.element_spec == theirs.element_spec
+  pairs = list(zip(ours, theirs, strict=True))
+  assert len(pairs) == 2
+  for our_scene, their_scene in pairs:
+    for name, value in their_scene.items():
+      np.testing.assert_array_equal(our_scene[name], value, err_msg=name)
 
 
-def test_reads_in_a_tf_function(tmp_path, record):
-  path = write(tmp_path / "scenes", [record] * 3)
-
-  @tf.function
-  def count():
-    dataset = tetrominoes.dataset(str(path))
-    return dataset.reduce(0, lambda total, scene: total + 1)
-
-  assert count() == 3
-
-
-def test_missing_file(tmp_path):
-  with pytest.raises(FileNotFoundError, match="no file .*/nowhere"):
-    tetrominoes.dataset(tmp_path / "nowhere")
+@pytest.mark.parametrize("kind", list(record_files.READERS))
+def test_deepminds_reader_gives_the_same(tmp_path, kind):
+  reader = record_files.READERS[kind]
+  deepminds(reader)
+  records = [reader.example(seed)[0] for seed in range(2)]
+  path = record_files.write(tmp_path / "scenes", records, reader.compression)
+  check_same(reader, path)
 
 
 @pytest.mark.parametrize(
-  ("content", "message"),
+  "kind",
   [
-    (b"", "is empty: a download or a generator"),
-    (b"<html>Not found</html>", "looks like a web page"),
-    (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
-    (b"\x00" * 100, "no TFRecord file: it starts with"),
-    (b"PK", "an archive must be unpacked"),
-    (
-      gzip.compress(b"a tar archive, or some such", mtime=0),
-      "no TFRecord file: it holds GZIP data",
-    ),
-    (gzip.compress(b"", mtime=0), "holds no record"),
-    (zlib.compress(b"text of some length"), "holds ZLIB data that start"),
-    (b"\x1f\x8b\x08" + b"\xff" * 50, "damaged GZIP data"),
+    kind
+    for kind, reader in record_files.READERS.items()
+    if reader.module.removesuffix("_with_masks") in synthetic.DATASETS
   ],
 )
-def test_no_tfrecord_file(tmp_path, content, message):
+def test_deepminds_reader_gives_the_same_for_synthetic_scenes(tmp_path, kind):
+  reader = record_files.READERS[kind]
+  deepminds(reader)
+  name = reader.module.removesuffix("_with_masks")
+  options = ["--variant", *reader.args] if reader.args else []
   path = tmp_path / "scenes.tfrecords"
-  path.write_bytes(content)
-  with pytest.raises(ValueError, match=message) as error:
-    tetrominoes.dataset(path)
-  assert str(path) in str(error.value)
-
-
-def test_truncated_within_first_record(tmp_path, record):
-  path = write(tmp_path / "scenes", [record])
-  path.write_bytes(path.read_bytes()[:11])
-  with pytest.raises(ValueError, match="holds no record"):
-    tetrominoes.dataset(path)
-
-
-def test_directory(tmp_path):
-  with pytest.raises(ValueError, match="is a directory: name the .tfrecords"):
-    tetrominoes.dataset(tmp_path)
-
-
-@pytest.mark.parametrize("path", [[], None, 3, [3]])
-def test_no_path(path):
-  with pytest.raises(ValueError, match="tfrecords_path"):
-    tetrominoes.dataset(path)
+  command = [name, "--scenes", "2", "--output", str(path), *options]
+  assert synthetic.main(command) == 0
+  check_same(reader, path)

@@ -7,14 +7,19 @@ See `IODINEDataset` for what they have in common, batches included.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
-from iodine.modules.dataset import IODINEDataset, Position
+from iodine.modules import argument_faults
+from iodine.modules.dataset import IODINEDataset, NoSceneError, Position
+from iodine.modules.hdf5 import HDF5
+from iodine.modules.image_folder import ImageFolder
 from iodine.modules.readers import Reader
 from iodine.modules.record_dataset import RecordDataset
 from iodine.multi_object_datasets import (
+  cater_with_masks,
   clevr_with_masks,
   multi_dsprites,
   objects_room,
@@ -23,11 +28,16 @@ from iodine.multi_object_datasets import (
 from iodine.synthetic import sprites, sprites_reader
 
 __all__ = [
+  "CATER",
   "CLEVR",
+  "HDF5",
   "IODINEDataset",
+  "ImageFolder",
   "MultiDSprites",
+  "NoSceneError",
   "ObjectsRoom",
   "Position",
+  "RecordDataset",
   "Sprites",
   "Tetrominoes",
 ]
@@ -45,6 +55,7 @@ class CLEVR(RecordDataset):
 
   num_true_objects = clevr_with_masks.MAX_NUM_ENTITIES
   download_url = f"{_BUCKET}/clevr_with_masks/clevr_with_masks_train.tfrecords"
+  synthetic_command = "clevr --scenes 5000"
   factors = {
     "color": (tf.uint8, 1),
     "shape": (tf.uint8, 1),
@@ -56,6 +67,10 @@ class CLEVR(RecordDataset):
   image_dim: Sequence[int] = (128, 128)
   crop_region: Sequence[Sequence[int]] | None = ((29, 221), (64, 256))
   name: str = "clevr"
+
+  def expected_features(self) -> dict[str, tf.io.FixedLenFeature]:
+    """Describes the features of one record."""
+    return clevr_with_masks.features
 
   def _default_reader(self) -> Reader:
     return clevr_with_masks.dataset
@@ -104,6 +119,13 @@ class MultiDSprites(RecordDataset):
     }
     super().__post_init__()
 
+  def expected_features(self) -> dict[str, tf.io.FixedLenFeature]:
+    """Describes the features of one record."""
+    return multi_dsprites.feature_descriptions(
+      multi_dsprites.MAX_NUM_ENTITIES[self.dataset_variant],
+      self.dataset_variant == "binarized",
+    )
+
   def _default_reader(self) -> Reader:
     return multi_dsprites.dataset
 
@@ -129,6 +151,10 @@ class Tetrominoes(RecordDataset):
 
   image_dim: Sequence[int] = (35, 35)
   name: str = "tetrominoes"
+
+  def expected_features(self) -> dict[str, tf.io.FixedLenFeature]:
+    """Describes the features of one record."""
+    return tetrominoes.features
 
   def _default_reader(self) -> Reader:
     return tetrominoes.dataset
@@ -160,6 +186,10 @@ class Sprites(RecordDataset):
 
   image_dim: Sequence[int] = sprites.IMAGE_SIZE
   name: str = "sprites"
+
+  def expected_features(self) -> dict[str, tf.io.FixedLenFeature]:
+    """Describes the features of one record."""
+    return sprites_reader.features
 
   def _default_reader(self) -> Reader:
     return sprites_reader.dataset
@@ -200,13 +230,68 @@ class ObjectsRoom(RecordDataset):
       f"{_BUCKET}/objects_room/"
       f"objects_room_{split}{self.dataset_variant}.tfrecords"
     )
+    self.synthetic_command = (
+      f"objects_room --variant {self.dataset_variant} --scenes 10000"
+    )
     super().__post_init__()
+
+  def expected_features(self) -> dict[str, tf.io.FixedLenFeature]:
+    """Describes the features of one record."""
+    return objects_room.feature_descriptions(
+      objects_room.MAX_NUM_ENTITIES[self.dataset_variant]
+    )
 
   def _default_reader(self) -> Reader:
     return objects_room.dataset
 
   def _reader_args(self) -> tuple[str, ...]:
     return (self.dataset_variant,)
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class CATER(RecordDataset):
+  """CATER with masks: videos of moving objects, for a sequential model.
+
+  It has no factors; the camera and the objects' positions are ignored. The
+  files do not store which entities are present: visibility is 1 for those that
+  own at least one pixel of any frame, and for the background always.
+
+  Attributes:
+    num_frames: T, how many frames of a video to use, from the first one on. A
+      sequential model needs one more than it has refinement steps.
+  """
+
+  num_true_objects = cater_with_masks.MAX_NUM_ENTITIES
+  download_url = (
+    f"{_BUCKET}/cater_with_masks/"
+    "cater_with_masks_train.tfrecords-00000-of-00100 (and so on)"
+  )
+
+  num_frames: int = cater_with_masks.SEQUENCE_LENGTH  # type: ignore
+  image_dim: Sequence[int] = (64, 64)
+  shuffle_buffer: int | None = 100
+  name: str = "cater"
+
+  def examples(self) -> tf.data.Dataset:
+    """Opens the files, see `IODINEDataset.examples`."""
+    return super().examples().map(self._first_frames)
+
+  def expected_features(self) -> dict[str, tf.io.FixedLenFeature]:
+    """Describes the features of one record."""
+    return cater_with_masks.feature_descriptions()
+
+  def _default_reader(self) -> Reader:
+    return cater_with_masks.dataset
+
+  def _first_frames(self, example: dict) -> dict[str, Any]:
+    cut = {name: example[name][: self.num_frames] for name in ("image", "mask")}
+    return {**example, **cut}
+
+  def _faults(self) -> Iterator[str | None]:
+    yield from super()._faults()
+    yield argument_faults.int_fault(
+      "num_frames", self.num_frames, 1, cater_with_masks.SEQUENCE_LENGTH
+    )
 
 
 def _check_variant(

@@ -29,8 +29,9 @@ import tensorflow as tf
 
 from iodine.modules import argument_faults, images, preprocessing
 from iodine.modules.scene_cache import SceneCache
+from iodine.multi_object_datasets import inspection
 
-__all__ = ["IODINEDataset", "Position"]
+__all__ = ["IODINEDataset", "NoSceneError", "Position"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,6 +42,10 @@ _NOT_IN_CACHE_KEY = (
   *("batch_size", "shuffle_buffer", "seed", "skip", "take"),
   *("cache_dir", "name"),
 )
+
+
+class NoSceneError(ValueError):
+  """The filter and `skip` leave no scene."""
 
 
 class Position(NamedTuple):
@@ -163,6 +168,10 @@ class IODINEDataset(abc.ABC):
       ValueError: if a file is not what it should be.
     """
 
+  def estimated_num_examples(self) -> int | None:
+    """About how many scenes are stored; None: unknown. Opens the files."""
+    return None
+
   def __call__(self, subset: str = "train") -> tf.data.Dataset:
     """Opens the dataset, in eager mode.
 
@@ -177,8 +186,9 @@ class IODINEDataset(abc.ABC):
 
     Raises:
       FileNotFoundError: if a file does not exist.
-      ValueError: if the subset is unknown, a file is not what it should be, or
-        no scene is left after `min_num_objects`, `max_num_objects` and `skip`.
+      NoSceneError: if none is left after `min_num_objects`,
+        `max_num_objects` and `skip`.
+      ValueError: if the subset is unknown, or a file is not what it should be.
     """
     if subset == "train":
       return self.batches().map(lambda batch, _: batch)
@@ -282,6 +292,25 @@ class IODINEDataset(abc.ABC):
       self._scene_spec(),
     )
 
+  def has_wanted_objects(self, example: dict) -> tf.Tensor:
+    """Tells whether a scene passes the filter.
+
+    Args:
+      example: A scene of `examples`.
+
+    Returns:
+      Scalar bool: whether its number of foreground objects is from
+      `min_num_objects` to `max_num_objects`.
+    """
+    visible = preprocessing.visibility(example, self.num_background_entities)
+    count = tf.cast(tf.round(tf.reduce_sum(visible)), tf.int32)
+    count -= self.num_background_entities
+    low = 0 if self.min_num_objects is None else self.min_num_objects
+    high = (
+      count.dtype.max if self.max_num_objects is None else self.max_num_objects
+    )
+    return tf.logical_and(count >= low, count <= high)
+
   def image_batch(self, images: Any) -> dict[str, tf.Tensor]:
     """Makes a batch of one's own images, without masks and factors.
 
@@ -360,6 +389,10 @@ class IODINEDataset(abc.ABC):
       return None
     return self.num_true_objects - self.num_background_entities
 
+  def _remaining_crop(self) -> Sequence[Sequence[int]] | None:
+    """What is left of `crop_region` to cut out of what `examples` gives."""
+    return self.crop_region
+
   def _scene_spec(self) -> dict[str, Any]:
     """The structure of one preprocessed scene."""
     size = (*self.image_dim, self.num_channels)
@@ -397,11 +430,12 @@ class IODINEDataset(abc.ABC):
     scene = preprocessing.preprocess(
       example,
       self.image_dim,
-      self.crop_region,
+      self._remaining_crop(),
       self.grayscale,
       self.num_background_entities,
     )
-    return {name: scene[name] for name in self._scene_spec() if name in scene}
+    scene = {"factors": {}, **scene}
+    return {name: scene[name] for name in self._scene_spec()}
 
   def _checked_examples(self) -> tf.data.Dataset:
     """Opens pairs of a stored scene's place and itself, filtered."""
@@ -410,7 +444,7 @@ class IODINEDataset(abc.ABC):
     numbered = examples.enumerate()
     if self.min_num_objects is not None or self.max_num_objects is not None:
       numbered = numbered.filter(
-        lambda _, example: self._has_wanted_objects(example)
+        lambda _, example: self.has_wanted_objects(example)
       )
     return numbered
 
@@ -475,16 +509,6 @@ class IODINEDataset(abc.ABC):
     # TensorFlow treats the seed 0 apart, which fails beside a tensor.
     tf.random.set_seed(1 + (self.seed or 0))
 
-  def _has_wanted_objects(self, example: dict) -> tf.Tensor:
-    visible = preprocessing.visibility(example, self.num_background_entities)
-    count = tf.cast(tf.round(tf.reduce_sum(visible)), tf.int32)
-    count -= self.num_background_entities
-    low = 0 if self.min_num_objects is None else self.min_num_objects
-    high = (
-      count.dtype.max if self.max_num_objects is None else self.max_num_objects
-    )
-    return tf.logical_and(count >= low, count <= high)
-
   def _check_examples(self, spec: dict[str, tf.TensorSpec]) -> None:
     """Raises ValueError if stored scenes are not what is expected."""
     name = type(self).__name__
@@ -501,11 +525,12 @@ class IODINEDataset(abc.ABC):
         f"min_num_objects={bounds[0]} and max_num_objects={bounds[1]}."
       )
     sizes = self._check_shapes(spec)
-    if self.crop_region is not None:
-      (_, bottom), (_, right) = self.crop_region
+    region = self._remaining_crop()
+    if region is not None:
+      (_, bottom), (_, right) = region
       if bottom > sizes["H"] or right > sizes["W"]:
         raise ValueError(
-          f"{name}: crop_region={self.crop_region} reaches beyond the stored "
+          f"{name}: crop_region={region} reaches beyond the stored "
           f"image of {sizes['H']} rows and {sizes['W']} columns."
         )
 
@@ -536,19 +561,15 @@ class IODINEDataset(abc.ABC):
     """
     try:
       found = any(True for _ in examples.take(1))
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-      reason = error.message.splitlines()[0]
-      raise ValueError(
-        f"{self} cannot be read: {reason}\n  The file is damaged, or of "
-        "another dataset or variant."
-      ) from None
+    except tf.errors.OpError as error:
+      raise ValueError(inspection.explain(error, str(self))) from None
     if not found:
-      raise ValueError(self._no_scene_left())
+      raise NoSceneError(self._no_scene_left())
 
   def _check_cache(self, cache: SceneCache) -> None:
     """Raises ValueError if no scene of it is to be used."""
     if (cache.num_scenes() or 0) <= self.skip:
-      raise ValueError(self._no_scene_left())
+      raise NoSceneError(self._no_scene_left())
 
   def _no_scene_left(self) -> str:
     return (

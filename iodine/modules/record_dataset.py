@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import tensorflow as tf
@@ -14,6 +14,7 @@ import tensorflow as tf
 from iodine.modules import argument_faults
 from iodine.modules.dataset import IODINEDataset
 from iodine.modules.readers import Reader, reader_fault, resolve_reader
+from iodine.multi_object_datasets import inspection
 
 __all__ = ["RecordDataset"]
 
@@ -51,12 +52,34 @@ class RecordDataset(IODINEDataset):
 
   def examples(self) -> tf.data.Dataset:
     """Opens the files, see `IODINEDataset.examples`."""
-    paths = self._existing_paths()
+    paths = self.files()
     path = paths[0] if len(paths) == 1 else paths
     examples = self._read(
       path, *self._reader_args(), map_parallel_calls=tf.data.AUTOTUNE
     )
     return examples.map(self._with_factors)
+
+  def files(self) -> list[str]:
+    """Lists the files, wildcards expanded.
+
+    Raises:
+      FileNotFoundError: if one does not exist.
+    """
+    found = [_expanded(path) for path in self._paths]
+    missing = [
+      path for path, files in zip(self._paths, found, strict=True) if not files
+    ]
+    if missing:
+      raise FileNotFoundError(self._missing(missing))
+    return sum(found, [])
+
+  @abc.abstractmethod
+  def expected_features(self) -> Mapping[str, tf.io.FixedLenFeature]:
+    """Describes the features of one record."""
+
+  def estimated_num_examples(self) -> int:
+    """About how many scenes the files hold, by the sizes of the first ones."""
+    return sum(map(inspection.estimate_records, self.files()))
 
   @abc.abstractmethod
   def _default_reader(self) -> Reader:
@@ -86,17 +109,9 @@ class RecordDataset(IODINEDataset):
   def _source(self) -> Any:
     return [
       [path, stat.length, stat.mtime_nsec]
-      for path in self._existing_paths()
+      for path in self.files()
       for stat in [tf.io.gfile.stat(path)]
     ]
-
-  def _existing_paths(self) -> list[str]:
-    """The files, wildcards expanded; raises FileNotFoundError if one lacks."""
-    found = {path: _expanded(path) for path in self._paths}
-    missing = [path for path, files in found.items() if not files]
-    if missing:
-      raise FileNotFoundError(self._missing(missing))
-    return [file for files in found.values() for file in files]
 
   def _missing(self, paths: Sequence[str]) -> str:
     lines = [f"{type(self).__name__}: there is no file {paths[0]}."]

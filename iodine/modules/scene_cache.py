@@ -164,7 +164,7 @@ class SceneCache:
     records: Iterator[tuple[tf.Tensor, tf.Tensor]],
     on_progress: Callable[[int], object],
   ) -> None:
-    num_scenes, sizes = 0, []
+    num_scenes, sizes = 0, list[int]()
     while part := list(itertools.islice(records, self._scenes_per_file)):
       path = folder / _file_name(len(sizes))
       _write_file(path, [record.numpy() for _, record in part])

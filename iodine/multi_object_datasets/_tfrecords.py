@@ -1,96 +1,70 @@
-"""Opening of TFRecord files and decoding of their byte features."""
+"""Reading of TFRecord files: from paths to decoded scenes."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
-__all__ = ["PathLike", "decode_bytes", "detect_compression", "open_records"]
+from iodine.multi_object_datasets import _damage, _files, inspection
+from iodine.multi_object_datasets._files import PathLike
 
-PathLike = str | os.PathLike | Sequence[str | os.PathLike]
+__all__ = ["Example", "PathLike", "decode_bytes", "read"]
 
-# A record starts with its length (8 bytes) and the masked CRC-32C of these.
-_RECORD_HEAD = 12
-# Enough of a compressed file to inflate one record head from, also when a
-# gzip header holds a long file name.
-_PROBE_BYTES = 1 << 16
-_GZIP_MAGIC = b"\x1f\x8b"
-_AUTO_WBITS = 32 + zlib.MAX_WBITS  # zlib finds out itself: gzip or zlib
+Example = dict[str, tf.Tensor]
 
 
-def open_records(
-  tfrecords_path: PathLike, read_buffer_size: int | None = None
+def read(
+  tfrecords_path: PathLike,
+  features: Mapping[str, tf.io.FixedLenFeature],
+  decode: Callable[[Example], Example],
+  read_buffer_size: int | None = None,
+  map_parallel_calls: int | None = None,
 ) -> tf.data.Dataset:
-  """Opens TFRecord files, compressed or not.
+  """Reads, inflates, parses and decodes TFRecord files.
 
   Args:
-    tfrecords_path: One path or a sequence of paths, read one after the other.
+    tfrecords_path: One path or glob, or a sequence of these, read one after the
+      other. The compression (gzip, zlib or none) is detected.
+    features: Of a record.
+    decode: Maps parsed features to those of a scene.
     read_buffer_size: Bytes in the read buffer; None: TensorFlow's default.
+    map_parallel_calls: Number of scenes to parse at the same time; None: one.
 
   Returns:
-    A dataset of serialized records.
+    An unbatched dataset of what `decode` returns. Where a file turns out to be
+    damaged, cut off or of several kinds of records, iterating over it raises a
+    `tf.errors.OpError` that names file, record and likely cause; `explain` in
+    `inspection` gives its text. (That a file without compression was cut just
+    between two records cannot be noticed.)
 
   Raises:
-    FileNotFoundError: if a file does not exist.
-    ValueError: if a path is a directory, an empty file or no TFRecord file.
+    FileNotFoundError: if a file does not exist or a glob matches none.
+    ValueError: if a path is a directory, an empty file or no TFRecord file, or
+      its first record does not fit.
   """
-  paths = _as_list(tfrecords_path)
-  compressions = [detect_compression(path) for path in paths]
-  records = None
-  # A TFRecordDataset takes any number of files, but one compression.
-  by_compression = itertools.groupby(
-    zip(paths, compressions, strict=True), key=lambda pair: pair[1]
+
+  def parse(record: tf.Tensor, name: tf.Tensor, *_: tf.Tensor) -> Example:
+    # TensorFlow's errors name only an example that is in a batch.
+    batch = tf.io.parse_example(record[tf.newaxis], features, name[tf.newaxis])
+    return decode({key: value[0] for key, value in batch.items()})
+
+  paths = _files.expand_paths(tfrecords_path)
+  compressions = [_files.detect_compression(path) for path in paths]
+  for path, compression in zip(paths, compressions, strict=True):
+    _check_first_record(path, compression, features, parse)
+  sizes = tf.constant(
+    list(map(_damage.stated_size, paths, compressions)), tf.int64
   )
-  for compression, group in by_compression:
-    part = tf.data.TFRecordDataset(
-      [path for path, _ in group],
-      compression_type=compression,
-      buffer_size=read_buffer_size,
-    )
-    records = part if records is None else records.concatenate(part)
-  return records
+  files = tf.data.Dataset.from_tensor_slices((paths, compressions, sizes))
+  records = files.flat_map(
+    functools.partial(_open_records, read_buffer_size=read_buffer_size)
+  )
+  return records.map(parse, num_parallel_calls=map_parallel_calls)
 
 
-def detect_compression(path: str) -> str:
-  """Tells a TFRecord file's compression from its first bytes.
-
-  Args:
-    path: The file.
-
-  Returns:
-    "GZIP", "ZLIB" or "" (none), as `tf.data.TFRecordDataset` takes it.
-
-  Raises:
-    FileNotFoundError: if there is no such file.
-    ValueError: if it is a directory, empty or no TFRecord file.
-  """
-  head = _read_head(path)
-  # This test comes first: the length that starts an uncompressed file may look
-  # like a zlib header, whereas a compressed file passes the checksum by chance
-  # once in 2**32 times.
-  if _is_record_head(head):
-    return ""
-  if head.startswith(_GZIP_MAGIC):
-    compression = "GZIP"
-  elif _is_zlib_header(head):
-    compression = "ZLIB"
-  else:
-    raise ValueError(
-      f"{path} is no TFRecord file: it starts with {head[:12]!r}, neither a "
-      f"record nor gzip or zlib data. {_likely_cause(head)}"
-    )
-  _check_inflated(path, head, compression)
-  return compression
-
-
-def decode_bytes(
-  example: Mapping[str, tf.Tensor], keys: Sequence[str]
-) -> dict[str, tf.Tensor]:
+def decode_bytes(example: Example, keys: Sequence[str]) -> Example:
   """Turns features of one byte a string into uint8.
 
   Args:
@@ -100,106 +74,95 @@ def decode_bytes(
   Returns:
     A new dict of the same shapes, in which the named features are uint8.
   """
-  decoded: dict[str, Any] = dict(example)
+  decoded = dict(example)
   for key in keys:
     # decode_raw appends an axis for the bytes of one string.
     decoded[key] = tf.squeeze(tf.io.decode_raw(example[key], tf.uint8), axis=-1)
   return decoded
 
 
-def _as_list(tfrecords_path: PathLike) -> list[str]:
-  if isinstance(tfrecords_path, (str, os.PathLike)):
-    tfrecords_path = [tfrecords_path]
-  try:
-    paths = [os.fspath(path) for path in tfrecords_path]
-  except TypeError:
-    raise ValueError(
-      f"tfrecords_path={tfrecords_path!r}: expected a path or a sequence of "
-      "paths."
-    ) from None
-  if not paths:
-    raise ValueError("tfrecords_path is empty: name at least one file.")
-  return paths
+def _open_records(
+  path: tf.Tensor,
+  compression: tf.Tensor,
+  stated_size: tf.Tensor,
+  *,
+  read_buffer_size: int | None,
+) -> tf.data.Dataset:
+  """Opens one file as a dataset of triples: a record, its name, and True.
 
+  TensorFlow ends a file silently where no more than a part of a record's head
+  is left, where compressed data break off between two records, and after the
+  first of several zlib streams. Its errors name neither the record nor, some of
+  them, the file. So whatever ends the reading is followed by a check that
+  nothing is left.
+  """
+  records = tf.data.TFRecordDataset(
+    path, compression_type=compression, buffer_size=read_buffer_size
+  ).ignore_errors()
+  # A file that cannot be opened is an error without end, one never to ignore.
+  first_byte = tf.data.FixedLengthRecordDataset(path, record_bytes=1).take(1)
+  records = first_byte.flat_map(lambda _: records)
+  # An example is never empty, so that an empty record can mark the end.
+  records = records.concatenate(tf.data.Dataset.from_tensors(b""))
 
-def _read_head(path: str) -> bytes:
-  """Returns the first bytes of a file that must exist and have some."""
-  if not tf.io.gfile.exists(path):
-    raise FileNotFoundError(f"There is no file {path}.")
-  if tf.io.gfile.isdir(path):
-    raise ValueError(
-      f"{path} is a directory: name the .tfrecords file (or files) in it."
+  def check_end(index, size):
+    return tf.cond(
+      size % 2**32 == stated_size,
+      lambda: False,
+      lambda: tf.numpy_function(
+        _check_end, [path, compression, index, size], tf.bool
+      ),
     )
+
+  # All in one function, as each takes tens of microseconds a record to call.
+  def count(counts, record):
+    index, size = counts
+    length = tf.cast(tf.strings.length(record), tf.int64)
+    name = tf.strings.join(
+      [path, _damage.RECORD_INFIX, tf.strings.as_string(index)]
+    )
+    goes_on = tf.cond(length > 0, lambda: True, lambda: check_end(index, size))
+    counts_after = (index + 1, size + length + _files.RECORD_OVERHEAD)
+    return counts_after, (record, name, goes_on)
+
+  start = (tf.constant(0, tf.int64), tf.constant(0, tf.int64))
+  return records.scan(start, count).take_while(lambda *element: element[-1])
+
+
+def _check_end(path: bytes, compression: bytes, index: int, size: int) -> bool:
+  """Calls `check_end` with what a graph passes; there is no further record."""
+  _damage.check_end(path.decode(), compression.decode(), int(index), int(size))
+  return False
+
+
+def _check_first_record(
+  path: str,
+  compression: str,
+  features: Mapping[str, tf.io.FixedLenFeature],
+  parse: Callable[..., Example],
+) -> None:
+  """Raises ValueError unless a file's first record can be parsed."""
+  record = _files.first_record(path, compression)
+  name = _damage.record_name(path, 0)
   try:
-    with tf.io.gfile.GFile(path, "rb") as file:
-      head = file.read(_PROBE_BYTES)
+    with tf.init_scope(), tf.device("CPU"):
+      parse(tf.constant(record), tf.constant(name))
   except tf.errors.OpError as error:
-    raise ValueError(f"{path} cannot be read: {error.message}") from None
-  if not head:
-    raise ValueError(
-      f"{path} is empty: a download or a generator was probably interrupted "
-      "before it wrote anything. Fetch or write the file again."
-    )
-  return head
-
-
-def _is_record_head(data: bytes) -> bool:
-  if len(data) < _RECORD_HEAD:
-    return False
-  checksum = int.from_bytes(data[8:_RECORD_HEAD], "little")
-  return _masked_crc32c(data[:8]) == checksum
-
-
-def _masked_crc32c(data: bytes) -> int:
-  """CRC-32C (Castagnoli), rotated and offset as TFRecord files store it."""
-  crc = 0xFFFFFFFF
-  for byte in data:
-    crc ^= byte
-    for _ in range(8):
-      crc = (crc >> 1) ^ (0x82F63B78 * (crc & 1))
-  crc ^= 0xFFFFFFFF
-  return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _is_zlib_header(head: bytes) -> bool:
-  """RFC 1950: method 8 (deflate), window up to 32 KiB, divisible by 31."""
-  if len(head) < 2:
-    return False
-  method, window = head[0] & 0x0F, head[0] >> 4
-  return method == 8 and window <= 7 and (head[0] * 256 + head[1]) % 31 == 0
-
-
-def _check_inflated(path: str, head: bytes, compression: str) -> None:
-  """Raises ValueError unless the compressed data start with a record."""
-  try:
-    data = zlib.decompressobj(_AUTO_WBITS).decompress(head, _RECORD_HEAD)
-  except zlib.error as error:
-    raise ValueError(
-      f"{path} is damaged {compression} data ({error}). Fetch or write the "
-      "file again."
-    ) from None
-  if len(data) < _RECORD_HEAD:
-    raise ValueError(
-      f"{path} holds no record: its {compression} data end after "
-      f"{len(data)} bytes. The file was probably cut off as it was written "
-      "or copied. Fetch or write it again."
-    )
-  if not _is_record_head(data):
-    raise ValueError(
-      f"{path} is no TFRecord file: it holds {compression} data that start "
-      f"with {data!r}. {_likely_cause(data)}"
-    )
-
-
-def _likely_cause(head: bytes) -> str:
-  if head.lstrip().startswith(b"<"):
-    return (
-      "It looks like a web page: the download probably saved an error "
-      "message instead of the data."
-    )
-  if head.startswith(b"version https://git-lfs"):
-    return "It is a Git LFS pointer: run `git lfs pull` to get the data."
-  return (
-    "It is probably a file of another kind (an archive must be unpacked "
-    "first) or damaged."
+    fault = _damage.explain(error, source=name)
+  except UnicodeDecodeError:  # from TensorFlow, as it quotes the bytes
+    fault = f"{name}: it cannot be parsed."
+  else:
+    return
+  expected = inspection.expected_features(features)
+  raise ValueError(
+    f"{fault}\n"
+    f"  expected: {inspection.format_features(expected)}\n"
+    f"  found: {_found(record)}"
   )
+
+
+def _found(record: bytes) -> str:
+  try:
+    return inspection.format_features(inspection.record_features(record))
+  except ValueError as error:
+    return str(error)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
-
 import tensorflow as tf
 
 from iodine.multi_object_datasets import _tfrecords
@@ -58,10 +55,7 @@ def feature_descriptions(
   }
 
 
-def _decode(
-  example_proto: tf.Tensor, features: Mapping[str, tf.io.FixedLenFeature]
-) -> dict[str, tf.Tensor]:
-  example = tf.io.parse_single_example(example_proto, features)
+def _decode(example: _tfrecords.Example) -> _tfrecords.Example:
   example = _tfrecords.decode_bytes(example, BYTE_FEATURES)
   # [H, W, L, 1] -> [L, H, W, 1], as in the other datasets.
   example["mask"] = tf.transpose(example["mask"], [2, 0, 1, 3])
@@ -80,8 +74,8 @@ def dataset(
   for "binarized" and 3 otherwise.
 
   Args:
-    tfrecords_path: One path or a sequence of paths. The compression (gzip,
-      zlib or none) is detected.
+    tfrecords_path: One path or glob, or a sequence of these. The compression
+      (gzip, zlib or none) is detected.
     dataset_variant: "binarized", "colored_on_grayscale" or
       "colored_on_colored". Must be the variant of the file.
     read_buffer_size: Bytes in the read buffer; None: TensorFlow's default.
@@ -99,9 +93,9 @@ def dataset(
       visibility: [L] float32, 1 where the entity is present, else 0.
 
   Raises:
-    FileNotFoundError: if a file does not exist.
-    ValueError: if the variant is unknown, or a path is a directory, an empty
-      file or no TFRecord file.
+    FileNotFoundError: if a file does not exist or a glob matches none.
+    ValueError: if the variant is unknown, a path is a directory, an empty file
+      or no TFRecord file, or a file is of another dataset or variant.
   """
   if dataset_variant not in MAX_NUM_ENTITIES:
     raise ValueError(
@@ -111,8 +105,6 @@ def dataset(
   features = feature_descriptions(
     MAX_NUM_ENTITIES[dataset_variant], dataset_variant == "binarized"
   )
-  records = _tfrecords.open_records(tfrecords_path, read_buffer_size)
-  return records.map(
-    functools.partial(_decode, features=features),
-    num_parallel_calls=map_parallel_calls,
+  return _tfrecords.read(
+    tfrecords_path, features, _decode, read_buffer_size, map_parallel_calls
   )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
-
 import tensorflow as tf
 
 from iodine.multi_object_datasets import _tfrecords
@@ -50,10 +47,7 @@ def feature_descriptions(
   }
 
 
-def _decode(
-  example_proto: tf.Tensor, features: Mapping[str, tf.io.FixedLenFeature]
-) -> dict[str, tf.Tensor]:
-  example = tf.io.parse_single_example(example_proto, features)
+def _decode(example: _tfrecords.Example) -> _tfrecords.Example:
   return _tfrecords.decode_bytes(example, BYTE_FEATURES)
 
 
@@ -69,8 +63,8 @@ def dataset(
   sky, floor and two halves of the wall.
 
   Args:
-    tfrecords_path: One path or a sequence of paths. The compression (gzip,
-      zlib or none) is detected.
+    tfrecords_path: One path or glob, or a sequence of these. The compression
+      (gzip, zlib or none) is detected.
     dataset_variant: "train", "six_objects", "empty_room" or
       "identical_color". Must be the variant of the file.
     read_buffer_size: Bytes in the read buffer; None: TensorFlow's default.
@@ -82,9 +76,9 @@ def dataset(
       mask: [L, 64, 64, 1] uint8, 255 where an entity owns the pixel, else 0.
 
   Raises:
-    FileNotFoundError: if a file does not exist.
-    ValueError: if the variant is unknown, or a path is a directory, an empty
-      file or no TFRecord file.
+    FileNotFoundError: if a file does not exist or a glob matches none.
+    ValueError: if the variant is unknown, a path is a directory, an empty file
+      or no TFRecord file, or a file is of another dataset or variant.
   """
   if dataset_variant not in MAX_NUM_ENTITIES:
     raise ValueError(
@@ -92,8 +86,6 @@ def dataset(
       f"{list(MAX_NUM_ENTITIES)}."
     )
   features = feature_descriptions(MAX_NUM_ENTITIES[dataset_variant])
-  records = _tfrecords.open_records(tfrecords_path, read_buffer_size)
-  return records.map(
-    functools.partial(_decode, features=features),
-    num_parallel_calls=map_parallel_calls,
+  return _tfrecords.read(
+    tfrecords_path, features, _decode, read_buffer_size, map_parallel_calls
   )

@@ -35,8 +35,7 @@ features = {
 }
 
 
-def _decode(example_proto: tf.Tensor) -> dict[str, tf.Tensor]:
-  example = tf.io.parse_single_example(example_proto, features)
+def _decode(example: _tfrecords.Example) -> _tfrecords.Example:
   return _tfrecords.decode_bytes(example, BYTE_FEATURES)
 
 
@@ -50,8 +49,8 @@ def dataset(
   L is `MAX_NUM_ENTITIES`; entity 0 is the background.
 
   Args:
-    tfrecords_path: One path or a sequence of paths. The compression (gzip,
-      zlib or none) is detected.
+    tfrecords_path: One path or glob, or a sequence of these. The compression
+      (gzip, zlib or none) is detected.
     read_buffer_size: Bytes in the read buffer; None: TensorFlow's default.
     map_parallel_calls: Number of scenes to parse at the same time; None: one.
 
@@ -65,8 +64,10 @@ def dataset(
       visibility: [L] float32, 1 where the entity is present, else 0.
 
   Raises:
-    FileNotFoundError: if a file does not exist.
-    ValueError: if a path is a directory, an empty file or no TFRecord file.
+    FileNotFoundError: if a file does not exist or a glob matches none.
+    ValueError: if a path is a directory, an empty file or no TFRecord file, or
+      a file is of another dataset.
   """
-  records = _tfrecords.open_records(tfrecords_path, read_buffer_size)
-  return records.map(_decode, num_parallel_calls=map_parallel_calls)
+  return _tfrecords.read(
+    tfrecords_path, features, _decode, read_buffer_size, map_parallel_calls
+  )

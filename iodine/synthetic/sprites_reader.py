@@ -18,8 +18,7 @@ _BYTE_FEATURES = [
 ]
 
 
-def _decode(example_proto: tf.Tensor) -> dict[str, tf.Tensor]:
-  example = tf.io.parse_single_example(example_proto, features)
+def _decode(example: _tfrecords.Example) -> _tfrecords.Example:
   return _tfrecords.decode_bytes(example, _BYTE_FEATURES)
 
 
@@ -44,5 +43,6 @@ def dataset(
     FileNotFoundError: if a file does not exist.
     ValueError: if a path is a directory, an empty file or no TFRecord file.
   """
-  records = _tfrecords.open_records(tfrecords_path, read_buffer_size)
-  return records.map(_decode, num_parallel_calls=map_parallel_calls)
+  return _tfrecords.read(
+    tfrecords_path, features, _decode, read_buffer_size, map_parallel_calls
+  )

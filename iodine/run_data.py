@@ -1,0 +1,100 @@
+"""The dataset of a configuration: built, cached, split, its faults told."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from iodine import config
+from iodine.modules.data import IODINEDataset, NoSceneError
+from iodine.modules.utils import ConfigError
+from iodine.multi_object_datasets import inspection
+from iodine.progress import progress
+
+__all__ = ["build_data", "first_batch", "training_data", "user_faults"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def build_data(entries: Mapping[str, Any], **overrides: Any) -> IODINEDataset:
+  """Builds the dataset, in the order that the configuration's seed gives.
+
+  Args:
+    entries: the whole configuration.
+    **overrides: of the dataset's plan.
+
+  Returns:
+    The dataset; no file is opened.
+  """
+  plan = {"seed": entries["seed"], **entries["data"], **overrides}
+  return config.build_part({"data": plan}, "data")
+
+
+@contextlib.contextmanager
+def user_faults(dataset: IODINEDataset) -> Iterator[None]:
+  """Turns faults of data files into ConfigErrors."""
+  try:
+    yield
+  except ConfigError:
+    raise
+  except (OSError, ValueError) as error:
+    raise ConfigError(f"data: {error}") from error
+  except tf.errors.OpError as error:
+    reason = inspection.explain(error, source=str(dataset))
+    raise ConfigError(f"data: {reason}") from error
+
+
+def first_batch(dataset: IODINEDataset) -> dict[str, Any]:
+  """Reads the batch that pictures show; a fault of the files is the user's."""
+  with user_faults(dataset):
+    return next(iter(dataset("summary")))
+
+
+def training_data(
+  entries: Mapping[str, Any],
+) -> tuple[IODINEDataset, dict[str, Any]]:
+  """The dataset to train on, and the batch that pictures show.
+
+  The first `held_out_scenes` are left to evaluation, and pictures show some of
+  them, unless `data.skip` says otherwise or the file has no more than these.
+  """
+  dataset = build_data(entries)
+  _build_cache(dataset)
+  sample = first_batch(dataset)
+  count = entries["held_out_scenes"]
+  if count and "skip" not in entries["data"]:
+    rest = build_data(entries, skip=count)
+    try:
+      with user_faults(rest):
+        rest.batches()
+    except ConfigError as error:
+      if not isinstance(error.__cause__, NoSceneError):
+        raise
+      _LOG.warning(
+        "%s has no more than held_out_scenes=%s: training on all scenes, so "
+        "that none are left for evaluation",
+        dataset,
+        count,
+      )
+    else:
+      return rest, sample
+  return dataset, sample
+
+
+def _build_cache(dataset: IODINEDataset) -> None:
+  """Writes the cache, if there is to be one and it is not there yet."""
+  if dataset.cache_dir is None:
+    return
+  with user_faults(dataset):
+    total = dataset.estimated_num_examples()
+    read = 0
+    with progress(total, "scenes", _LOG) as update:
+
+      def on_progress(num_read: int) -> None:
+        nonlocal read
+        update(num_read - read)
+        read = num_read
+
+      dataset.build_cache(on_progress)

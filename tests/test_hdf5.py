@@ -1,0 +1,279 @@
+"""Tests of iodine.modules.hdf5: layout, slices, faults."""
+
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iodine import main as command_line
+from iodine import run_data
+from iodine.modules import hdf5
+from iodine.modules.data import HDF5
+from iodine.modules.utils import ConfigError
+
+h5py = pytest.importorskip("h5py")
+
+N, L, H, W, F = 7, 4, 9, 11, 6
+_RNG = np.random.default_rng(0)
+OWNERS = _RNG.integers(L, size=[N, H, W])
+OWNERS[2] = 0  # a scene without objects
+ARRAYS = {
+  "imgs": _RNG.integers(256, size=[N, H, W, 3]).astype(np.uint8),
+  "masks": np.uint8(OWNERS[:, None] == np.arange(L)[:, None, None])[..., None]
+  * np.uint8(255),
+  "factors": _RNG.standard_normal([N, L, F]),
+}
+COLUMNS = {"position": [1, 0], "shape": [5]}
+
+
+def write(path, split="test", without=(), options=None, **changes):
+  """Writes a file with a split of these arrays, and a smaller one."""
+  arrays = {**ARRAYS, **changes}
+  with h5py.File(path, "w") as file:
+    for name, values in arrays.items():
+      if name not in without:
+        file.create_dataset(f"{split}/{name}", data=values, **(options or {}))
+        file[f"val/{name}"] = values[:2]
+  return path
+
+
+def build(path, **options):
+  defaults = {"split": "test", "batch_size": N, "image_dim": (H, W), "seed": 0}
+  return HDF5(path, **{**defaults, **options})
+
+
+@pytest.fixture(name="path")
+def fixture_path(tmp_path):
+  return write(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("slice_bytes", [1, 3 * 7 * H * W, 2**26])
+@pytest.mark.parametrize("options", [{}, {"chunks": True}])
+def test_scenes(tmp_path, monkeypatch, slice_bytes, options):
+  monkeypatch.setattr(hdf5, "_SLICE_BYTES", slice_bytes)
+  path = write(tmp_path / "a.h5", options=options)
+  dataset = build(path, factor_columns=COLUMNS)
+  (batch,) = dataset("eval")
+  np.testing.assert_allclose(
+    batch["image"][:, 0], ARRAYS["imgs"] / 255, atol=1e-6
+  )
+  assert batch["mask"].dtype == tf.uint8
+  np.testing.assert_array_equal(batch["mask"][:, 0], ARRAYS["masks"] // 255)
+  visible = (ARRAYS["masks"] > 0).any(axis=(2, 3, 4))
+  np.testing.assert_array_equal(batch["visibility"], visible)
+  factors = np.float32(ARRAYS["factors"])
+  assert set(batch["factors"]) == {"position", "shape"}
+  np.testing.assert_array_equal(
+    batch["factors"]["position"], factors[..., [1, 0]]
+  )
+  np.testing.assert_array_equal(batch["factors"]["shape"], factors[..., 5:])
+  assert dataset("train").element_spec == dataset.batch_spec()
+  assert dataset.estimated_num_examples() == N
+
+
+def test_slices_hold_no_more_than_they_may(path, monkeypatch):
+  sizes = []
+
+  def read_images(dataset, scenes):
+    values = dataset[scenes]
+    sizes.append(len(values))
+    return values
+
+  monkeypatch.setitem(hdf5._READERS, "imgs", read_images)
+  monkeypatch.setattr(hdf5, "_SLICE_BYTES", 2 * (3 + L) * H * W)
+  list(build(path)("eval"))
+  assert set(sizes) == {1, 2}
+
+
+def test_whole_chunks(tmp_path, monkeypatch):
+  path = write(tmp_path / "a.h5", without=["masks", "factors"])
+  with h5py.File(path, "a") as file:
+    del file["test/imgs"]
+    file.create_dataset(
+      "test/imgs", data=ARRAYS["imgs"], chunks=(2, H, W, 3), compression="gzip"
+    )
+  monkeypatch.setattr(hdf5, "_SLICE_BYTES", 5 * 3 * H * W)
+  dataset = build(path)
+  assert dataset._layout.scenes_per_slice == 4
+  (batch,) = dataset("eval")
+  np.testing.assert_allclose(
+    batch["image"][:, 0], ARRAYS["imgs"] / 255, atol=1e-6
+  )
+
+
+def test_splits(path):
+  assert build(path, split="val").estimated_num_examples() == 2
+  assert HDF5(path, batch_size=1, image_dim=(H, W)).split == "train"
+
+
+def test_without_masks(tmp_path):
+  path = write(tmp_path / "a.h5", without=["masks", "factors"])
+  (batch,) = build(path)("eval")
+  assert set(batch) == {"image"}
+
+
+def test_without_factors(path):
+  (batch,) = build(path)("eval")
+  assert batch["factors"] == {}
+  assert "mask" in batch
+
+
+def test_filter_crop_and_one_channel(tmp_path):
+  path = write(tmp_path / "a.h5", imgs=ARRAYS["imgs"][..., :1])
+  region = ((2, 8), (1, 11))
+  dataset = build(path, min_num_objects=1, crop_region=region, image_dim=(3, 5))
+  (batch,) = dataset("eval")
+  assert batch["image"].shape == (N - 1, 1, 3, 5, 1)
+  assert build(path, grayscale=True).num_channels == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_other_types(tmp_path, dtype):
+  path = write(
+    tmp_path / "a.h5",
+    imgs=ARRAYS["imgs"].astype(dtype),
+    masks=(ARRAYS["masks"] // 255).astype(dtype),
+  )
+  (batch,) = build(path)("eval")
+  np.testing.assert_allclose(
+    batch["image"][:, 0], ARRAYS["imgs"] / 255, atol=1e-6
+  )
+  np.testing.assert_array_equal(batch["mask"][:, 0], ARRAYS["masks"] // 255)
+
+
+def test_masks_of_three_channels(tmp_path):
+  masks = np.repeat(ARRAYS["masks"], 3, axis=-1)
+  (batch,) = build(write(tmp_path / "a.h5", masks=masks))("eval")
+  np.testing.assert_array_equal(batch["mask"][:, 0], ARRAYS["masks"] // 255)
+
+
+def test_cache_notices_a_changed_file(tmp_path, path):
+  options = {"cache_dir": str(tmp_path / "cache")}
+  build(path, **options).build_cache()
+  build(path, **options).build_cache()
+  assert len(list((tmp_path / "cache").iterdir())) == 1
+  write(path, imgs=ARRAYS["imgs"] // 2)
+  build(path, **options).build_cache()
+  assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+# --- Files that cannot be used ------------------------------------------------
+
+
+def fault(dataset):
+  with pytest.raises(ConfigError) as caught, run_data.user_faults(dataset):
+    list(dataset("eval"))
+  text = str(caught.value)
+  assert "\n" not in text
+  return text
+
+
+def test_no_file(tmp_path):
+  text = fault(build(tmp_path / "a.h5"))
+  assert text == f"data: HDF5: there is no file {tmp_path}/a.h5."
+  assert f"{tmp_path} is a folder" in fault(build(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b"no HDF5 file" * 100])
+def test_no_hdf5(tmp_path, content):
+  path = tmp_path / "a.h5"
+  path.write_bytes(content)
+  text = fault(build(path))
+  assert text.startswith(f"data: {path}: damaged, cut off or no HDF5 file (")
+
+
+def test_cut_off(path):
+  whole = path.read_bytes()
+  for size in range(0, len(whole), len(whole) // 20):
+    path.write_bytes(whole[:size])
+    text = fault(build(path))
+    assert text.startswith(f"data: {path}: damaged, cut off or no HDF5 file (")
+
+
+def test_data_that_are_damaged(tmp_path):
+  options = {"chunks": True, "compression": "gzip", "fletcher32": True}
+  path = write(tmp_path / "a.h5", options=options)
+  with h5py.File(path) as file:
+    place = file["test/factors"].id.get_chunk_info(0)
+  damaged = bytearray(path.read_bytes())
+  damaged[place.byte_offset + place.size // 2] ^= 0xFF
+  path.write_bytes(damaged)
+  text = fault(build(path, factor_columns=COLUMNS))
+  assert text.startswith(f"data: {path}: damaged, cut off or no HDF5 file (")
+
+
+def test_missing_group_or_dataset(tmp_path, path):
+  text = fault(build(path, split="train"))
+  assert f"{path} has no group split='train'; there is: test, val." in text
+  write(path, without=["imgs"])
+  text = fault(build(path))
+  assert "/test has no dataset 'imgs'; there is: factors, masks." in text
+  write(path, without=["factors"])
+  assert "no dataset 'factors'" in fault(build(path, factor_columns=COLUMNS))
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"imgs": ARRAYS["imgs"][..., 0]}, "imgs has the shape (7, 9, 11); exp"),
+    ({"imgs": ARRAYS["imgs"].transpose(0, 3, 1, 2)}, "with 1 or 3 channels C"),
+    ({"masks": OWNERS}, "masks has the shape (7, 9, 11); expected 5 dimens"),
+    ({"masks": OWNERS[:, None, ..., None]}, "with L of 2 or more entities"),
+    ({"masks": ARRAYS["masks"][:5]}, "like imgs (7, 9, 11, 3)"),
+    ({"masks": ARRAYS["masks"][..., :5, :]}, "like imgs (7, 9, 11, 3)"),
+    ({"factors": ARRAYS["factors"][..., :5]}, "[7, 4, 6 or more]"),
+    ({"factors": ARRAYS["factors"][:, :3]}, "[7, 4, 6 or more]"),
+    ({"imgs": ARRAYS["imgs"] / 255}, "expected integers from 0 to 255. Store"),
+    ({"imgs": ARRAYS["imgs"] + np.int32(9)}, "holds int32 from 9 to 264; exp"),
+  ],
+)
+def test_wrong_shapes_and_values(tmp_path, changes, message):
+  path = write(tmp_path / "a.h5", **changes)
+  text = fault(build(path, factor_columns=COLUMNS))
+  assert text.startswith(f"data: {path}: ")
+  assert message in text
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"split": ""}, "split='': expected"),
+    ({"factor_columns": ["shape"]}, "factor_columns=.* a mapping from names"),
+    ({"factor_columns": {"shape": 3}}, "factor_columns=.* lists of columns"),
+    ({"factor_columns": {"shape": [-1]}}, "factor_columns=.* from 0"),
+    ({"factor_columns": {"shape": []}}, "factor_columns="),
+  ],
+)
+def test_arguments(options, message):
+  with pytest.raises(ValueError, match=message):
+    build("a.h5", **options)
+
+
+def test_h5py_is_an_extra(path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "h5py", None)
+  text = fault(build(path))
+  assert "needs the package h5py, which the extra `hdf5` installs" in text
+
+
+# --- The configuration --------------------------------------------------------
+
+
+def test_training_on_the_command_line(path, tmp_path):
+  words = (
+    "with",
+    "tetrominoes",
+    "data.constructor=iodine.modules.data.HDF5",
+    "data_file=a.h5",
+    f"data_dir={tmp_path}",
+    "data.split=test",
+    f"data.factor_columns={dict(COLUMNS, color=[2, 3, 4])}",
+    f"image_dim={[H, W]}",
+    "num_iters=1",
+    "held_out_scenes=2",
+    "batch_size=2",
+    "stop_after_steps=2",
+    f"checkpoint_dir={tmp_path}/run",
+  )
+  command_line.main(["iodine", *words])
+  assert (tmp_path / "run_1" / "model.ckpt-2.index").is_file()
