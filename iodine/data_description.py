@@ -83,7 +83,8 @@ def collect(dataset: IODINEDataset, scenes: Iterator[dict]) -> Statistics:
 def format_files(dataset: IODINEDataset) -> list[str]:
   """Lines on files, compression and features, expected and stored."""
   if not isinstance(dataset, RecordDataset):
-    return []
+    count = dataset.estimated_num_examples()
+    return [f"data      {dataset}: {count or 'unknown number of'} scenes"]
   files = dataset.files()
   lines = [f"file      {path}: {_size(path)}" for path in files]
   record = inspection.record_features(inspection.first_record(files[0]))

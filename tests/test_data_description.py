@@ -38,6 +38,14 @@ def test_no_masks():
   assert lines[-1] == "masks     none: scores that need them are left out"
 
 
+def test_number_of_scenes_of_other_data():
+  clips = Clips(batch_size=2, image_dim=(4, 5))
+  (line,) = data_description.format_files(clips)
+  assert line.endswith("Clips: unknown number of scenes")
+  clips.estimated_num_examples = lambda: 5
+  assert data_description.format_files(clips)[0].endswith("Clips: 5 scenes")
+
+
 def test_no_object():
   blobs = Blobs(batch_size=2, image_dim=(4, 5))
   scenes = blobs.examples().skip(1).take(1)

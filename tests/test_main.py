@@ -321,8 +321,10 @@ def test_data_that_break_off_are_an_error_of_the_run(tmp_path, capsys):
   whole = path.read_bytes()
   path.write_bytes(whole[: len(whole) // 4])
   words = (*TINY, f"checkpoint_dir={tmp_path}/run", f"data.path={path}")
-  error = fail(capsys, 1, *words, "stop_after_steps=100")
+  scope = ("stop_after_steps=100", "held_out_scenes=0")
+  error = fail(capsys, 1, *words, *scope)
   assert re.match(r"Error: step \d+: the data cannot be read", error)
+  assert f"{path}, record " in error
 
 
 def test_a_loss_that_is_not_finite_is_an_error_of_the_run(

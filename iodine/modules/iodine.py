@@ -195,7 +195,7 @@ class IODINE(snt.Module):
     noise: tf.Tensor | None = None,
     seed: tf.Tensor | None = None,
   ) -> tuple[tf.Tensor, dict[str, tf.Tensor], dict[str, list]]:
-    """The training loss: equation 6 of the paper plus the factor loss.
+    """The training loss: those of all refinement steps, and the factor loss.
 
     Updates the factor evaluator's running moments.
 

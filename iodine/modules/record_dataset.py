@@ -142,7 +142,9 @@ def _absolute_paths(path: Any) -> tuple[str, ...]:
 
 
 def _expanded(path: str) -> list[str]:
-  """The files of a name, which may hold wildcards, in sorted order."""
-  if tf.io.gfile.exists(path):
-    return [path]
-  return sorted(tf.io.gfile.glob(path)) if set(path) & set("*?[") else []
+  """The files of a name, which may hold wildcards; none if there is no such."""
+  try:
+    files = inspection.expand_paths(path)
+  except FileNotFoundError:
+    return []
+  return files if tf.io.gfile.exists(files[0]) else []

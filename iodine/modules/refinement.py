@@ -55,7 +55,7 @@ CAPACITY = 0.5
 
 
 class RefinementInputs(snt.Module):
-  """The auxiliary inputs of the refinement network, section 2.4 of the paper.
+  """The auxiliary inputs of the refinement network.
 
   Reference: iodine.py:428-533.
   """
