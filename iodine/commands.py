@@ -68,8 +68,10 @@ def _initialize(
       f"dataset {dataset.name} has {dataset.num_background_entities}; set it "
       "to that"
     )
+  with user_faults(dataset):
+    sizes = _sizes(dataset)
   try:
-    part.initialize(*_sizes(dataset))
+    part.initialize(*sizes)
   except ValueError as error:
     raise ConfigError(f"model: {error}") from error
 

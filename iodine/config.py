@@ -23,6 +23,7 @@ __all__ = [
   "derived_optimizer",
   "load_file",
   "named_configs",
+  "resolve",
   "scaled_learn_rate",
   "without_derived",
 ]
@@ -162,7 +163,7 @@ def complete(entries: Mapping[str, Any]) -> dict[str, Any]:
   derived = {
     "data": derived_data(
       entries["batch_size"],
-      data_dir(),
+      entries.get("data_dir", data_dir()),
       entries.get("data_file"),
       entries.get("image_dim"),
     ),
@@ -171,6 +172,30 @@ def complete(entries: Mapping[str, Any]) -> dict[str, Any]:
     ),
   }
   return {"seed": None, **_merged(derived, entries)}
+
+
+def resolve(
+  entries: Mapping[str, Any],
+  overrides: Mapping[str, Any],
+  defaults: Mapping[str, Any],
+) -> dict[str, Any]:
+  """All entries of a configuration, those included that follow from others.
+
+  Args:
+    entries: of a named configuration or a file.
+    overrides: entries that win over these, nested ones too.
+    defaults: {key: default} of all entries that there are.
+
+  Returns:
+    New entries, to be checked by `check`.
+  """
+  given = _merged(_merged(defaults, entries), overrides)
+  if given["learn_rate"] is None:
+    given["learn_rate"] = scaled_learn_rate(
+      *(given[key] for key in _RATE_SOURCES)
+    )
+  optimizer = derived_optimizer(given["optimizer"], given["learn_rate"])
+  return complete(_merged({"optimizer": optimizer}, given))
 
 
 def _merged(
@@ -291,7 +316,9 @@ def check(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
   told: list[str] = []
   for key, default in known.items():
     value = config.get(key, default)
-    if found := _value_faults(key, value, default):
+    if key in _OF_MODEL:
+      faults += _choice_faults(key, value, config)
+    elif found := _value_faults(key, value, default):
       if not _follows_from_faults(key, config, told):
         faults += found
       told.append(f"{key}={value!r}")
@@ -336,10 +363,32 @@ _AT_LEAST = {
   "num_scenes": 1,
   "num_samples": 1,
   "paper_batch_size": 1,
+  "scene": 1,
   "seed": 0,
 }
 _AT_MOST = {"seed": 2**31 - 2}
 _ABOVE_ZERO = ("base_learn_rate", "learn_rate")
+# What chooses parts of the model, of which it has so many: {key: entry}.
+_OF_MODEL = {"slot": "num_components", "latents": "n_z"}
+
+
+def _choice_faults(
+  key: str, value: Any, config: Mapping[str, Any]
+) -> list[str]:
+  """Faults of a slot, counted from 1, or of latents, counted from 0."""
+  count = config.get(_OF_MODEL[key])
+  if value is None or not (argument_faults.is_int(count) and count > 0):
+    return []
+  if key == "slot":
+    fault = argument_faults.int_fault(key, value, 1, count)
+    return [fault] if fault else []
+  if isinstance(value, list | tuple) and value:
+    if all(argument_faults.is_int(x) and 0 <= x < count for x in value):
+      return []
+  return [
+    f"{key}={value!r}: expected a list of integers from 0 to {count - 1}, "
+    f"such as [0]"
+  ]
 
 
 def _value_faults(key: str, value: Any, default: Any) -> list[str]:

@@ -26,11 +26,18 @@ from sacred.utils import (  # noqa: E402
   apply_backspaces_and_linefeeds,
 )
 
-from iodine import commands, run_data, runs, training_loop  # noqa: E402
+from iodine import (  # noqa: E402
+  commands,
+  loading,
+  run_data,
+  runs,
+  training_loop,
+  visualization,
+)
 from iodine import config as configuration  # noqa: E402
 from iodine.modules.utils import ConfigError, did_you_mean  # noqa: E402
 
-__all__ = ["ex", "main"]
+__all__ = ["ex", "load_checkpoint", "main"]
 
 # Capturing file descriptors would hide the terminal from the progress bar.
 SETTINGS.CAPTURE_MODE = "sys"
@@ -207,8 +214,16 @@ def defaults():
   num_samples = 1
   # evaluate: folder of the results (None: beside the checkpoint)
   evaluation_dir = None
-  # describe_data: folder of the picture
+  # describe_data, visualize, traverse, decompose: folder of the pictures
   pictures_dir = "pictures"
+  # visualize, traverse: which scene, from 1 on
+  scene = 1
+  # visualize, traverse: which slot, from 1 on (None: that of the highest KL)
+  slot = None
+  # visualize, traverse: which latents, from 0 on (None: those of highest KL)
+  latents = None
+  # decompose: file of the picture
+  image = None
   # convert_checkpoint, export_tf1: prefix of the reference's files
   tf1_checkpoint = None
   # images per GPU in the paper's training
@@ -335,9 +350,63 @@ def describe_data(_config):
 
 
 @ex.command(unobserved=True)
+def visualize(_config):
+  """Draw what a checkpoint has learned; write pictures and a page of them."""
+  visualization.visualize(_config)
+
+
+@ex.command(unobserved=True)
+def traverse(_config):
+  """Draw what latents of a slot do (slot=1 latents=[3,7] scene=1)."""
+  visualization.traverse(_config)
+
+
+@ex.command(unobserved=True)
+def decompose(_config):
+  """Take a picture of your own apart (image=PATH)."""
+  visualization.decompose(_config)
+
+
+@ex.command(unobserved=True)
 def inspect_checkpoint(_config):
   """List what is in checkpoint_dir, and the configurations that would fit."""
   commands.inspect_checkpoint(_config)
+
+
+def load_checkpoint(
+  config_name_or_path: str | os.PathLike,
+  checkpoint_dir: str | os.PathLike | None = None,
+  **overrides: Any,
+) -> loading.LoadedCheckpoint:
+  """Restores a model, and runs it on one batch of its dataset.
+
+  ```
+  restored = load_checkpoint("demo", num_components=4, num_iters=8)
+  model, dataset = restored["model"], restored["dataset"]
+  batch = dataset.image_batch(image)  # [H, W, C] or [B, H, W, C]
+  info = exploration.infer(model, batch)
+  ```
+
+  runs the model on any image, with any number of slots and refinement steps.
+
+  Args:
+    config_name_or_path: a named configuration, a configuration file, or the
+      folder of a training run.
+    checkpoint_dir: folder, prefix or file of a checkpoint of either format;
+      None: the folder of the run, or the configuration's own.
+    **overrides: entries of the configuration; `**{"data.shuffle_buffer": 10}`
+      reaches inside of one.
+
+  Returns:
+    A dict: model; dataset; inputs, its first batch; info, what the model
+    infers of that, as NumPy arrays (see `IODINE.eval`).
+
+  Raises:
+    ConfigError: for a mistake in configuration, checkpoint or data.
+  """
+  return loading.load_checkpoint(
+    config_name_or_path, DEFAULTS, checkpoint_dir, overrides
+  )
 
 
 def _config_to_save(

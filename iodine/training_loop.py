@@ -6,6 +6,7 @@ import logging
 import math
 import pathlib
 import signal
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -238,8 +239,7 @@ class _Progress:
       dynamic_ncols=True,
       disable=not sys.stderr.isatty(),
     )
-    self._sums: dict[str, float] = {"loss": 0.0, "ari": 0.0}
-    self._count = 0
+    self._values: dict[str, list[float]] = {"loss": [], "ari": []}
     self._start: tuple[float, int] | None = None
 
   def __enter__(self) -> "_Progress":
@@ -257,17 +257,16 @@ class _Progress:
     """Counts a step."""
     if self._start is None:  # the first step also compiles
       self._start = (time.perf_counter(), step)
-    self._sums["loss"] += values["loss/total"]
-    self._sums["ari"] += values.get("loss/ari_nobg", math.nan)
-    self._count += 1
+    self._values["loss"].append(values["loss/total"])
+    ari = values.get("loss/ari_nobg", math.nan)
+    if not math.isnan(ari):  # of a batch without objects or masks
+      self._values["ari"].append(ari)
     self._bar.update()
 
   def report(self, step: int) -> dict[str, float]:
     """Shows and returns the means since the last report."""
-    means = {k: v / self._count for k, v in self._sums.items()}
-    means = {k: v for k, v in means.items() if not math.isnan(v)}
-    self._sums = dict.fromkeys(self._sums, 0.0)
-    self._count = 0
+    means = {k: statistics.fmean(v) for k, v in self._values.items() if v}
+    self._values = {k: [] for k in self._values}
     assert self._start is not None
     begin, first = self._start
     rate = (step - first) / max(time.perf_counter() - begin, 1e-9)

@@ -408,6 +408,19 @@ _ARI = {"loss/ari", "loss/ari_nobg"}
 _FACTORS = {"factor/loss", "factor/position", "factor/shape"}
 
 
+def test_scenes_without_objects_do_not_count_in_the_ari(model):
+  data = tiny.batch()
+  empty = np.array(data["mask"])
+  empty[1] = 0
+  empty[1, :, 0] = 1  # all background
+  noise = tiny.noise()
+  _, scalars, _ = model(data | {"mask": empty}, noise=noise)
+  info = model.eval(data | {"mask": empty}, noise=noise)
+  scores = info["metrics"]["ari_nobg"][:, -1].numpy()
+  assert np.isnan(scores[1]) and np.isfinite(scores[0])
+  _assert_near(scalars["loss/ari_nobg"], np.nanmean(scores))
+
+
 @pytest.mark.parametrize(
   "without, expected",
   [

@@ -119,3 +119,12 @@ def test_frame():
     np.testing.assert_array_equal(frame, sequence[:, t : t + 1])
     first = metrics.frame(sequence, t, sequential=False)
     np.testing.assert_array_equal(first, sequence[:, :1])
+
+
+@pytest.mark.parametrize(
+  ("scores", "expected"),
+  [([0.5, np.nan, 1.0], 0.75), ([0.25], 0.25), ([np.nan, np.nan], np.nan)],
+)
+def test_mean_of_defined(scores, expected):
+  mean = metrics.mean_of_defined(tf.constant(scores))
+  np.testing.assert_equal(mean.numpy(), np.float32(expected))

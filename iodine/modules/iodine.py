@@ -544,7 +544,7 @@ class IODINE(snt.Module):
         mask, self.output_dist.masks(x_dist), self.num_background_entities
       )
       for name, value in indices.items():
-        scalars[f"loss/{name}"] = tf.reduce_mean(value)
+        scalars[f"loss/{name}"] = metrics.mean_of_defined(value)
     return scalars
 
 

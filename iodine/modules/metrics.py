@@ -10,6 +10,7 @@ from iodine.multi_object_datasets import segmentation_metrics
 __all__ = [
   "adjusted_rand_indices",
   "frame",
+  "mean_of_defined",
   "mean_segmentation_covering",
   "mean_squared_error",
 ]
@@ -53,6 +54,13 @@ def _points(mask: tf.Tensor) -> tf.Tensor:
 def mean_squared_error(image: tf.Tensor, recons: tf.Tensor) -> tf.Tensor:
   """Mean over pixels and channels, [B]; both [B, H, W, C] in [0, 1]."""
   return tf.reduce_mean(tf.square(image - recons), axis=[1, 2, 3])
+
+
+def mean_of_defined(scores: tf.Tensor) -> tf.Tensor:
+  """Mean of the scores [B] that are not NaN, a scalar; NaN if all are."""
+  defined = tf.logical_not(tf.math.is_nan(scores))
+  total = tf.reduce_sum(tf.where(defined, scores, tf.zeros_like(scores)))
+  return total / tf.reduce_sum(tf.cast(defined, scores.dtype))
 
 
 def mean_segmentation_covering(
