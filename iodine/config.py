@@ -376,7 +376,7 @@ def _choice_faults(
   key: str, value: Any, config: Mapping[str, Any]
 ) -> list[str]:
   """Faults of a slot, counted from 1, or of latents, counted from 0."""
-  count = config.get(_OF_MODEL[key])
+  count: Any = config.get(_OF_MODEL[key])
   if value is None or not (argument_faults.is_int(count) and count > 0):
     return []
   if key == "slot":

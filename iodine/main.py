@@ -452,7 +452,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   """
   argv = list(sys.argv if argv is None else argv)
   logging.basicConfig(format="%(levelname)s - %(message)s", level=logging.INFO)
-  for name in ("absl", "tensorflow"):
+  for name in ("absl", "tensorflow", "tensorboard"):
     logging.getLogger(name).setLevel(logging.ERROR)
   try:
     ex.run_commandline(_with_debug(argv))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
+  "bound_faults",
   "crop_fault",
   "flag_fault",
   "image_dim_fault",
@@ -49,6 +50,26 @@ def flag_fault(name: str, value: Any) -> str | None:
   if isinstance(value, bool):
     return None
   return f"{name}={value!r}: expected true or false"
+
+
+def bound_faults(low: Any, high: Any, most: int | None) -> list[str]:
+  """Expects bounds of the number of objects: integers, or None.
+
+  Args:
+    low: The least.
+    high: The most.
+    most: That a scene can have, if that is known.
+  """
+  faults = [
+    int_fault("min_num_objects", low, 0, most, optional=True),
+    int_fault("max_num_objects", high, 0, optional=True),
+  ]
+  if not any(faults) and low is not None and high is not None and low > high:
+    faults.append(
+      f"min_num_objects={low}, max_num_objects={high}: the minimum is above "
+      "the maximum, which leaves no scene"
+    )
+  return [fault for fault in faults if fault]
 
 
 def path_fault(name: str, value: Any, optional: bool = False) -> str | None:

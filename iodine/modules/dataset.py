@@ -24,11 +24,11 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import tensorflow as tf
 
-from iodine.modules import argument_faults, images, preprocessing
+from iodine.modules import argument_faults, preprocessing
 from iodine.modules.scene_cache import SceneCache
+from iodine.modules.scene_check import check_scene_spec
 from iodine.multi_object_datasets import inspection
 
 __all__ = ["IODINEDataset", "NoSceneError", "Position"]
@@ -323,28 +323,8 @@ class IODINEDataset(abc.ABC):
     Raises:
       ValueError: if the shape, the type or the range does not fit.
     """
-    images = np.asarray(images)
-    expected = (*self.image_dim, self.num_channels)
-    if images.ndim not in (3, 4) or images.shape[-3:] != expected:
-      raise ValueError(
-        f"images: expected shape [H, W, C] = {list(expected)}, with or "
-        f"without a batch axis before it, got {list(images.shape)}. Resize "
-        "the images, and drop an alpha channel."
-      )
-    if images.dtype == np.uint8:
-      images = images / np.float32(255.0)
-    elif not np.issubdtype(images.dtype, np.floating):
-      raise ValueError(
-        f"images: expected uint8, or floats in [0, 1], got {images.dtype}."
-      )
-    # Written so that NaN fails as well.
-    elif not (images.size and images.min() >= 0 and images.max() <= 1):
-      raise ValueError(
-        "images: expected floats in [0, 1], got values outside. Divide "
-        "intensities up to 255 by 255."
-      )
-    images = images.reshape((-1, 1, *expected))
-    return {"image": tf.convert_to_tensor(images, tf.float32)}
+    shape = (*self.image_dim, self.num_channels)
+    return {"image": preprocessing.convert_images(images, shape)}
 
   def _source(self) -> Any:
     """What the stored scenes depend on beside the options, for JSON.
@@ -365,23 +345,9 @@ class IODINEDataset(abc.ABC):
     yield argument_faults.crop_fault(self.crop_region)
     yield argument_faults.flag_fault("grayscale", self.grayscale)
     yield argument_faults.path_fault("cache_dir", self.cache_dir, optional=True)
-    yield from self._object_bound_faults()
-
-  def _object_bound_faults(self) -> Iterator[str | None]:
-    low, high = self.min_num_objects, self.max_num_objects
-    most = self._most_objects()
-    faults = (
-      argument_faults.int_fault("min_num_objects", low, 0, most, optional=True),
-      argument_faults.int_fault("max_num_objects", high, 0, optional=True),
+    yield from argument_faults.bound_faults(
+      self.min_num_objects, self.max_num_objects, self._most_objects()
     )
-    yield from faults
-    if any(faults) or low is None or high is None:
-      return
-    if low > high:
-      yield (
-        f"min_num_objects={low}, max_num_objects={high}: the minimum is "
-        "above the maximum, which leaves no scene"
-      )
 
   def _most_objects(self) -> int | None:
     """The most foreground objects of a scene, if one can tell unopened."""
@@ -389,7 +355,7 @@ class IODINEDataset(abc.ABC):
       return None
     return self.num_true_objects - self.num_background_entities
 
-  def _remaining_crop(self) -> Sequence[Sequence[int]] | None:
+  def remaining_crop(self) -> Sequence[Sequence[int]] | None:
     """What is left of `crop_region` to cut out of what `examples` gives."""
     return self.crop_region
 
@@ -430,7 +396,7 @@ class IODINEDataset(abc.ABC):
     scene = preprocessing.preprocess(
       example,
       self.image_dim,
-      self._remaining_crop(),
+      self.remaining_crop(),
       self.grayscale,
       self.num_background_entities,
     )
@@ -440,7 +406,7 @@ class IODINEDataset(abc.ABC):
   def _checked_examples(self) -> tf.data.Dataset:
     """Opens pairs of a stored scene's place and itself, filtered."""
     examples = self.examples()
-    self._check_examples(examples.element_spec)
+    check_scene_spec(self, examples.element_spec)
     numbered = examples.enumerate()
     if self.min_num_objects is not None or self.max_num_objects is not None:
       numbered = numbered.filter(
@@ -508,51 +474,6 @@ class IODINEDataset(abc.ABC):
     """
     # TensorFlow treats the seed 0 apart, which fails beside a tensor.
     tf.random.set_seed(1 + (self.seed or 0))
-
-  def _check_examples(self, spec: dict[str, tf.TensorSpec]) -> None:
-    """Raises ValueError if stored scenes are not what is expected."""
-    name = type(self).__name__
-    has_masks = self.num_true_objects is not None
-    absent = {"image", *(["mask"] if has_masks else [])} - set(spec)
-    if absent:
-      raise ValueError(
-        f"{name}: the scenes have no {sorted(absent)}, only {sorted(spec)}."
-      )
-    bounds = (self.min_num_objects, self.max_num_objects)
-    if not has_masks and bounds != (None, None):
-      raise ValueError(
-        f"{name}: there are no masks to count objects by, so leave out "
-        f"min_num_objects={bounds[0]} and max_num_objects={bounds[1]}."
-      )
-    sizes = self._check_shapes(spec)
-    region = self._remaining_crop()
-    if region is not None:
-      (_, bottom), (_, right) = region
-      if bottom > sizes["H"] or right > sizes["W"]:
-        raise ValueError(
-          f"{name}: crop_region={region} reaches beyond the stored "
-          f"image of {sizes['H']} rows and {sizes['W']} columns."
-        )
-
-  def _check_shapes(self, spec: dict[str, tf.TensorSpec]) -> dict[str, int]:
-    channels = "C" if self.grayscale else str(self.num_channels)
-    dims = {"image": f"H W {channels}"}
-    if self.num_true_objects is not None:
-      dims["mask"] = f"{self.num_true_objects} H W 1"
-    name = type(self).__name__
-    for key in dims:
-      if spec[key].dtype != tf.uint8 or not spec[key].shape.is_fully_defined():
-        raise ValueError(
-          f"{name}: {key} must be uint8 of a static shape, not {spec[key]}."
-        )
-    if self.num_frames > 1 or spec["image"].shape.rank == 4:
-      dims = {key: f"{self.num_frames} {value}" for key, value in dims.items()}
-    try:
-      return images.check_shapes(
-        {key: (spec[key], value) for key, value in dims.items()}
-      )
-    except ValueError as error:
-      raise ValueError(f"{name}: {error}") from None
 
   def _check_first_scene(self, examples: tf.data.Dataset) -> None:
     """Raises ValueError if there is no scene or it cannot be read.

@@ -170,7 +170,7 @@ class ImageFolder(IODINEDataset):
   def _most_objects(self) -> None:
     return None  # Only the files can tell.
 
-  def _remaining_crop(self) -> None:
+  def remaining_crop(self) -> None:
     return None  # `examples` crops, as images may be of different sizes.
 
   def _source(self) -> Any:

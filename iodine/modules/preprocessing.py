@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["preprocess", "resize", "visibility"]
+__all__ = ["convert_images", "preprocess", "resize", "visibility"]
 
 
 def visibility(
@@ -79,6 +79,42 @@ def preprocess(
       for name, factor in example["factors"].items()
     }
   return scene
+
+
+def convert_images(images: Any, shape: tuple[int, ...]) -> tf.Tensor:
+  """Makes images of one's own a batch.
+
+  Args:
+    images: [H, W, C] or [B, H, W, C], uint8, or float in [0, 1].
+    shape: (H, W, C).
+
+  Returns:
+    [B, 1, H, W, C] float32.
+
+  Raises:
+    ValueError: if the shape, the type or the range does not fit.
+  """
+  images = np.asarray(images)
+  if images.ndim not in (3, 4) or images.shape[-3:] != shape:
+    raise ValueError(
+      f"images: expected shape [H, W, C] = {list(shape)}, with or "
+      f"without a batch axis before it, got {list(images.shape)}. Resize "
+      "the images, and drop an alpha channel."
+    )
+  if images.dtype == np.uint8:
+    images = images / np.float32(255.0)
+  elif not np.issubdtype(images.dtype, np.floating):
+    raise ValueError(
+      f"images: expected uint8, or floats in [0, 1], got {images.dtype}."
+    )
+  # Written so that NaN fails as well.
+  elif not (images.size and images.min() >= 0 and images.max() <= 1):
+    raise ValueError(
+      "images: expected floats in [0, 1], got values outside. Divide "
+      "intensities up to 255 by 255."
+    )
+  images = images.reshape((-1, 1, *shape))
+  return tf.convert_to_tensor(images, tf.float32)
 
 
 def resize(images: tf.Tensor, size: Sequence[int], method: str) -> tf.Tensor:
