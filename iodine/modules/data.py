@@ -109,6 +109,9 @@ class MultiDSprites(RecordDataset):
       f"{_BUCKET}/multi_dsprites/"
       f"multi_dsprites_{self.dataset_variant}.tfrecords"
     )
+    self.synthetic_command = (
+      f"multi_dsprites --variant {self.dataset_variant} --scenes 20000"
+    )
     self.factors = {
       "color": (tf.float32, self.num_channels),
       "shape": (tf.float32, 1),

@@ -16,6 +16,7 @@ import tqdm
 from iodine.synthetic import (
   clevr,
   generation,
+  multi_dsprites,
   objects_room,
   sprites,
   tetrominoes,
@@ -88,6 +89,19 @@ def _clevr_sampler(args: argparse.Namespace) -> generation.Sampler:
   )
 
 
+def _add_multi_dsprites_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--variant",
+    default="colored_on_grayscale",
+    choices=multi_dsprites.VARIANTS,
+    help="which of the real files to imitate (default: %(default)s)",
+  )
+
+
+def _multi_dsprites_sampler(args: argparse.Namespace) -> generation.Sampler:
+  return functools.partial(multi_dsprites.sample_scenes, variant=args.variant)
+
+
 def _add_objects_room_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--variant",
@@ -122,6 +136,12 @@ DATASETS = {
     add_arguments=_add_clevr_arguments,
     make_sampler=_clevr_sampler,
     chunk_size=8,  # A record has 3 MB.
+  ),
+  "multi_dsprites": Dataset(
+    help="squares, ellipses and hearts on a plain background, 64x64 pixels",
+    features=lambda args: multi_dsprites.features(args.variant),
+    add_arguments=_add_multi_dsprites_arguments,
+    make_sampler=_multi_dsprites_sampler,
   ),
   "objects_room": Dataset(
     help="coloured objects in a coloured room, 64x64 pixels",
