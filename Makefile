@@ -104,12 +104,7 @@ fix: setup  ## Format, and mend what the style checker can mend
 
 # --- Demonstration ------------------------------------------------------------
 
-# Where the configurations look for data, too.
-export DEMO_DATA = $(or $(IODINE_DATA_DIR),data)/demo_train.tfrecords
-
 demo: setup  ## Train on synthetic scenes and draw their decomposition
-	@test -f "$$DEMO_DATA" || $(VENV_PYTHON) -m iodine.synthetic sprites \
-	  --scenes 20000 --seed 0 --output "$$DEMO_DATA"
 	$(VENV_PYTHON) -m iodine.main with demo
 
 # --- Cleaning -----------------------------------------------------------------

@@ -2,18 +2,22 @@
 
 import contextlib
 import logging
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from iodine import config
-from iodine.modules.data import IODINEDataset, NoSceneError
+from iodine.modules.data import IODINEDataset, NoSceneError, Sprites
 from iodine.modules.utils import ConfigError
 from iodine.multi_object_datasets import inspection
 from iodine.progress import progress
+from iodine.synthetic import generation, sprites
 
 __all__ = ["build_data", "first_batch", "training_data", "user_faults"]
+
+_NUM_SPRITES = 20_000
 
 _LOG = logging.getLogger(__name__)
 
@@ -21,15 +25,41 @@ _LOG = logging.getLogger(__name__)
 def build_data(entries: Mapping[str, Any], **overrides: Any) -> IODINEDataset:
   """Builds the dataset, in the order that the configuration's seed gives.
 
+  The scenes of the demonstration are written first if they are not there.
+
   Args:
     entries: the whole configuration.
     **overrides: of the dataset's plan.
 
   Returns:
     The dataset; no file is opened.
+
+  Raises:
+    ConfigError: for a mistake in the plan, or if they cannot be written.
   """
   plan = {"seed": entries["seed"], **entries["data"], **overrides}
-  return config.build_part({"data": plan}, "data")
+  dataset = config.build_part({"data": plan}, "data")
+  if isinstance(dataset, Sprites):
+    _write_missing_scenes(dataset)
+  return dataset
+
+
+def _write_missing_scenes(dataset: Sprites) -> None:
+  """Writes the scenes that only this package makes."""
+  path = pathlib.Path(str(dataset.path))
+  if path.exists() or not isinstance(dataset.path, str):
+    return
+  _LOG.info("Writing %s scenes to %s", f"{_NUM_SPRITES:,}", path)
+  try:
+    generation.write_tfrecords(
+      path,
+      sprites.FEATURES,
+      sprites.sample_scenes,
+      num_scenes=_NUM_SPRITES,
+      seed=0,
+    )
+  except OSError as error:
+    raise ConfigError(f"data.path={str(path)!r}: {error}") from error
 
 
 @contextlib.contextmanager

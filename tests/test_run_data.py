@@ -9,6 +9,7 @@ from test_main import write_scenes
 
 from iodine import run_data
 from iodine.modules.utils import ConfigError
+from iodine.synthetic import generation, sprites
 
 NUM_SCENES = 13
 
@@ -128,3 +129,38 @@ def test_a_damaged_file_is_no_short_one(data_dir, tmp_path, cache):
   assert {path.name for path in tmp_path.iterdir()} <= {file.name, "cache"}
   if cache:
     assert not list((tmp_path / "cache").iterdir())
+
+
+# --- The demonstration's scenes -----------------------------------------------
+
+
+def _demo(path):
+  return {
+    "seed": 1,
+    "data": {
+      "constructor": "iodine.modules.data.Sprites",
+      "path": str(path),
+      "batch_size": 5,
+    },
+  }
+
+
+def test_missing_scenes_of_the_demonstration_are_written(tmp_path, monkeypatch):
+  monkeypatch.setattr(run_data, "_NUM_SPRITES", 7)
+  path = tmp_path / "new" / "scenes"
+  dataset = run_data.build_data(_demo(path))
+  first, second = dataset("eval")
+  assert len(first["image"]) == 5 and len(second["image"]) == 2
+  (stored,) = generation.sample_chunks(sprites.sample_scenes, 7, seed=0)
+  np.testing.assert_array_equal(
+    first["image"], stored["image"][:5, None] / np.float32(255)
+  )
+  path.write_text("something else")
+  run_data.build_data(_demo(path))
+  assert path.read_text() == "something else"
+
+
+def test_scenes_that_cannot_be_written(tmp_path):
+  (tmp_path / "file").touch()
+  with pytest.raises(ConfigError, match="data.path=.*file"):
+    run_data.build_data(_demo(tmp_path / "file" / "scenes"))
