@@ -171,7 +171,8 @@ class ImageFolder(IODINEDataset):
     return None  # Only the files can tell.
 
   def remaining_crop(self) -> None:
-    return None  # `examples` crops, as images may be of different sizes.
+    """Nothing: `examples` crops, as images may be of different sizes."""
+    return None
 
   def _source(self) -> Any:
     return self._files()
