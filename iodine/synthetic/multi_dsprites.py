@@ -65,7 +65,7 @@ SCALES = np.linspace(0.5, 1, 6)
 
 # Of scale 1, in pixels. The heart is the curve x = 16 sin^3 t,
 # y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, stretched to this width and
-# height; its reference point lies below the curve's origin.
+# height; the point it turns about lies 2.17 of its units below the origin.
 _SQUARE_RADIUS = 9.6
 _ELLIPSE_RADII = (12.77, 7.21)
 _HEART_UNIT = (19.2 / 32, 19.2 / 29)
@@ -127,9 +127,10 @@ def sample_scenes(
       image: [B, H, W, C] uint8.
       mask: [B, H, W, L, 1] uint8, 255 where the entity is seen and else 0. The
         dataset's reader moves L to the front.
-      x, y: [B, L] float32, centre of the whole sprite, one of `NUM_POSITIONS`
-        values in [0, 1], which are the columns 16 to 48 from the left and the
-        rows 16 to 48 from the top; 0 for the background.
+      x, y: [B, L] float32, the point that the whole sprite turns about, its
+        centre (a little below that of a heart), one of `NUM_POSITIONS` values
+        in [0, 1], which are 16 to 48 pixels from the left and from the top; 0
+        for the background.
       shape: [B, L] float32, index into `SHAPES`; 0 for the background.
       color: [B, L, C] float32, intensities in [0, 1].
       visibility: [B, L] float32, 1 for the background and the sprites that are
@@ -227,10 +228,8 @@ def _silhouettes(
   The background has all pixels, an entity that is not there none.
   """
   pixels = np.zeros([*shape.shape, *IMAGE_SIZE], bool)
-  pixels[:, 0] = True
   for code, is_inside in _IS_INSIDE.items():
     chosen = (shape == code) & (visibility > 0)
-    chosen[:, 0] = False
     size, angle, left, top = (
       values[chosen][:, None, None] for values in (scale, orientation, x, y)
     )
@@ -239,6 +238,7 @@ def _silhouettes(
     up = (_MARGIN + _RANGE * top) - np.arange(IMAGE_SIZE[0])[:, None] - 0.5
     cos, sin = np.cos(angle) / size, np.sin(angle) / size
     pixels[chosen] = is_inside(cos * right + sin * up, cos * up - sin * right)
+  pixels[:, 0] = True
   return pixels
 
 
