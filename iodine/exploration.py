@@ -1,0 +1,403 @@
+"""What a trained model knows: inference, traversals, edited scenes, samples.
+
+NumPy out; `iodine.modules.latent_plots` and `iodine.modules.animations` show
+what comes out.
+
+Dimensions: B batch, S refinement steps + 1, K slots, Z latent size, R latents,
+N values of a latent, H height, W width, C channels. Slots, latents and scenes
+are counted from 0. Images and masks are in [0, 1]; KL is in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from iodine.modules.iodine import IODINE
+
+__all__ = [
+  "Composition",
+  "DecodedSlots",
+  "Removal",
+  "Swap",
+  "Traversal",
+  "compose",
+  "decode_slots",
+  "infer",
+  "latent_kl",
+  "object_slot",
+  "prior_samples",
+  "remove_slots",
+  "swap_slots",
+  "traverse",
+]
+
+RANGES = ("posterior", "prior")
+_SCENES_AT_ONCE = 8  # that are decoded, for the sake of memory
+
+
+class DecodedSlots(NamedTuple):
+  """Slots as they are decoded, each without regard to the others.
+
+  components: [..., H, W, C], the mean. mask_logits: [..., H, W, 1].
+  """
+
+  components: np.ndarray
+  mask_logits: np.ndarray
+
+
+class Composition(NamedTuple):
+  """Scenes composed of slots. recons: [..., H, W, C]. masks: [..., K, H, W, 1].
+
+  (The mean of equation 1 of the paper, and the masks in it.)
+  """
+
+  recons: np.ndarray
+  masks: np.ndarray
+
+
+class Traversal(NamedTuple):
+  """What a slot and its scene become as one of its latents takes N values.
+
+  Attributes:
+    slot: whose latents.
+    latents: [R], which of them, that of the highest KL first unless chosen.
+    kl: [R], each latent's KL from the prior, mean over a batch and its slots.
+    offsets: [N], the values in standard deviations from their centre.
+    current: [R], the inferred value, likewise.
+    range_of: where centre and deviation come from, "posterior" or "prior".
+    components: [R, N, H, W, C], the slot alone.
+    masks: [R, N, H, W, 1], of the slot.
+    scenes: [R, N, H, W, C], composed with the other slots as they are.
+  """
+
+  slot: int
+  latents: np.ndarray
+  kl: np.ndarray
+  offsets: np.ndarray
+  current: np.ndarray
+  range_of: str
+  components: np.ndarray
+  masks: np.ndarray
+  scenes: np.ndarray
+
+
+class Removal(NamedTuple):
+  """A scene without one of its slots, for every slot.
+
+  Attributes:
+    image: [H, W, C].
+    whole: the scene with all slots.
+    without: entry k along the first axis is the scene without slot k.
+  """
+
+  image: np.ndarray
+  whole: Composition
+  without: Composition
+
+
+class Swap(NamedTuple):
+  """Two scenes before and after they swap a slot; first axes of size 2.
+
+  Attributes:
+    slots: which slot of the first scene, and which of the second.
+    images: [2, H, W, C].
+    before: the scenes as they are inferred.
+    components: [2, H, W, C], the slots that are swapped.
+    after: the scenes, each with the other's slot in place of its own.
+  """
+
+  slots: tuple[int, int]
+  images: np.ndarray
+  before: Composition
+  components: np.ndarray
+  after: Composition
+
+
+def infer(
+  model: IODINE, batch: Mapping[str, Any], seed: int = 0
+) -> dict[str, Any]:
+  """Everything that a model infers of a batch, as NumPy arrays.
+
+  A model of any number of slots and refinement steps has the same variables:
+  build it with other `num_components` or `num_iters`, and restore it.
+
+  Args:
+    model: restored.
+    batch: see `IODINE.eval`; of one's own images: `dataset.image_batch`.
+    seed: of the latents' noise, from 0 to 2**31 - 1.
+
+  Returns:
+    See `IODINE.eval`.
+
+  Raises:
+    ValueError: if the batch does not fit the model.
+  """
+  info = model.eval(batch, seed=tf.constant([seed, 0], tf.int32))
+  return tf.nest.map_structure(lambda tensor: tensor.numpy(), info)
+
+
+def decode_slots(model: IODINE, z: np.ndarray) -> DecodedSlots:
+  """Decodes latents, each of a slot by itself.
+
+  Args:
+    model: that has seen an image, or was initialized.
+    z: [..., Z] float.
+
+  Returns:
+    The slots, with the leading axes of `z`.
+  """
+  z = np.asarray(z, np.float32)
+  rows = z.reshape(-1, z.shape[-1])
+  missing = -len(rows) % model.num_components
+  groups = np.pad(rows, [(0, missing), (0, 0)]).reshape(
+    -1, model.num_components, z.shape[-1]
+  )
+  parts: list[tuple[np.ndarray, np.ndarray]] = []
+  for start in range(0, len(groups), _SCENES_AT_ONCE):
+    _, dist = model.decode(tf.constant(groups[start : start + _SCENES_AT_ONCE]))
+    parts.append(
+      (
+        model.output_dist.components(dist).numpy(),
+        model.output_dist.mask_logits(dist).numpy(),
+      )
+    )
+
+  def join(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    slots = np.concatenate(arrays)
+    slots = slots.reshape(-1, *slots.shape[2:])[: len(rows)]
+    return slots.reshape(*z.shape[:-1], *slots.shape[1:])
+
+  components, logits = zip(*parts, strict=True)
+  return DecodedSlots(join(components), join(logits))
+
+
+def compose(components: np.ndarray, mask_logits: np.ndarray) -> Composition:
+  """Composes scenes of slots.
+
+  Args:
+    components: [..., K, H, W, C].
+    mask_logits: [..., K, H, W, 1]; minus infinity leaves a slot out, and the
+      others fill its place as their masks say. One slot at least must stay.
+
+  Returns:
+    The scenes.
+  """
+  weights = np.exp(mask_logits - mask_logits.max(axis=-4, keepdims=True))
+  masks = weights / weights.sum(axis=-4, keepdims=True)
+  return Composition((masks * components).sum(axis=-4), masks)
+
+
+def latent_kl(model: IODINE, info: Mapping[str, Any]) -> np.ndarray:
+  """KL of every latent's posterior from its prior.
+
+  Exact for normal latents, which all configurations have; of others it is the
+  KL between normal distributions of the same moments.
+
+  Args:
+    model: that inferred.
+    info: from `infer`.
+
+  Returns:
+    [B, S, K, Z] nats. For normal latents the sum over Z is info's KL.
+  """
+  prior = model.prior
+  latent = info["latent"]
+  kl = tfd.kl_divergence(
+    tfd.Normal(latent["z_mean"], latent["z_std"]),
+    tfd.Normal(prior.mean(), prior.stddev()),
+  )
+  return kl.numpy()
+
+
+def object_slot(info: Mapping[str, Any], b: int = 0) -> int:
+  """The slot of the highest KL, which most likely holds an object.
+
+  Empty slots and those of a plain background stay close to the prior.
+
+  Args:
+    info: from `infer`.
+    b: which scene of the batch.
+
+  Returns:
+    The slot.
+
+  Raises:
+    ValueError: if `b` is out of range.
+  """
+  kl = info["losses"]["kl"]
+  _check_index("b", b, len(kl))
+  return int(kl[b, -1].argmax())
+
+
+def traverse(
+  model: IODINE,
+  info: Mapping[str, Any],
+  slot: int,
+  b: int = 0,
+  latents: Sequence[int] | None = None,
+  num_latents: int = 8,
+  num_values: int = 9,
+  extent: float = 2.0,
+  range_of: str = "posterior",
+) -> Traversal:
+  """Varies latents of a slot one by one, after the last refinement step.
+
+  Args:
+    model: that inferred.
+    info: from `infer`.
+    slot: whose latents.
+    b: which scene of the batch.
+    latents: which; None: the `num_latents` of the highest KL.
+    num_latents: see there.
+    num_values: N.
+    extent: the values reach so many standard deviations from their centre.
+    range_of: "posterior": mean and standard deviation of the posterior means
+      of all slots in the batch; "prior": those of the prior.
+
+  Returns:
+    The traversal. The other latents and slots stay at their posterior means.
+
+  Raises:
+    ValueError: if an argument is out of range.
+  """
+  if range_of not in RANGES:
+    raise ValueError(f"range_of={range_of!r}: expected one of {RANGES}.")
+  means = info["latent"]["z_mean"][:, -1]  # [B, K, Z]
+  _check_index("b", b, len(means))
+  _check_index("slot", slot, model.num_components)
+  kl = latent_kl(model, info)[:, -1].mean(axis=(0, 1))
+  if latents is None:
+    latents = np.argsort(-kl, kind="stable")[:num_latents].tolist()
+  for latent in latents:
+    _check_index("latents", latent, model.n_z)
+  chosen = np.array(latents, int)
+  if range_of == "posterior":
+    centre, deviation = means.mean(axis=(0, 1)), means.std(axis=(0, 1))
+  else:
+    prior = model.prior
+    centre, deviation = prior.mean()[slot].numpy(), prior.stddev()[slot].numpy()
+  offsets = np.linspace(-extent, extent, num_values)
+  values = centre[chosen, None] + deviation[chosen, None] * offsets
+  z = np.tile(means[b, slot], [len(chosen), num_values, 1])
+  z[np.arange(len(chosen))[:, None], np.arange(num_values), chosen[:, None]] = (
+    values
+  )
+  varied = decode_slots(model, z)
+  scenes = _with_slot(decode_slots(model, means[b]), slot, varied)
+  composed = compose(*scenes)
+  spread = np.maximum(deviation[chosen], np.finfo(np.float32).tiny)
+  return Traversal(
+    slot=slot,
+    latents=chosen,
+    kl=kl[chosen],
+    offsets=offsets,
+    current=(means[b, slot, chosen] - centre[chosen]) / spread,
+    range_of=range_of,
+    components=varied.components,
+    masks=composed.masks[:, :, slot],
+    scenes=composed.recons,
+  )
+
+
+def _with_slot(
+  scene: DecodedSlots, slot: int, varied: DecodedSlots
+) -> DecodedSlots:
+  """A scene of K slots, once for each of [R, N] variants of one of them."""
+
+  def put(slots: np.ndarray, variants: np.ndarray) -> np.ndarray:
+    tiled = np.tile(slots, [*variants.shape[:2], 1, 1, 1, 1])
+    tiled[:, :, slot] = variants
+    return tiled
+
+  return DecodedSlots(*map(put, scene, varied))
+
+
+def remove_slots(info: Mapping[str, Any], b: int = 0) -> Removal:
+  """Removes each slot of a scene in turn, after the last refinement step.
+
+  Args:
+    info: from `infer`.
+    b: which scene of the batch.
+
+  Returns:
+    The scenes; where a slot was, the others fill in.
+
+  Raises:
+    ValueError: if `b` is out of range.
+  """
+  image, slots = _scene(info, b)
+  num_slots = len(slots.components)
+  removed = np.tile(slots.mask_logits, [num_slots, 1, 1, 1, 1])
+  removed[np.arange(num_slots), np.arange(num_slots)] = -np.inf
+  return Removal(image, compose(*slots), compose(slots.components, removed))
+
+
+def swap_slots(
+  info: Mapping[str, Any], first: tuple[int, int], second: tuple[int, int]
+) -> Swap:
+  """Swaps slots between two scenes, after the last refinement step.
+
+  Args:
+    info: from `infer`.
+    first: (b, slot), a scene of the batch and one of its slots.
+    second: likewise.
+
+  Returns:
+    The scenes.
+
+  Raises:
+    ValueError: if a scene or slot is out of range.
+  """
+  num_slots = info["outputs"]["components"].shape[2]
+  scenes = [_scene(info, b) for b, _ in (first, second)]
+  slots = (first[1], second[1])
+  for slot in slots:
+    _check_index("slot", slot, num_slots)
+  images = np.stack([image for image, _ in scenes])
+  components, logits = (
+    np.stack([getattr(scene, name) for _, scene in scenes])
+    for name in DecodedSlots._fields
+  )
+  before = compose(components, logits)
+  own = ([0, 1], list(slots))
+  other = ([1, 0], list(reversed(slots)))
+  swapped = components[own]
+  for array in (components, logits):
+    array[own] = array[other]
+  return Swap(slots, images, before, swapped, compose(components, logits))
+
+
+def prior_samples(
+  model: IODINE, num_samples: int = 12, seed: int = 0
+) -> Composition:
+  """Decodes samples of the prior.
+
+  Args:
+    model: that has seen an image, or was initialized.
+    num_samples: how many scenes.
+    seed: from 0 to 2**31 - 1.
+
+  Returns:
+    The scenes, [num_samples, ...].
+  """
+  z = model.prior.sample(num_samples, seed=tf.constant([seed, 1], tf.int32))
+  return compose(*decode_slots(model, z.numpy()))
+
+
+def _scene(info: Mapping[str, Any], b: int) -> tuple[np.ndarray, DecodedSlots]:
+  """The last frame of an image, and the slots of the last refinement step."""
+  outputs = info["outputs"]
+  _check_index("b", b, len(outputs["components"]))
+  image = info["data"]["image"][b, -1]
+  slots = (outputs["components"], outputs["pred_mask_logits"])
+  return image, DecodedSlots(*(value[b, -1] for value in slots))
+
+
+def _check_index(name: str, index: int, length: int) -> None:
+  if not 0 <= index < length:
+    raise ValueError(f"{name}={index}: expected from 0 to {length - 1}.")
