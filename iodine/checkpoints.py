@@ -20,12 +20,22 @@ from iodine.runs import RunError
 from iodine.tf1_checkpoint import CheckpointError, RestoreReport
 from iodine.training import Adam, Trainer
 
-__all__ = ["RunCheckpoints", "find", "log_report", "read", "restore"]
+__all__ = [
+  "RunCheckpoints",
+  "find",
+  "is_shipped",
+  "log_report",
+  "read",
+  "restore",
+]
 
 CHECKPOINT_NAME = "model.ckpt"
 _TRAINER_SEED = "trainer_seed"
 # What training saves beside model and optimizer.
 _RUN_STATE = (_TRAINER_SEED, "seed", "epoch", "offset", "save_counter")
+
+# Folders of models that come with the package, by the names of configurations.
+_PRETRAINED = pathlib.Path(__file__).resolve().parent / "pretrained"
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,7 +53,8 @@ def find(path: str) -> str:
   Args:
     path: a folder, the prefix of a checkpoint's files, or one of the files. In
       a folder: what its file `checkpoint` names as the last one, else the only
-      one there is, else the one of the highest step.
+      one there is, else the one of the highest step. If there is no folder
+      "checkpoints/demo", it stands for the model that comes with the package.
 
   Returns:
     The prefix, of which `.index` and all `.data-*` files exist.
@@ -59,10 +70,24 @@ def find(path: str) -> str:
     prefix = str(given)
   elif match := _FILE_OF_PAIR.fullmatch(str(given)):
     prefix = match[1]
+  elif (shipped := _shipped(given)).is_dir():
+    prefix = _find_in_folder(shipped)
+    _LOG.info("There is no %s: taking the model that comes with IODINE", path)
   else:
     raise CheckpointError(f"{path}: there is no checkpoint. {_listing(given)}")
   _check_whole(prefix)
   return prefix
+
+
+def is_shipped(prefix: str) -> bool:
+  """Whether a checkpoint is one that comes with the package."""
+  return _PRETRAINED in pathlib.Path(prefix).resolve().parents
+
+
+def _shipped(path: pathlib.Path) -> pathlib.Path:
+  """The folder in the package that stands in for a configuration's folder."""
+  folder, name = path.parent, path.name
+  return _PRETRAINED / (name if str(folder) == "checkpoints" else "none")
 
 
 def _find_in_folder(folder: pathlib.Path) -> str:

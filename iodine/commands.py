@@ -18,6 +18,7 @@ from iodine import (
   data_description,
   evaluation,
   evaluation_report,
+  loading,
   runs,
   tf1_checkpoint,
   training,
@@ -53,36 +54,8 @@ def build_trainer(
     config.build_part(entries, "optimizer"),
     seed=entries["seed"],
   )
-  _initialize(trainer, dataset)
+  loading.initialize(trainer, dataset)
   return trainer
-
-
-def _initialize(
-  part: IODINE | training.Trainer, dataset: IODINEDataset
-) -> None:
-  """Creates all variables that the data call for."""
-  model = part if isinstance(part, IODINE) else part.model
-  if model.num_background_entities != dataset.num_background_entities:
-    raise ConfigError(
-      f"model.num_background_entities={model.num_background_entities}: the "
-      f"dataset {dataset.name} has {dataset.num_background_entities}; set it "
-      "to that"
-    )
-  with user_faults(dataset):
-    sizes = _sizes(dataset)
-  try:
-    part.initialize(*sizes)
-  except ValueError as error:
-    raise ConfigError(f"model: {error}") from error
-
-
-def _sizes(
-  dataset: IODINEDataset,
-) -> tuple[tuple[int, ...], dict[str, int]]:
-  """(H, W, C) of images and {name: n} of factors."""
-  spec = dataset.batch_spec()
-  factors = {k: v.shape[-1] for k, v in spec.get("factors", {}).items()}
-  return tuple(spec["image"].shape[2:]), factors
 
 
 def evaluate(entries: Mapping[str, Any]) -> evaluation.Evaluation:
@@ -99,15 +72,9 @@ def evaluate(entries: Mapping[str, Any]) -> evaluation.Evaluation:
   """
   paper = entries["paper_scores"]
   evaluation_report.check_paper(paper)
-  prefix = checkpoints.find(entries["checkpoint_dir"])
-  plan = dict(entries["model"])
-  plan["inner_batch_size"] = _inner_batch_size(entries, prefix)
-  _LOG.info("Inner losses are divided by %s", plan["inner_batch_size"])
   dataset = build_data(entries, take=entries["num_scenes"], shuffle_buffer=None)
   first_batch(dataset)  # any fault of the files, before the model is built
-  model = config.build_part({"model": plan}, "model")
-  _initialize(model, dataset)
-  checkpoints.restore(prefix, model)
+  model, prefix = loading.restored_model(entries, dataset)
   with _evaluation_folder(entries, prefix) as folder:
     result = _scores(entries, model, dataset)
     rows = evaluation_report.table_rows(result, paper)
@@ -149,24 +116,6 @@ def _eval_batches(dataset: IODINEDataset) -> Iterator[dict[str, Any]]:
     yield from dataset("eval")
 
 
-def _inner_batch_size(entries: Mapping[str, Any], prefix: str) -> int:
-  """The batch that the checkpoint was trained with, as far as one can know.
-
-  The entry of the model itself, else the configuration that training left
-  beside the checkpoint, else the batch per GPU of the paper's training.
-  """
-  own = entries["model"].get("inner_batch_size")
-  if own is not None:
-    return own
-  saved = runs.load_config(pathlib.Path(prefix).parent)
-  return (
-    saved.get("model", {}).get("inner_batch_size")
-    or saved.get("data", {}).get("batch_size")
-    or entries["paper_batch_size"]
-    or entries["batch_size"]
-  )
-
-
 @contextlib.contextmanager
 def _evaluation_folder(
   entries: Mapping[str, Any], prefix: str
@@ -174,6 +123,8 @@ def _evaluation_folder(
   """Makes the folder of the results, and removes it if none come."""
   given = entries["evaluation_dir"]
   folder = pathlib.Path(prefix).parent / EVALUATION_FOLDER
+  if checkpoints.is_shipped(prefix):  # which stays as it came
+    folder = pathlib.Path(EVALUATION_FOLDER)
   if given is not None:
     folder = pathlib.Path(given).expanduser()
   is_new = not folder.exists()
@@ -219,7 +170,9 @@ def convert_checkpoint(entries: Mapping[str, Any]) -> str:
   # What the original was trained with, for `evaluate`.
   model = {
     **entries["model"],
-    "inner_batch_size": _inner_batch_size(entries, checkpoints.find(source)),
+    "inner_batch_size": loading.inner_batch_size(
+      entries, checkpoints.find(source)
+    ),
   }
   runs.save_config(folder, {**entries, "model": model})
   _LOG.info("Wrote %s", prefix)
@@ -354,5 +307,5 @@ def _fits(name: str, values: Mapping[str, np.ndarray]) -> bool:
   entries = config.complete(config.named_configs()[name])
   dataset = config.build_part(entries, "data")
   model = config.build_part(entries, "model")
-  model.initialize(*_sizes(dataset))
+  model.initialize(*loading.image_size_and_factors(dataset))
   return tf1_checkpoint.fits(values, model)

@@ -12,7 +12,7 @@ from iodine import checkpoints, config, exploration, runs, training
 from iodine.modules.data import IODINEDataset
 from iodine.modules.iodine import IODINE
 from iodine.modules.utils import ConfigError, did_you_mean
-from iodine.run_data import build_data, first_batch
+from iodine.run_data import build_data, first_batch, user_faults
 
 __all__ = [
   "LoadedCheckpoint",
@@ -133,8 +133,10 @@ def initialize(part: IODINE | training.Trainer, dataset: IODINEDataset) -> None:
       f"dataset {dataset.name} has {dataset.num_background_entities}; set it "
       "to that"
     )
+  with user_faults(dataset):
+    sizes = image_size_and_factors(dataset)
   try:
-    part.initialize(*image_size_and_factors(dataset))
+    part.initialize(*sizes)
   except ValueError as error:
     raise ConfigError(f"model: {error}") from error
 

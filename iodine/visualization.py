@@ -133,9 +133,11 @@ def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
     raise ConfigError("image: missing; name a picture, image=PATH")
   path = pathlib.Path(entries["image"]).expanduser()
   dataset = config.build_part(entries, "data")  # no scene of it is needed
+  with user_faults(dataset):
+    grayscale = dataset.num_channels == 1
   try:
     pixels = image_files.load_image(
-      path, size=dataset.image_dim, grayscale=dataset.num_channels == 1
+      path, size=dataset.image_dim, grayscale=grayscale
     )
   except (OSError, image_files.ImageFileError) as error:
     raise ConfigError(f"image: {error}") from error

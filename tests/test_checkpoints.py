@@ -573,3 +573,23 @@ def test_half_a_checkpoint_is_no_new_run(trained, files, tmp_path, suffix):
   with pytest.raises(CheckpointError, match="missing|no checkpoint"):
     run.restore(_dataset(tmp_path))
   assert [x.name for x in tmp_path.iterdir()] == [f"model.ckpt-1{suffix}"]
+
+
+# --- The model that comes with the package ------------------------------------
+
+
+def test_the_shipped_model_stands_in_for_one_of_its_name(
+  tmp_path, monkeypatch, caplog
+):
+  caplog.set_level(logging.INFO)
+  monkeypatch.chdir(tmp_path)
+  prefix = checkpoints.find("checkpoints/demo")
+  assert checkpoints.is_shipped(prefix)
+  assert "There is no checkpoints/demo: taking the model that" in caplog.text
+  for path in ("demo", "other/demo", "checkpoints/clevr6", "checkpoints/.."):
+    with pytest.raises(checkpoints.CheckpointError, match="no checkpoint"):
+      checkpoints.find(path)
+  (tmp_path / "checkpoints" / "demo").mkdir(parents=True)
+  with pytest.raises(checkpoints.CheckpointError, match="no checkpoint"):
+    checkpoints.find("checkpoints/demo")
+  assert not checkpoints.is_shipped(str(tmp_path / "model.ckpt"))

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tiny
 from test_main import TINY, contents, fail, run, write_scenes
 
-from iodine import checkpoints, config, evaluation
+from iodine import checkpoints, config, evaluation, run_data
 from iodine.modules import data
 from iodine.modules.utils import ConfigError
 
@@ -520,3 +520,17 @@ def test_evaluation_takes_the_scenes_that_were_left_out(
   )
   (first,) = dataset("eval").take(1)
   np.testing.assert_array_equal(np.concatenate(seen), first["image"])
+
+
+def test_the_shipped_model_takes_its_scenes_apart(
+  tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr(run_data, "_NUM_SPRITES", 40)
+  monkeypatch.chdir(tmp_path)
+  run("evaluate", "with", "demo", f"data_dir={tmp_path}", "num_scenes=40")
+  (tmp_path / "demo_train.tfrecords").unlink()
+  (folder,) = tmp_path.iterdir()
+  assert {path.name for path in folder.iterdir()} == FILES
+  scores = json.loads((folder / "evaluation.json").read_text())["metrics"]
+  # Of 1,000 scenes: 0.89, standard deviation over scenes 0.11.
+  assert scores["ari_nobg"]["mean"] > 0.83

@@ -113,19 +113,23 @@ def _wheel_metadata(wheel: pathlib.Path) -> email.message.Message:
 
 
 class TestWheel:
-  def test_has_all_modules_and_configs_and_nothing_else(
+  def test_has_all_modules_configs_and_models_and_nothing_else(
     self, wheel: pathlib.Path
   ):
     expected = {
       str(path.relative_to(_REPOSITORY)) for path in _PACKAGE.rglob("*.py")
     }
     configs = {f"iodine/configs/{path.name}" for path in _CONFIGS}
-    assert configs
+    models = {
+      str(path.relative_to(_REPOSITORY))
+      for path in (_PACKAGE / "pretrained").rglob("*.*")
+    }
+    assert configs and models
     with zipfile.ZipFile(wheel) as archive:
       members = {
         name for name in archive.namelist() if ".dist-info/" not in name
       }
-    assert members == expected | configs
+    assert members == expected | configs | models
 
   def test_requires_what_requirements_txt_lists(self, wheel: pathlib.Path):
     entries = [

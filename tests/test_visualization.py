@@ -375,6 +375,17 @@ def test_decompose_what_is_no_picture(words, tmp_path, capsys, image, error):
   assert not (tmp_path / "pictures").exists()
 
 
+def test_decompose_with_a_dataset_whose_file_tells_its_channels(
+  words, tmp_path, capsys
+):
+  pytest.importorskip("h5py")
+  path = _photo(tmp_path / "photo.png", "RGB", (20, 20))
+  hdf5 = ("data.constructor=iodine.modules.data.HDF5", f"data.path={path}.h5")
+  error = fail(capsys, 2, "decompose", *words, *hdf5, f"image={path}")
+  assert error.startswith("ConfigError: data: ")
+  assert f"{path}.h5" in error
+
+
 @pytest.mark.parametrize("command", ["visualize", "traverse", "decompose"])
 def test_commands_without_a_checkpoint(words, tmp_path, capsys, command):
   path = _photo(tmp_path / "photo.png", "RGB", (20, 20))
