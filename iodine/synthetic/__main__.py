@@ -1,18 +1,16 @@
 """Command line: `python -m iodine.synthetic tetrominoes --output FILE`."""
 
 import argparse
-import contextlib
 import functools
 import logging
 import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-import tqdm
-
+from iodine.progress import progress
 from iodine.synthetic import (
   clevr,
   generation,
@@ -27,7 +25,6 @@ __all__ = ["DATASETS", "Dataset", "main"]
 
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it.
-_LOG_INTERVAL = 10.0  # Seconds between two lines where there is no terminal.
 
 _log = logging.getLogger("iodine.synthetic")
 
@@ -235,40 +232,11 @@ def _make_parser() -> argparse.ArgumentParser:
   return parser
 
 
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], object]]:
-  """Shows progress; yields a function that takes the number of new scenes."""
-  if sys.stderr.isatty():
-    with tqdm.tqdm(total=total, unit=" scenes", dynamic_ncols=True) as bar:
-      yield bar.update
-    return
-
-  start = last = time.monotonic()
-  written = 0
-
-  def update(num_written: int) -> None:
-    nonlocal last, written
-    written += num_written
-    now = time.monotonic()
-    if now - last >= _LOG_INTERVAL and written < total:
-      last = now
-      rate = written / (now - start)
-      _log.info(
-        "%d of %d scenes, %.0f scenes/s, %.0f s left",
-        written,
-        total,
-        rate,
-        (total - written) / rate,
-      )
-
-  yield update
-
-
 def _write(args: argparse.Namespace) -> None:
   """Writes the file and reports on it."""
   dataset = DATASETS[args.dataset]
   start = time.monotonic()
-  with _progress(args.scenes) as on_progress:
+  with progress(args.scenes, "scenes", _log) as on_progress:
     generation.write_tfrecords(
       args.output,
       dataset.features(args),
