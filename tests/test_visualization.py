@@ -169,6 +169,7 @@ def test_visualize_one_scene_of_data_without_masks(
     *words,
     "data.constructor=iodine.modules.data.ImageFolder",
     f"data.path={tmp_path}/images",
+    "data.max_num_objects=None",
     "data.name=mine",
     "model.factor_evaluator=None",
   )

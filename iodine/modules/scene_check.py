@@ -33,11 +33,15 @@ def check_scene_spec(dataset: IODINEDataset, spec: Mapping[str, Any]) -> None:
     raise ValueError(
       f"{name}: the scenes have no {sorted(absent)}, only {sorted(spec)}."
     )
-  bounds = (dataset.min_num_objects, dataset.max_num_objects)
-  if not has_masks and bounds != (None, None):
+  bounds = {
+    key: value
+    for key in ("min_num_objects", "max_num_objects")
+    if (value := getattr(dataset, key)) is not None
+  }
+  if bounds and not has_masks:
+    given = " and ".join(f"{key}={value}" for key, value in bounds.items())
     raise ValueError(
-      f"{name}: there are no masks to count objects by, so leave out "
-      f"min_num_objects={bounds[0]} and max_num_objects={bounds[1]}."
+      f"{name}: there are no masks to count objects by, so leave out {given}."
     )
   sizes = _check_shapes(dataset, spec)
   crop_region = dataset.remaining_crop()
