@@ -32,6 +32,8 @@ __all__ = [
 PLANS = ("data", "model", "optimizer")
 # What a configuration's learning rate is scaled by.
 _RATE_SOURCES = ("base_learn_rate", "batch_size", "base_batch_size")
+# That a file may hold: aliases may make a kilobyte into any number of them.
+_MAX_ENTRIES = 10_000
 _MAKE_OPTIMIZER = "iodine.training.make_optimizer"
 
 
@@ -234,11 +236,19 @@ def load_file(path: str | os.PathLike) -> dict[str, Any]:
     entries = json.loads(text) if is_json else yaml.safe_load(text)
   except (OSError, UnicodeDecodeError) as error:
     raise ConfigError(f"{path}: cannot be read: {error}") from error
-  except (json.JSONDecodeError, yaml.YAMLError) as error:
+  except RecursionError:
+    raise ConfigError(f"{path}: is nested too deeply") from None
+  # Parsers pass on what Python says of a number or a date.
+  except (yaml.YAMLError, ValueError) as error:
     raise ConfigError(f"{path}: cannot be parsed: {error}") from error
   if not isinstance(entries, dict):
     raise ConfigError(
       f"{path}: must hold a mapping of entries, e.g. `batch_size: 4`"
+    )
+  if any(i == _MAX_ENTRIES for i, _ in enumerate(_walk(entries))):
+    raise ConfigError(
+      f"{path}: holds more than {_MAX_ENTRIES:,} entries, or aliases of YAML "
+      "(*) that refer to what they are part of"
     )
   check_entries(entries, f"{path}: ")
   return entries
@@ -263,21 +273,25 @@ def check_entries(entries: Mapping[str, Any], source: str = "") -> None:
     f"{source}{key!r}: no valid key. A key is a name; for what is inside of "
     "an entry, nest mappings in a file, and write data.path=... on the "
     "command line"
-    for key in _all_keys(entries)
+    for entry in _walk(entries)
+    if isinstance(entry, Mapping)
+    for key in entry
     if not (isinstance(key, str) and key.isidentifier())
   ]
   if faults:
     raise ConfigError("\n".join(faults))
 
 
-def _all_keys(entries: Any) -> Iterator[Any]:
-  """Yields the keys of nested mappings, those inside of lists too."""
-  if isinstance(entries, Mapping):
-    yield from entries
-    entries = list(entries.values())
-  if isinstance(entries, list | tuple):
-    for entry in entries:
-      yield from _all_keys(entry)
+def _walk(entries: Any) -> Iterator[Any]:
+  """Yields the entries and whatever is inside of them."""
+  waiting = [entries]
+  while waiting:
+    entry = waiting.pop()
+    yield entry
+    if isinstance(entry, Mapping):
+      waiting.extend(entry.values())
+    elif isinstance(entry, list | tuple):
+      waiting.extend(entry)
 
 
 _NO_CONFIGURATION = (

@@ -6,8 +6,6 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import tensorflow as tf
-
 from iodine import config
 from iodine.modules.data import IODINEDataset, NoSceneError, Sprites
 from iodine.modules.utils import ConfigError
@@ -69,11 +67,11 @@ def user_faults(dataset: IODINEDataset) -> Iterator[None]:
     yield
   except ConfigError:
     raise
-  except (OSError, ValueError) as error:
-    raise ConfigError(f"data: {error}") from error
-  except tf.errors.OpError as error:
+  except inspection.READ_ERRORS as error:
     reason = inspection.explain(error, source=str(dataset))
     raise ConfigError(f"data: {reason}") from error
+  except (OSError, ValueError) as error:
+    raise ConfigError(f"data: {error}") from error
 
 
 def first_batch(dataset: IODINEDataset) -> dict[str, Any]:

@@ -168,9 +168,9 @@ class _Loop:
   def _next(self, batches: Iterator, step: int) -> tuple:
     try:
       return next(batches)
-    except (tf.errors.OpError, ValueError) as error:
+    except (*inspection.READ_ERRORS, ValueError) as error:
       reason = str(error)
-      if isinstance(error, tf.errors.OpError):
+      if isinstance(error, inspection.READ_ERRORS):
         reason = inspection.explain(error, source=str(self._dataset))
       raise RunError(
         f"step {step}: the data cannot be read ({reason.rstrip('.')}). "

@@ -482,7 +482,7 @@ class IODINEDataset(abc.ABC):
     """
     try:
       found = any(True for _ in examples.take(1))
-    except tf.errors.OpError as error:
+    except inspection.READ_ERRORS as error:
       raise ValueError(inspection.explain(error, str(self))) from None
     if not found:
       raise NoSceneError(self._no_scene_left())

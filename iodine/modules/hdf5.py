@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine.modules import argument_faults
+from iodine.modules import argument_faults, image_files
 from iodine.modules.dataset import IODINEDataset
 
 __all__ = ["HDF5"]
@@ -164,6 +164,7 @@ class HDF5(IODINEDataset):
     count, height, width, channels = _shape(group, "imgs", 4)
     if channels not in (1, 3):
       raise _unfit(group["imgs"], "[N, h, w, C] with 1 or 3 channels C")
+    _check_pixels(group["imgs"], height * width)
     num_entities, scene_bytes = None, height * width * channels
     if "masks" in group:
       num_entities = _shape(group, "masks", 5)[1]
@@ -174,6 +175,7 @@ class HDF5(IODINEDataset):
           f"[N, L, h, w, 1], like imgs {group['imgs'].shape}, with L of 2 or "
           "more entities",
         )
+      _check_pixels(group["masks"], height * width * num_entities)
       scene_bytes += height * width * num_entities
     if self.factor_columns:
       num_factors = 1 + max(max(x) for x in self.factor_columns.values())
@@ -243,6 +245,14 @@ def _shape(group: Any, name: str, rank: int) -> tuple[int, ...]:
   if len(shape) != rank:
     raise _unfit(group[name], f"{rank} dimensions")
   return shape
+
+
+def _check_pixels(dataset: Any, num_pixels: int) -> None:
+  """A file of a few kilobytes may claim to be of any size."""
+  if num_pixels > image_files.MAX_PIXELS:
+    raise _unfit(
+      dataset, f"at most {image_files.MAX_PIXELS:,} pixels in a scene"
+    )
 
 
 def _unfit(dataset: Any, expected: str) -> ValueError:

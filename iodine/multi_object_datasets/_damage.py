@@ -10,12 +10,17 @@ import tensorflow as tf
 from iodine.multi_object_datasets import _files
 
 __all__ = [
+  "READ_ERRORS",
   "RECORD_INFIX",
   "check_end",
   "explain",
   "record_name",
   "stated_size",
 ]
+
+# What iterating over a dataset raises. (TensorFlow quotes parts of a damaged
+# record, and Python then fails to decode the error's text.)
+READ_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 
 # Between the path and the number of a record.
 RECORD_INFIX = ", record "
@@ -28,6 +33,8 @@ _OTHER_KIND = (
 _RAISED = re.compile(r"\w+Error: (.*?)\s*\nTraceback", re.DOTALL)
 # How it starts an error of parsing an example that has a name.
 _UNPARSED = re.compile(rf"Name: (.*{RECORD_INFIX}\d+), (.*)")
+# And one of what is no example at all, quoted as a whole.
+_NO_EXAMPLE = "Could not parse example input"
 # Places in the graph, which it puts around an error's text.
 _PLACES = re.compile(
   r"^\{\{.*?\}\} |Error in user-defined function .* with iterator: \S+ "
@@ -80,24 +87,29 @@ def check_end(path: str, compression: str, index: int, size: int) -> None:
     raise ValueError(f"{record_name(path, index)}: {fault}")
 
 
-def explain(error: tf.errors.OpError, source: str) -> str:
+def explain(error: tf.errors.OpError | UnicodeDecodeError, source: str) -> str:
   """Puts an error of reading scenes in a few words.
 
   Args:
     error: What iterating over a reader's dataset, or over one made of it,
-      raised.
+      raised, one of `READ_ERRORS`.
     source: Names the data, for an error that does not name the file itself,
       such as one of another reader.
 
   Returns:
     File, record (counted from 0 in each file), likely cause and remedy; or the
-    source and the first line of the error.
+    source and what is known of the error.
   """
-  text = error.message or str(error)
+  if isinstance(error, UnicodeDecodeError):
+    text = error.object.decode(errors="backslashreplace")
+  else:
+    text = error.message or str(error)
   raised = _RAISED.search(text)
   if raised:
     return raised[1]
   line = _PLACES.sub("", text.strip().splitlines()[0])
+  if line.startswith(_NO_EXAMPLE):
+    return f"{source}: a record is no tf.train.Example. {_OTHER_KIND}"
   unparsed = _UNPARSED.match(line)
   if not unparsed:
     return f"{source}: {line}"

@@ -34,10 +34,10 @@ def read(
 
   Returns:
     An unbatched dataset of what `decode` returns. Where a file turns out to be
-    damaged, cut off or of several kinds of records, iterating over it raises a
-    `tf.errors.OpError` that names file, record and likely cause; `explain` in
-    `inspection` gives its text. (That a file without compression was cut just
-    between two records cannot be noticed.)
+    damaged, cut off or of several kinds of records, iterating over it raises
+    one of `inspection.READ_ERRORS` that names file, record and likely cause;
+    `inspection.explain` gives its text. (That a file without compression was
+    cut just between two records cannot be noticed.)
 
   Raises:
     FileNotFoundError: if a file does not exist or a glob matches none.
@@ -147,10 +147,8 @@ def _check_first_record(
   try:
     with tf.init_scope(), tf.device("CPU"):
       parse(tf.constant(record), tf.constant(name))
-  except tf.errors.OpError as error:
+  except _damage.READ_ERRORS as error:
     fault = _damage.explain(error, source=name)
-  except UnicodeDecodeError:  # from TensorFlow, as it quotes the bytes
-    fault = f"{name}: it cannot be parsed."
   else:
     return
   expected = inspection.expected_features(features)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError  # type: ignore
 
 from iodine.multi_object_datasets import _damage, _files
-from iodine.multi_object_datasets._damage import explain
+from iodine.multi_object_datasets._damage import READ_ERRORS, explain
 from iodine.multi_object_datasets._files import (
   PathLike,
   detect_compression,
@@ -21,6 +21,7 @@ from iodine.multi_object_datasets._files import (
 )
 
 __all__ = [
+  "READ_ERRORS",
   "Feature",
   "PathLike",
   "count_records",
