@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all lint fix demo clean distclean FORCE
+.PHONY: help setup test test-all lint fix demo notebook clean distclean FORCE
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' \
@@ -106,6 +106,9 @@ fix: setup  ## Format, and mend what the style checker can mend
 
 demo: setup  ## Train on synthetic scenes and draw their decomposition
 	$(VENV_PYTHON) -m iodine.main with demo
+
+notebook: setup  ## Execute Eval.ipynb and store what it shows
+	$(VENV_PYTHON) scripts/execute_notebook.py Eval.ipynb
 
 # --- Cleaning -----------------------------------------------------------------
 

@@ -10,13 +10,14 @@ are counted from 0. Images and masks are in [0, 1]; KL is in nats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from iodine.evaluation import SCENE_SCORES
 from iodine.modules.iodine import IODINE
 
 __all__ = [
@@ -29,9 +30,12 @@ __all__ = [
   "decode_slots",
   "infer",
   "latent_kl",
+  "latent_range",
   "object_slot",
   "prior_samples",
   "remove_slots",
+  "step_scores",
+  "structure",
   "swap_slots",
   "traverse",
 ]
@@ -141,6 +145,60 @@ def infer(
   return tf.nest.map_structure(lambda tensor: tensor.numpy(), info)
 
 
+def step_scores(info: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Losses and metrics after every refinement step.
+
+  Args:
+    info: from `infer`.
+
+  Returns:
+    {what it is: [S]}, means over the scenes for which a score is defined; only
+    what the data allow.
+  """
+  losses = info["losses"]
+  values = {
+    **info["metrics"],
+    "recons": losses["recons"],
+    "kl": losses["kl"].sum(axis=-1),
+  }
+  scores = {}
+  for name, label in SCENE_SCORES.items():
+    if name in values:
+      defined = values[name][np.isfinite(values[name]).all(axis=1)]
+      if len(defined):
+        scores[label] = defined.mean(axis=0)
+  if "factor" in losses:
+    scores["factor regression loss"] = losses["factor"]
+  return scores
+
+
+def structure(info: Mapping[str, Any]) -> str:
+  """What there is in an info: a tree of names, shapes and types as text.
+
+  Args:
+    info: from `infer`, or a part of it.
+
+  Returns:
+    A line for each entry, those of a nested dict indented below its name.
+  """
+  rows = list(_rows(info))
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return "\n".join(
+    "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows
+  )
+
+
+def _rows(info: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[str, ...]]:
+  """Yields name, shape and type of all entries."""
+  for name, value in info.items():
+    indented = 2 * depth * " " + name
+    if isinstance(value, Mapping):
+      yield indented, "", ""
+      yield from _rows(value, depth + 1)
+    else:
+      yield indented, str(list(value.shape)), str(value.dtype)
+
+
 def decode_slots(model: IODINE, z: np.ndarray) -> DecodedSlots:
   """Decodes latents, each of a slot by itself.
 
@@ -234,6 +292,39 @@ def object_slot(info: Mapping[str, Any], b: int = 0) -> int:
   return int(kl[b, -1].argmax())
 
 
+def latent_range(
+  model: IODINE,
+  info: Mapping[str, Any],
+  slot: int,
+  range_of: str = "posterior",
+) -> tuple[np.ndarray, np.ndarray]:
+  """Where the values of a slot's latents lie.
+
+  Args:
+    model: that inferred.
+    info: from `infer`.
+    slot: whose latents.
+    range_of: "posterior": mean and standard deviation of the posterior means
+      of all slots in the batch; "prior": those of the prior.
+
+  Returns:
+    Their centre and their standard deviation, [Z] each, the latter above 0.
+
+  Raises:
+    ValueError: if an argument is out of range.
+  """
+  if range_of not in RANGES:
+    raise ValueError(f"range_of={range_of!r}: expected one of {RANGES}.")
+  _check_index("slot", slot, model.num_components)
+  if range_of == "posterior":
+    means = info["latent"]["z_mean"][:, -1]
+    centre, deviation = means.mean(axis=(0, 1)), means.std(axis=(0, 1))
+  else:
+    prior = model.prior
+    centre, deviation = prior.mean()[slot].numpy(), prior.stddev()[slot].numpy()
+  return centre, np.maximum(deviation, np.finfo(np.float32).tiny)
+
+
 def traverse(
   model: IODINE,
   info: Mapping[str, Any],
@@ -256,8 +347,7 @@ def traverse(
     num_latents: see there.
     num_values: N.
     extent: the values reach so many standard deviations from their centre.
-    range_of: "posterior": mean and standard deviation of the posterior means
-      of all slots in the batch; "prior": those of the prior.
+    range_of: see `latent_range`.
 
   Returns:
     The traversal. The other latents and slots stay at their posterior means.
@@ -265,22 +355,15 @@ def traverse(
   Raises:
     ValueError: if an argument is out of range.
   """
-  if range_of not in RANGES:
-    raise ValueError(f"range_of={range_of!r}: expected one of {RANGES}.")
   means = info["latent"]["z_mean"][:, -1]  # [B, K, Z]
   _check_index("b", b, len(means))
-  _check_index("slot", slot, model.num_components)
+  centre, deviation = latent_range(model, info, slot, range_of)
   kl = latent_kl(model, info)[:, -1].mean(axis=(0, 1))
   if latents is None:
     latents = np.argsort(-kl, kind="stable")[:num_latents].tolist()
   for latent in latents:
     _check_index("latents", latent, model.n_z)
   chosen = np.array(latents, int)
-  if range_of == "posterior":
-    centre, deviation = means.mean(axis=(0, 1)), means.std(axis=(0, 1))
-  else:
-    prior = model.prior
-    centre, deviation = prior.mean()[slot].numpy(), prior.stddev()[slot].numpy()
   offsets = np.linspace(-extent, extent, num_values)
   values = centre[chosen, None] + deviation[chosen, None] * offsets
   z = np.tile(means[b, slot], [len(chosen), num_values, 1])
@@ -290,13 +373,12 @@ def traverse(
   varied = decode_slots(model, z)
   scenes = _with_slot(decode_slots(model, means[b]), slot, varied)
   composed = compose(*scenes)
-  spread = np.maximum(deviation[chosen], np.finfo(np.float32).tiny)
   return Traversal(
     slot=slot,
     latents=chosen,
     kl=kl[chosen],
     offsets=offsets,
-    current=(means[b, slot, chosen] - centre[chosen]) / spread,
+    current=(means[b, slot, chosen] - centre[chosen]) / deviation[chosen],
     range_of=range_of,
     components=varied.components,
     masks=composed.masks[:, :, slot],

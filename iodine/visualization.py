@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from iodine import config, event_files, exploration, html_page, loading
-from iodine.evaluation import SCENE_SCORES
 from iodine.html_page import Section
 from iodine.modules import (
   animations,
@@ -250,26 +249,13 @@ def _draw(
 def _draw_decomposition(
   info: Mapping[str, Any], folder: pathlib.Path, name: str
 ) -> Section:
-  shown = slice(_SHOWN_SCENES)
-  outputs = {k: v[shown, -1] for k, v in info["outputs"].items()}
-  true_mask, labels, told = info["data"].get("true_mask"), None, ""
-  if true_mask is not None:
-    scores = info["metrics"]["ari_nobg"][shown, -1]
-    labels = [f"ARI {x:.2f}" if np.isfinite(x) else "" for x in scores]
-    true_mask = true_mask[shown, -1]
+  _save(plotting.scenes_decomposition_plot(info), folder, name)
+  told = ""
+  if "true_mask" in info["data"]:
     told = (
       " ARI compares the masks with the true ones over the pixels of objects: "
       "1 is perfect, 0 is chance."
     )
-  figure = plotting.decomposition_plot(
-    info["data"]["image"][shown, -1],
-    outputs["recons"][:, 0],
-    outputs["pred_mask"],
-    outputs["components"],
-    true_masks=true_mask,
-    row_labels=labels,
-  )
-  _save(figure, folder, name)
   return Section(
     "Decomposition",
     "A row for each scene: the image, its reconstruction, which slot explains "
@@ -289,26 +275,16 @@ def _draw_refinement(info: Mapping[str, Any], folder: pathlib.Path) -> Section:
     "Refinement",
     "How the decomposition comes about. In motion: image, reconstruction, "
     "masks and slots of several scenes; the bar below counts the steps. "
-    "Standing still: every step of the first scene; component 1 is slot 1. All "
-    "scenes start from the same learned distribution of latents.",
+    "Standing still: every step of the first scene. All scenes start from the "
+    "same learned distribution of latents.",
     ["refinement.gif", "refinement.png"],
   )
 
 
 def _draw_scores(info: Mapping[str, Any], folder: pathlib.Path) -> Section:
-  values = {
-    **info["metrics"],
-    "recons": info["losses"]["recons"],
-    "kl": info["losses"]["kl"].sum(axis=-1),
-  }
-  scores = {}
-  for name, label in SCENE_SCORES.items():
-    if name in values:
-      defined = values[name][np.isfinite(values[name]).all(axis=1)]
-      if len(defined):
-        scores[label] = defined.mean(axis=0)
+  scores = exploration.step_scores(info)
   _save(
-    plotting.scores_plot(scores, num_cols=5, size=2.4), folder, "scores.png"
+    plotting.scores_plot(scores, num_cols=3, size=3.0), folder, "scores.png"
   )
   return Section(
     "Scores over refinement steps",

@@ -48,6 +48,44 @@ def test_infer_takes_any_number_of_slots_and_steps():
   assert outputs["pred_mask"].shape == (1, 4, 5, H, W, 1)
 
 
+def test_scores_are_means_over_the_scenes_that_have_them(info):
+  ari = info["metrics"]["ari"].copy()
+  ari[1, 0] = np.nan
+  changed = {**info, "metrics": {**info["metrics"], "ari": ari}}
+  scores = exploration.step_scores(changed)
+  losses = info["losses"]
+  expected = {
+    "ARI": ari[[0, 2, 3]].mean(axis=0),
+    "ARI without background": info["metrics"]["ari_nobg"].mean(axis=0),
+    "MSE": info["metrics"]["mse"].mean(axis=0),
+    "reconstruction loss (nats)": losses["recons"].mean(axis=0),
+    "KL (nats)": losses["kl"].sum(axis=2).mean(axis=0),
+    "factor regression loss": losses["factor"],
+  }
+  assert list(scores) == list(expected)
+  for name, values in expected.items():
+    np.testing.assert_allclose(scores[name], values, rtol=1e-6)
+  changed["metrics"]["ari"] = np.full_like(ari, np.nan)
+  del changed["metrics"]["ari_nobg"]
+  changed["losses"] = {k: v for k, v in losses.items() if k != "factor"}
+  assert list(exploration.step_scores(changed)) == list(expected)[2:5]
+
+
+def test_structure_is_a_tree_of_shapes_and_types():
+  info = {
+    "data": {"factors": {"x": np.zeros([2, 31], np.int64)}},
+    "losses": {"total": np.float32(1.0), "recons": np.zeros([2, 3])},
+  }
+  assert exploration.structure(info).splitlines() == [
+    "data",
+    "  factors",
+    "    x      [2, 31]  int64",
+    "losses",
+    "  total    []       float32",
+    "  recons   [2, 3]   float64",
+  ]
+
+
 # --- Decoding and composing ---------------------------------------------------
 
 
@@ -154,6 +192,17 @@ def test_a_traversal_over_the_prior_decodes_its_values(model, info):
   np.testing.assert_allclose(
     traversal.scenes[0, -1], _decode(model, z)[0][0], **TOLERANCE
   )
+
+
+def test_ranges_have_a_width(model, info):
+  same = np.ones_like(info["latent"]["z_mean"])
+  centre, deviation = exploration.latent_range(
+    model, {"latent": {"z_mean": same}}, 0
+  )
+  np.testing.assert_array_equal(centre, np.ones(Z))
+  assert np.all(deviation > 0.0)
+  with pytest.raises(ValueError, match=f"slot={K}: expected from 0"):
+    exploration.latent_range(model, info, K)
 
 
 def test_a_traversal_ranks_latents_by_their_kl(model, info):

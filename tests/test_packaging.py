@@ -212,7 +212,13 @@ def _imported_packages() -> dict[str, set[str]]:
 
 def test_every_import_is_a_requirement():
   # Packages of the extras; their users say so where one is missing.
-  provided = {"iodine", "h5py", "pymongo", "multi_object_datasets"}
+  provided = {
+    "iodine",
+    "h5py",
+    "ipywidgets",
+    "pymongo",
+    "multi_object_datasets",
+  }
   for name in _requirements("requirements.txt"):
     files = metadata.distribution(name).files or []
     provided |= {path.parts[0].removesuffix(".py") for path in files}

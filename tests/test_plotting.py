@@ -150,7 +150,7 @@ def test_example_plot(channels, mask_components):
   rinfo = _rinfo(4, channels)
   fig = plotting.example_plot(rinfo, b=1, t=1, mask_components=mask_components)
   assert _titles(fig) == ["Image", "Reconstruction", "Mask"] + [
-    f"Component {k}" for k in (1, 2, 3, 4)
+    f"Slot {k}" for k in (1, 2, 3, 4)
   ]
   outputs = rinfo["outputs"]
   masks, comps = outputs["pred_mask"][1, 1], outputs["components"][1, 1]
@@ -172,13 +172,42 @@ def test_example_plot(channels, mask_components):
   assert not _titles(plotting.example_plot(rinfo, column_titles=False))
 
 
+@pytest.mark.parametrize("num_scenes", [1, 4])
+def test_scenes_decomposition_plot(num_scenes):
+  rinfo = _rinfo(4, num_frames=T)
+  rinfo["metrics"] = {"ari_nobg": np.arange(B * T).reshape(B, T) / 7.0}
+  rinfo["metrics"]["ari_nobg"][1, -1] = np.nan
+  rows = min(num_scenes, B)
+  fig = plotting.scenes_decomposition_plot(rinfo, num_scenes)
+  axes = _axes(fig, rows, 8)
+  assert [ax.get_ylabel() for ax in axes[:, 0]] == ["ARI 0.29", ""][:rows]
+  data, outputs = rinfo["data"], rinfo["outputs"]
+  for b, row in enumerate(axes):
+    masks = outputs["pred_mask"][b, -1]
+    slots = outputs["components"][b, -1] * masks + (1.0 - masks)
+    expected = [
+      data["image"][b, -1],
+      outputs["recons"][b, -1, 0],
+      _segmentation(masks[..., 0]),
+      _segmentation(data["true_mask"][b, -1, ..., 0]),
+      *slots,
+    ]
+    for ax, panel in zip(row, expected, strict=True):
+      np.testing.assert_allclose(_shown(ax), panel, atol=1e-6)
+  _assert_readable(fig)
+  del rinfo["data"]["true_mask"], rinfo["metrics"]
+  fig = plotting.scenes_decomposition_plot(rinfo, num_scenes)
+  assert "True mask" not in _titles(fig)
+  assert len(fig.axes) == rows * 7
+
+
 def test_iterations_plot():
   rinfo = _rinfo(4)
   fig = plotting.iterations_plot(rinfo, b=1)
   assert len(fig.axes) == (T + 1) * 6
   axes = _axes(fig, T + 1, 6)
   assert _titles(fig) == ["Reconstruction", "Mask"] + [
-    f"Component {k}" for k in (1, 2, 3, 4)
+    f"Slot {k}" for k in (1, 2, 3, 4)
   ]
   assert [ax.get_ylabel() for ax in axes[:, 0]] == [
     "iter 0",
@@ -250,6 +279,7 @@ def test_inputs_plot():
   spatial["dmask"][1, 2, 0, 3, 4] = 0.5  # positive and negative ends differ
   fig = plotting.inputs_plot(rinfo, b=1, t=2)
   axes = _axes(fig, len(spatial), 4)
+  assert _titles(fig) == [f"Slot {k}" for k in (1, 2, 3, 4)]
   names = [ax.get_ylabel() for ax in axes[:, 0]]
   assert names == [
     "image",

@@ -44,6 +44,7 @@ __all__ = (
   "get_mask_plot_colors",
   "inputs_plot",
   "iterations_plot",
+  "scenes_decomposition_plot",
   "scores_plot",
   "show_coords",
   "show_img",
@@ -106,7 +107,6 @@ def example_plot(
     arrays["image"].shape[-3:-1],
     size,
     column_titles,
-    slot_name="Component",
   )
   _show_decomposition(
     axes[0],
@@ -171,7 +171,6 @@ def decomposition_plot(
     sizes["K"],
     image.shape[1:3],
     size,
-    slot_name="Slot",
     true_mask=true_masks is not None,
     row_labels=row_labels,
   )
@@ -187,6 +186,43 @@ def decomposition_plot(
       lw=2.0 * size,
     )
   return fig
+
+
+def scenes_decomposition_plot(
+  rinfo: Mapping[str, Any], num_scenes: int = 4, size: float = 1.5
+) -> mpl_figure.Figure:
+  """Plots how the first scenes are decomposed after the last step.
+
+  Args:
+    rinfo: what the model's `eval` returns, as NumPy arrays.
+    num_scenes: how many, if there are so many.
+    size: width of a panel.
+
+  Returns:
+    The figure of `decomposition_plot`, with the true masks if `rinfo` has
+    them; its rows are then labelled with the ARI without background.
+
+  Raises:
+    ValueError: if an array is missing or of a wrong shape.
+  """
+  last = {
+    name: _get(rinfo, "outputs", name)[:num_scenes, -1]
+    for name in ("recons", "pred_mask", "components")
+  }
+  true_masks, labels = rinfo["data"].get("true_mask"), None
+  if true_masks is not None:
+    true_masks = np.asarray(true_masks)[:num_scenes, -1]
+    scores = _get(rinfo, "metrics", "ari_nobg")[:num_scenes, -1]
+    labels = [f"ARI {x:.2f}" if np.isfinite(x) else "" for x in scores]
+  return decomposition_plot(
+    _get(rinfo, "data", "image")[:num_scenes, -1],
+    last["recons"][:, 0],
+    last["pred_mask"],
+    last["components"],
+    true_masks=true_masks,
+    row_labels=labels,
+    size=size,
+  )
 
 
 def iterations_plot(
@@ -221,7 +257,7 @@ def iterations_plot(
   titles = (
     ["Frame"] * is_sequence
     + ["Reconstruction", "Mask"]
-    + [f"Component {k + 1}" for k in range(num_slots)]
+    + [f"Slot {k + 1}" for k in range(num_slots)]
   )
   labels = [f"iter {t}" for t in range(num_steps)] + [""]
   fig, axes = new_figure(
@@ -287,7 +323,7 @@ def inputs_plot(
     size,
     sizes["H"] / sizes["W"],
     row_labels=names,
-    titles=[f"Component {k + 1}" for k in range(sizes["K"])],
+    titles=[f"Slot {k + 1}" for k in range(sizes["K"])],
     right=_COLORBAR_MARGIN,
   )
   for name, row in zip(names, axes, strict=True):
@@ -305,7 +341,9 @@ def inputs_plot(
 
 
 def scores_plot(
-  scores: Mapping[str, Sequence[float]], num_cols: int = 4, size: float = 2.6
+  scores: Mapping[str, Sequence[float] | np.ndarray],
+  num_cols: int = 4,
+  size: float = 2.6,
 ) -> mpl_figure.Figure:
   """Plots scores over refinement steps, a panel for each.
 
@@ -417,7 +455,6 @@ def _decomposition_figure(
   image_size,
   size,
   titled=True,
-  slot_name="Slot",
   true_mask=False,
   row_labels=None,
 ):
@@ -425,7 +462,7 @@ def _decomposition_figure(
   titles = (
     ["Image", "Reconstruction", "Mask"]
     + ["True mask"] * true_mask
-    + [f"{slot_name} {k + 1}" for k in range(num_slots)]
+    + [f"Slot {k + 1}" for k in range(num_slots)]
   )
   height, width = image_size
   return new_figure(
