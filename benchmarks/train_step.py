@@ -1,8 +1,9 @@
 """Times a training step: `python -m benchmarks.train_step --config NAME`.
 
 Prints one JSON line. A unit is the time of the decoder's bare forward
-convolutions (`tf.nn.conv2d`, same shapes) on the same batch, measured in turn
-with the steps in the same process, so that `units` compares machines and loads.
+convolutions (`tf.nn.conv2d`, same shapes, float32) on the same batch, measured
+in turn with the steps in the same process, so that `units` compares machines,
+loads and precisions.
 """
 
 import argparse
@@ -21,12 +22,15 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import config, training
+from iodine.modules import utils
 
 
 def main() -> None:
   """Measures and prints."""
   args = _parse()
-  entries = config.complete(config.named_configs()[args.config])
+  entries = config.complete(
+    {**config.named_configs()[args.config], "precision": args.precision}
+  )
   dataset = config.build_part(entries, "data")
   trainer = training.Trainer(
     config.build_part(entries, "model"),
@@ -48,7 +52,7 @@ def main() -> None:
   result = {
     "config": args.config,
     "batch_size": args.batch_size,
-    "precision": "float32",
+    "precision": args.precision,
     "images_per_s": round(args.batch_size / step_s, 3),
     "step_s": round(step_s, 4),
     "unit_s": round(statistics.median(units), 5),
@@ -65,6 +69,9 @@ def _parse() -> argparse.Namespace:
     "--config", default="tetrominoes", choices=config.named_configs()
   )
   parser.add_argument("--batch-size", type=int, default=8)
+  parser.add_argument(
+    "--precision", default="float32", choices=utils.PRECISIONS
+  )
   parser.add_argument("--steps", type=int, default=5)
   args = parser.parse_args()
   for name in ("batch_size", "steps"):

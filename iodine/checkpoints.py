@@ -237,13 +237,16 @@ class RunCheckpoints:
 
   The position is a seed, an epoch and an offset (`IODINEDataset.batches`), the
   random numbers are the trainer's seed and the optimizer's step.
+
+  Of workers that train together, all have to call the same methods; the chief
+  alone reads and writes files, and the others get from it what it read.
   """
 
-  def __init__(self, folder: pathlib.Path, trainer: Trainer, keep: int):
+  def __init__(self, folder: pathlib.Path | None, trainer: Trainer, keep: int):
     """Constructor.
 
     Args:
-      folder: exists.
+      folder: exists; None for any worker but the chief.
       trainer: with all variables.
       keep: how many checkpoints stay.
 
@@ -256,6 +259,10 @@ class RunCheckpoints:
       name: tf.Variable(0, dtype=tf.int64, trainable=False, name=name)
       for name in ("seed", "epoch", "offset")
     }
+    self._last_step = 0  # that was saved
+    self._manager: tf.train.CheckpointManager | None = None
+    if folder is None:
+      return
     checkpoint = tf.train.Checkpoint(trainer=trainer, data=self._data)
     try:
       self._manager = tf.train.CheckpointManager(
@@ -272,8 +279,12 @@ class RunCheckpoints:
 
   @property
   def latest(self) -> str | None:
-    """Prefix of the last checkpoint, or None."""
-    return self._manager.latest_checkpoint
+    """Prefix of the last checkpoint, or None; the chief's, in words."""
+    if self._manager is not None:
+      return self._manager.latest_checkpoint
+    if not self._last_step:
+      return None
+    return f"{CHECKPOINT_NAME}-{self._last_step} in the chief's folder"
 
   def restore(self, dataset: IODINEDataset) -> Position:
     """Restores the folder's last checkpoint, if there is one.
@@ -287,16 +298,29 @@ class RunCheckpoints:
     Raises:
       CheckpointError: if it does not fit or is damaged.
     """
+    place = Position(0, 0)
+    if self._folder is not None:
+      place = self._read(self._folder, dataset)
+    distribution = self._trainer.distribution
+    if distribution.num_workers > 1:
+      variables = self._trainer.variables
+      values = distribution.from_chief([dataset.seed, *place, *variables])
+      for variable, value in zip(variables, values[3:], strict=True):
+        variable.assign(value)
+      dataset.seed, epoch, offset = (int(value) for value in values[:3])
+      place = Position(epoch, offset)
+      self._last_step = int(self._trainer.optimizer.step.numpy())
+    return place
+
+  def _read(self, folder: pathlib.Path, dataset: IODINEDataset) -> Position:
     # A file of a broken checkpoint is a reason to stop, not to start anew.
     files = [
-      p for kind in ("index", "data-*") for p in self._folder.glob(f"*.{kind}")
+      p for kind in ("index", "data-*") for p in folder.glob(f"*.{kind}")
     ]
     if not files:
-      _LOG.info(
-        "There is no checkpoint in %s: starting at step 0", self._folder
-      )
+      _LOG.info("There is no checkpoint in %s: starting at step 0", folder)
       return Position(0, 0)
-    prefix = find(str(self._folder))
+    prefix = find(str(folder))
     values = read(prefix)
     report = tf1_checkpoint.restore_values(
       values, prefix, self._trainer.model, self._trainer.optimizer
@@ -320,6 +344,9 @@ class RunCheckpoints:
     for variable, value in zip(self._data.values(), state, strict=True):
       variable.assign(value)
     step = int(self._trainer.optimizer.step.numpy())
+    self._last_step = step
+    if self._manager is None:
+      return str(self.latest)
     try:
       return self._manager.save(checkpoint_number=step)
     except (OSError, tf.errors.OpError) as error:

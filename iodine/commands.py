@@ -23,6 +23,7 @@ from iodine import (
   tf1_checkpoint,
   training,
 )
+from iodine.distribution import Distribution
 from iodine.modules import scene_plots
 from iodine.modules.data import IODINEDataset, Position
 from iodine.modules.iodine import IODINE
@@ -46,15 +47,28 @@ _LOG = logging.getLogger(__name__)
 
 
 def build_trainer(
-  entries: Mapping[str, Any], dataset: IODINEDataset
+  entries: Mapping[str, Any],
+  dataset: IODINEDataset,
+  distribution: Distribution | None = None,
 ) -> training.Trainer:
   """Builds model and optimizer, with all variables that the data call for."""
-  trainer = training.Trainer(
-    config.build_part(entries, "model"),
-    config.build_part(entries, "optimizer"),
-    seed=entries["seed"],
-  )
-  loading.initialize(trainer, dataset)
+  distribution = distribution or Distribution()
+  if distribution.num_sub_batches > 1:
+    _LOG.info(
+      "The %s images of a step: %s sub-batches on %s devices of %s processes",
+      dataset.batch_size,
+      distribution.num_sub_batches,
+      distribution.num_replicas,
+      distribution.num_workers,
+    )
+  with distribution.scope():
+    trainer = training.Trainer(
+      config.build_part(entries, "model"),
+      config.build_part(entries, "optimizer"),
+      entries["seed"],
+      distribution,
+    )
+    loading.initialize(trainer, dataset)
   return trainer
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -25,6 +25,7 @@ __all__ = [
   "named_configs",
   "resolve",
   "scaled_learn_rate",
+  "sub_batch_size",
   "without_derived",
 ]
 
@@ -32,6 +33,9 @@ __all__ = [
 PLANS = ("data", "model", "optimizer")
 # What a configuration's learning rate is scaled by.
 _RATE_SOURCES = ("base_learn_rate", "batch_size", "base_batch_size")
+# Images in a sub-batch, which training writes into its folder's config.json;
+# no entry that anyone sets.
+SUB_BATCH_SIZE = "sub_batch_size"
 # That a file may hold: aliases may make a kilobyte into any number of them.
 _MAX_ENTRIES = 10_000
 _MAKE_OPTIMIZER = "iodine.training.make_optimizer"
@@ -78,13 +82,19 @@ def derived_data(
 
 
 def derived_model(
-  n_z: int | None, num_components: int | None, num_iters: int | None
+  n_z: int | None,
+  num_components: int | None,
+  num_iters: int | None,
+  precision: str,
+  recompute: bool,
 ) -> dict[str, Any]:
   """What the model's plan takes from other entries."""
   return {
     "n_z": n_z,
     "num_components": num_components,
     "num_iters": num_iters,
+    "precision": precision,
+    "recompute": recompute,
     "output_dist": {"num_components": num_components},
   }
 
@@ -135,9 +145,15 @@ def without_derived(entries: Mapping[str, Any]) -> dict[str, Any]:
     entries.get("image_dim"),
   )
   derived["model"] = derived_model(
-    entries.get("n_z"), entries.get("num_components"), entries.get("num_iters")
+    entries.get("n_z"),
+    entries.get("num_components"),
+    entries.get("num_iters"),
+    entries.get("precision", "float32"),
+    entries.get("recompute", False),
   )
-  return _difference(entries, derived)
+  rest = _difference(entries, derived)
+  rest.pop(SUB_BATCH_SIZE, None)
+  return rest
 
 
 def _difference(
@@ -170,7 +186,11 @@ def complete(entries: Mapping[str, Any]) -> dict[str, Any]:
       entries.get("image_dim"),
     ),
     "model": derived_model(
-      entries["n_z"], entries["num_components"], entries["num_iters"]
+      entries["n_z"],
+      entries["num_components"],
+      entries["num_iters"],
+      entries.get("precision", "float32"),
+      entries.get("recompute", False),
     ),
   }
   return {"seed": None, **_merged(derived, entries)}
@@ -311,13 +331,19 @@ def build_part(config: Mapping[str, Any], key: str) -> Any:
   return utils.build(config[key], identifier=key)
 
 
-def check(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+def check(
+  config: Mapping[str, Any],
+  known: Mapping[str, Any],
+  start: Callable[[], object] = lambda: None,
+) -> None:
   """Checks a whole configuration before any work starts.
 
   Args:
     config: all entries.
     known: {key: default} of all entries that there are. A value must be of its
       default's type, integers pass for floats, and None for no default.
+    start: what has to come before TensorFlow executes anything, which it does
+      where plans are built; called unless an entry is wrong.
 
   Raises:
     ConfigError: lists every fault.
@@ -336,8 +362,12 @@ def check(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
       if not _follows_from_faults(key, config, told):
         faults += found
       told.append(f"{key}={value!r}")
+  if not told:
+    faults += _sub_batch_faults(config)
   if not any("constructor" in config[key] for key in PLANS[:2]):
     raise ConfigError("\n".join([*faults, _NO_CONFIGURATION]))
+  if not faults:
+    start()
   for key in PLANS:
     try:
       build_part(config, key)
@@ -361,10 +391,41 @@ def _follows_from_faults(
   )
 
 
+def sub_batch_size(
+  batch_size: int, accumulate: int, num_replicas: int = 1
+) -> int:
+  """Images in a sub-batch: batch_size / (num_replicas * accumulate).
+
+  Raises:
+    ConfigError: if that is no integer.
+  """
+  count = num_replicas * accumulate
+  if batch_size % count:
+    replicas = f"{num_replicas} replicas x " if num_replicas > 1 else ""
+    raise ConfigError(
+      f"batch_size={batch_size}: must be a multiple of {replicas}"
+      f"accumulate={accumulate}, such as {-(-batch_size // count) * count}: it "
+      f"is the whole batch of a step, which is cut into {count} equal parts"
+    )
+  return batch_size // count
+
+
+def _sub_batch_faults(config: Mapping[str, Any]) -> list[str]:
+  batch_size = config["data"].get("batch_size", config["batch_size"])
+  if not argument_faults.is_int(batch_size):
+    return []  # which the dataset's plan tells
+  try:
+    sub_batch_size(batch_size, config.get("accumulate", 1))
+  except ConfigError as error:
+    return [str(error)]
+  return []
+
+
 # {key: lowest allowed value}; others may be any value of their type.
 _AT_LEAST = {
   "batch_size": 1,
   "base_batch_size": 1,
+  "accumulate": 1,
   "n_z": 1,
   "num_components": 2,
   "num_iters": 1,
@@ -382,6 +443,10 @@ _AT_LEAST = {
 }
 _AT_MOST = {"seed": 2**31 - 2}
 _ABOVE_ZERO = ("base_learn_rate", "learn_rate")
+_CHOICES = {
+  "precision": utils.PRECISIONS,
+  "strategy": ("mirrored", "multi_worker"),
+}
 # What chooses parts of the model, of which it has so many: {key: entry}.
 _OF_MODEL = {"slot": "num_components", "latents": "n_z"}
 
@@ -423,6 +488,10 @@ def _value_faults(key: str, value: Any, default: Any) -> list[str]:
   number: Any = value
   if not isinstance(value, accepted) or (is_bool and kind is not bool):
     return [f"{key}={value!r}: must be {types[kind]}"]
+  if value not in _CHOICES.get(key, (value,)):
+    choices = _CHOICES[key]
+    meant = utils.did_you_mean(str(value), choices, "values")
+    return [f"{key}={value!r}: no such value. {meant}"]
   if key in _AT_LEAST and number < _AT_LEAST[key]:
     return [f"{key}={value!r}: must be at least {_AT_LEAST[key]}"]
   if key in _AT_MOST and number > _AT_MOST[key]:

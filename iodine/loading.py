@@ -151,10 +151,11 @@ def image_size_and_factors(
 
 
 def inner_batch_size(entries: Mapping[str, Any], prefix: str) -> int:
-  """The batch that a checkpoint was trained with, as far as one can know.
+  """The batch of the inner losses that a checkpoint was trained with.
 
-  The entry of the model itself, else the configuration that training left
-  beside the checkpoint, else the batch per GPU of the paper's training.
+  As far as one can know: the entry of the model itself, else the sub-batch of
+  the configuration that training left beside the checkpoint, else the batch per
+  GPU of the paper's training.
   """
   own = entries["model"].get("inner_batch_size")
   if own is not None:
@@ -162,6 +163,7 @@ def inner_batch_size(entries: Mapping[str, Any], prefix: str) -> int:
   saved = runs.load_config(pathlib.Path(prefix).parent)
   return (
     saved.get("model", {}).get("inner_batch_size")
+    or saved.get(config.SUB_BATCH_SIZE)
     or saved.get("data", {}).get("batch_size")
     or entries["paper_batch_size"]
     or entries["batch_size"]

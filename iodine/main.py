@@ -28,6 +28,7 @@ from sacred.utils import (  # noqa: E402
 
 from iodine import (  # noqa: E402
   commands,
+  distribution,
   loading,
   run_data,
   runs,
@@ -50,6 +51,10 @@ _SHOWING = (
   "save_config",
   "inspect_checkpoint",
 )
+
+
+# What has to be alike wherever a run trains.
+_ALIKE = ("accumulate", "batch_size", "model", "optimizer", "stop_after_steps")
 
 
 class _IodineExperiment(Experiment):
@@ -89,6 +94,10 @@ class _IodineExperiment(Experiment):
       for name in named:
         del self.named_configs[name]
     run.meta_info["named_configs"] = list(named_configs)
+    if _trains_with_others(run.config, command_name):
+      # One record of a run is enough.
+      cluster = distribution.cluster_of_environment()
+      run.unobserved = run.unobserved or not cluster.is_chief
     if not run.unobserved:
       _make_storage_folders(run)
     return run
@@ -118,6 +127,14 @@ class _IodineExperiment(Experiment):
     *_, internal = super().get_usage(program_name)
     usage = _with_program_name(internal)
     return printable_usage(usage), usage, internal
+
+
+def _trains_with_others(
+  config: Mapping[str, Any], command_name: str | None
+) -> bool:
+  """Whether this process is to be one of several workers."""
+  is_training = command_name in (None, train.__name__)
+  return is_training and config.get("strategy") == "multi_worker"
 
 
 def _with_program_name(usage: str) -> str:
@@ -196,7 +213,20 @@ def defaults():
   num_components = 7
   # refinement steps
   num_iters = 5
+  # what convolutions compute in: float32, or bfloat16, about twice as fast
+  # where the processor or the GPU has instructions for it
+  precision = "float32"
+  # compute refinement steps again for their gradients: less memory, more time
+  recompute = False
+  # write a trace of ten steps for TensorBoard
+  profile = False
+  # of a step, on all devices together
   batch_size = 4
+  # train on all GPUs of this machine (mirrored), or of those that TF_CONFIG
+  # names (multi_worker); None: on one device
+  strategy = None
+  # parts of a device's share of the batch that it takes in turn, to save memory
+  accumulate = 1
   # learning rate at a batch of base_batch_size
   base_learn_rate = 0.001
   base_batch_size = 32
@@ -253,6 +283,8 @@ def derived(
   n_z,
   num_components,
   num_iters,
+  precision,
+  recompute,
   data_dir,
   data_file,
   image_dim,
@@ -263,7 +295,9 @@ def derived(
     base_learn_rate, batch_size, base_batch_size
   )
   data = configuration.derived_data(batch_size, data_dir, data_file, image_dim)
-  model = configuration.derived_model(n_z, num_components, num_iters)
+  model = configuration.derived_model(
+    n_z, num_components, num_iters, precision, recompute
+  )
   optimizer = configuration.derived_optimizer(optimizer, learn_rate)
 
 
@@ -271,7 +305,9 @@ def derived(
 def _check_config(config, command_name, logger):
   """Reports every fault of the configuration before any work starts."""
   if command_name not in _SHOWING or "constructor" in config["model"]:
-    configuration.check(config, DEFAULTS)
+    configuration.check(
+      config, DEFAULTS, lambda: _start_workers(config, command_name)
+    )
   if config["data"].get("batch_size") != config["batch_size"]:
     logger.warning(
       "data.batch_size=%s, but the learning rate follows batch_size=%s",
@@ -279,6 +315,19 @@ def _check_config(config, command_name, logger):
       config["batch_size"],
     )
   return {}
+
+
+def _start_workers(config: Mapping[str, Any], command_name: str) -> None:
+  """Joins the other workers, before TensorFlow executes anything."""
+  if _trains_with_others(config, command_name):
+    _distribution(config)
+
+
+def _distribution(config: Mapping[str, Any]) -> distribution.Distribution:
+  batch_size = config["data"].get("batch_size", config["batch_size"])
+  return distribution.create(
+    config["strategy"], config["accumulate"], batch_size
+  )
 
 
 class _Stopped(SacredInterrupt):
@@ -292,24 +341,36 @@ class _Stopped(SacredInterrupt):
 @ex.main
 def train(_config, _run):
   """Train a model, or go on with it (continue_run=True)."""
+  devices = _distribution(_config)
   dataset, sample = run_data.training_data(_config)
-  trainer = commands.build_trainer(_config, dataset)
-  folder = runs.open_folder(
-    _config["checkpoint_dir"], _config["continue_run"], _run._id
-  )
-  _run.info["checkpoint_dir"] = str(folder)
+  with devices.lost_workers_told():
+    devices.check_alike([_config[key] for key in _ALIKE])
+    trainer = commands.build_trainer(_config, dataset, devices)
+  folder = None
+  if devices.is_chief:
+    folder = runs.open_folder(
+      _config["checkpoint_dir"], _config["continue_run"], _run._id
+    )
+    _run.info["checkpoint_dir"] = str(folder)
   settings = training_loop.Settings(
     stop_after_steps=_config["stop_after_steps"],
     save_summaries_steps=_config["save_summaries_steps"],
     save_images_steps=_config["save_images_steps"],
     save_checkpoint_steps=_config["save_checkpoint_steps"],
     keep_checkpoints=_config["keep_checkpoints"],
+    profile=_config["profile"],
   )
 
   def save_config():
+    if folder is None:
+      return
     seeds = {"seed": int(trainer.seed.numpy()), "data.seed": dataset.seed}
     given = "seed" in _run.config_modifications.modified
-    runs.save_config(folder, _config_to_save(_config, seeds, given))
+    entries = runs.config_to_save(_config, seeds, given)
+    if devices.num_sub_batches > 1:
+      size = dataset.batch_size // devices.num_sub_batches
+      entries[configuration.SUB_BATCH_SIZE] = size
+    runs.save_config(folder, entries)
 
   try:
     training_loop.run(
@@ -407,38 +468,6 @@ def load_checkpoint(
   return loading.load_checkpoint(
     config_name_or_path, DEFAULTS, checkpoint_dir, overrides
   )
-
-
-def _config_to_save(
-  config: Mapping[str, Any],
-  seeds: Mapping[str, int | None],
-  is_seed_given: bool,
-) -> dict[str, Any]:
-  """Returns the configuration of a run, however often it is continued.
-
-  Args:
-    config: all entries.
-    seeds: {"seed" and "data.seed": of the run}, which a continued run keeps.
-    is_seed_given: whether the user chose config["seed"].
-  """
-  given = (
-    {"data.seed": config["data"]["seed"]} if "seed" in config["data"] else {}
-  )
-  if is_seed_given:
-    given["seed"] = config["seed"]
-  for key, value in given.items():
-    if value != seeds[key]:
-      logging.getLogger(__name__).warning(
-        "%s=%s has no effect: a continued run keeps its %s, %s",
-        key,
-        value,
-        key,
-        seeds[key],
-      )
-  config = {**config, "seed": seeds["seed"], "continue_run": False}
-  if "seed" in config["data"]:
-    config["data"] = {**config["data"], "seed": seeds["data.seed"]}
-  return config
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -13,6 +13,7 @@ from iodine.modules.utils import ConfigError
 __all__ = [
   "CONFIG_FILE",
   "RunError",
+  "config_to_save",
   "load_config",
   "open_folder",
   "save_config",
@@ -89,11 +90,52 @@ def _nothing_to_continue(path: pathlib.Path) -> str:
   )
 
 
+def config_to_save(
+  config: Mapping[str, Any],
+  seeds: Mapping[str, int | None],
+  is_seed_given: bool,
+) -> dict[str, Any]:
+  """Returns the configuration of a run, however often it is continued.
+
+  Args:
+    config: all entries.
+    seeds: {"seed" and "data.seed": of the run}, which a continued run keeps.
+    is_seed_given: whether the user chose config["seed"].
+  """
+  given = (
+    {"data.seed": config["data"]["seed"]} if "seed" in config["data"] else {}
+  )
+  if is_seed_given:
+    given["seed"] = config["seed"]
+  for key, value in given.items():
+    if value != seeds[key]:
+      _LOG.warning(
+        "%s=%s has no effect: a continued run keeps its %s, %s",
+        key,
+        value,
+        key,
+        seeds[key],
+      )
+  config = {**config, "seed": seeds["seed"], "continue_run": False}
+  if "seed" in config["data"]:
+    config["data"] = {**config["data"], "seed": seeds["data.seed"]}
+  return config
+
+
 def save_config(folder: pathlib.Path, entries: Mapping[str, Any]) -> None:
   """Writes a run's whole configuration into its folder, whole or not at all.
 
   The file is a valid argument of `with`.
   """
+  size = config.SUB_BATCH_SIZE
+  before, after = load_config(folder).get(size), entries.get(size)
+  if before is not None and before != after:
+    _LOG.warning(
+      "The run had sub-batches of %s images, and now has %s: inner losses are "
+      "means over these. `accumulate` can keep them",
+      before,
+      after or entries["batch_size"],
+    )
   text = json.dumps(entries, indent=1, sort_keys=True)
   partial = folder / f"{CONFIG_FILE}.partial"
   partial.write_text(text + "\n", encoding="utf-8")

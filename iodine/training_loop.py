@@ -20,6 +20,7 @@ from iodine.checkpoints import RunCheckpoints
 from iodine.modules import plotting
 from iodine.modules.data import IODINEDataset, Position
 from iodine.multi_object_datasets import inspection
+from iodine.profiling import StepProfiler
 from iodine.runs import RunError
 from iodine.training import Trainer
 
@@ -50,6 +51,7 @@ class Settings:
     save_images_steps: between pictures (TensorBoard).
     save_checkpoint_steps: between checkpoints.
     keep_checkpoints: how many of them stay.
+    profile: whether to write a trace of ten steps for TensorBoard.
   """
 
   stop_after_steps: int
@@ -57,24 +59,29 @@ class Settings:
   save_images_steps: int
   save_checkpoint_steps: int
   keep_checkpoints: int
+  profile: bool = False
 
 
 def run(
   trainer: Trainer,
   dataset: IODINEDataset,
   sample: Mapping[str, Any],
-  folder: pathlib.Path,
+  folder: pathlib.Path | None,
   settings: Settings,
   log_metric: Callable[[str, float, int], None],
   on_ready: Callable[[], None] = lambda: None,
 ) -> None:
   """Trains until `stop_after_steps`, from the folder's last checkpoint if any.
 
+  Workers that train together all call it. They take the same steps and end at
+  the same one, for whichever of them a signal comes.
+
   Args:
     trainer: with all variables (`Trainer.initialize`).
     dataset: of the training stream.
     sample: a batch for pictures, see `IODINE.__call__`.
-    folder: of checkpoints and summaries; exists.
+    folder: of checkpoints and summaries; exists. None for any worker but the
+      chief, which then writes nothing.
     settings: see there.
     log_metric: gets name, value and step of mean loss and ARI.
     on_ready: called when the last checkpoint, if any, is restored; until then
@@ -82,17 +89,18 @@ def run(
 
   Raises:
     ConfigError: if the last checkpoint does not fit the model or is damaged.
-    RunError: if a loss or gradient is not finite, or the data fail.
+    RunError: if a loss or gradient is not finite, the data fail, or another
+      worker is lost.
     Interrupted: after SIGINT or SIGTERM, when everything is saved.
   """
   checkpoints = RunCheckpoints(folder, trainer, settings.keep_checkpoints)
-  position = checkpoints.restore(dataset)
-  on_ready()
   loop = _Loop(
     trainer, dataset, sample, folder, settings, log_metric, checkpoints
   )
-  loop.position = position
-  loop.run()
+  with trainer.distribution.lost_workers_told(loop.what_is_saved):
+    loop.position = checkpoints.restore(dataset)
+    on_ready()
+    loop.run()
 
 
 class _Loop:
@@ -108,7 +116,7 @@ class _Loop:
     self._settings = settings
     self._log_metric = log_metric
     self._checkpoints = checkpoints
-    self._writer = tf.summary.create_file_writer(str(folder))
+    self._writer = tf.summary.create_noop_writer()
     self._overview = tf.function(
       trainer.model.get_overview_images, autograph=False
     )
@@ -124,6 +132,8 @@ class _Loop:
     if self._step >= stop:
       _LOG.info("Step %d of %d: nothing is left to do", self._step, stop)
       return
+    if self._folder is not None:
+      self._writer = tf.summary.create_file_writer(str(self._folder))
     with (
       contextlib.closing(self._writer),
       _signals() as received,
@@ -137,22 +147,26 @@ class _Loop:
         signal.Signals(received[0]).name,
         self._step,
         self._checkpoints.latest,
-        self._folder,
+        self._folder or "...",
       )
       raise Interrupted(received[0])
-    picture = self._draw_picture()
+    picture = self._draw_picture() if self._folder else "no picture"
     _LOG.info("Done: %s, %s", self._checkpoints.latest, picture)
 
   def _take_steps(self, stop: int, received: list[int]) -> None:
-    settings = self._settings
+    settings, distribution = self._settings, self._trainer.distribution
     step, saved = self._step, self._checkpoints.latest is not None
     batches = iter(self._dataset.batches(self.position))
-    with _Progress(step, stop, self._dataset.batch_size) as progress:
-      while step < stop and not received:
+    with (
+      _Progress(step, stop, self._dataset.batch_size) as progress,
+      StepProfiler(self._folder if settings.profile else None) as profiler,
+    ):
+      while step < stop and not distribution.any(bool(received)):
         batch, position = self._next(batches, step)
-        scalars = self._trainer.step(batch)
         step += 1
-        values = self._check_finite(step, scalars)
+        with profiler.step(step):
+          scalars = self._trainer.step(batch)
+          values = self._check_finite(step, scalars)
         self.position = position
         progress.advance(step, values)
         if step % settings.save_summaries_steps == 0 or step == stop:
@@ -164,6 +178,8 @@ class _Loop:
           self._checkpoints.save(self._dataset, self.position)
       if not saved:
         self._checkpoints.save(self._dataset, self.position)
+    if step < stop and not received:
+      received.append(signal.SIGTERM)  # which another worker got, or SIGINT
 
   def _next(self, batches: Iterator, step: int) -> tuple:
     try:
@@ -174,7 +190,7 @@ class _Loop:
         reason = inspection.explain(error, source=str(self._dataset))
       raise RunError(
         f"step {step}: the data cannot be read ({reason.rstrip('.')}). "
-        f"{self._what_is_saved()}"
+        f"{self.what_is_saved()}"
       ) from error
 
   def _check_finite(
@@ -185,12 +201,13 @@ class _Loop:
     for name in _VITAL:
       if not math.isfinite(values[name]):
         raise RunError(
-          f"step {step}: {name} is {values[name]}. {self._what_is_saved()} A "
+          f"step {step}: {name} is {values[name]}. {self.what_is_saved()} A "
           f"lower learn_rate may help; so may larger batches."
         )
     return values
 
-  def _what_is_saved(self) -> str:
+  def what_is_saved(self) -> str:
+    """A sentence for errors."""
     if self._checkpoints.latest is None:
       return "There is no checkpoint yet."
     return f"The last good checkpoint is {self._checkpoints.latest}."
@@ -205,6 +222,8 @@ class _Loop:
       self._log_metric(name, value, step)
 
   def _save_images(self, step: int) -> None:
+    if self._folder is None:
+      return
     pictures = self._overview({"image": self._sample["image"]})
     for name, value in pictures.items():
       tf.summary.image(name, value, step=step)

@@ -456,6 +456,8 @@ def test_the_configuration_of_a_recorded_run_builds(path, prefix, tmp_path):
   )
   entries = json.loads(text)
   config = resolve(write(tmp_path / "config.json", text))
+  defaults = {"precision": "float32", "recompute": False}
+  entries["model"] = {**defaults, **entries["model"]}
   for key, value in entries.items():
     assert config[key] == value, key
   dataset = configuration.build_part(config, "data")
@@ -556,7 +558,7 @@ def test_a_file_cannot_run_code(name, text, tmp_path, monkeypatch, capsys):
   "word, fault",
   [
     ("batchsize=3", "batchsize=3: unknown key. Did you mean 'batch_size'?"),
-    ("foo.bar=1", "foo={'bar': 1}: unknown key. Valid keys: base_batch_size,"),
+    ("foo.bar=1", "foo={'bar': 1}: unknown key. Valid keys: accumulate,"),
     (
       "data.shufle_buffer=3",
       "data.shufle_buffer=3: unknown key for iodine.modules.data.Tetrominoes. "

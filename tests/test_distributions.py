@@ -443,6 +443,40 @@ class TestMaskedMixture:
         found[:, k, :, :, 0], expected[:, 0], **TOLERANCE
       )
 
+  @MODES
+  @pytest.mark.parametrize("case", ["far apart", "equal", "unlikely"])
+  def test_leave_one_out_of_extremes(self, mode, case):
+    _, mask, _ = _mixture_inputs()
+    components = _random(B, 1, H, W, K)
+    if case == "far apart":  # One slot leaves nothing to the others.
+      mask, components = 30.0 * mask, 1e3 * components
+    elif case == "equal":
+      mask, components = np.zeros_like(mask), np.zeros_like(components)
+    else:
+      components -= 1e4
+
+    def value_and_gradients(mask, components):
+      with tf.GradientTape() as tape:
+        tape.watch([mask, components])
+        found = _mixture().leave_one_out(mask, components)
+      return found, *tape.gradient(found, [mask, components])
+
+    found, *gradients = _call(mode, value_and_gradients, mask, components)
+    for k in range(K):
+      others = [j for j in range(K) if j != k]
+      expected = _np_mixture(
+        np.moveaxis(components[:, 0][..., others], -1, 1), mask[:, others]
+      )
+      # Numbers of that size have as many digits.
+      atol = 1e-6 * np.abs(components).max() + 2e-5
+      np.testing.assert_allclose(
+        found[:, k, :, :, 0], expected, rtol=0, atol=atol
+      )
+    # Every one of the K likelihoods shares 1 among its components.
+    by_mask, by_component = gradients
+    np.testing.assert_allclose(np.sum(by_component, axis=-1), K, rtol=1e-5)
+    np.testing.assert_allclose(np.sum(by_mask, axis=1), 0, atol=1e-4)
+
   def test_leave_one_out_of_two_is_the_other(self):
     mixture = _mixture(2)
     _, mask, _ = _mixture_inputs()

@@ -174,6 +174,44 @@ class TestConvNet2D:
     np.testing.assert_allclose(_call(mode, net, image), expected, **TOLERANCE)
 
   @MODES
+  @pytest.mark.parametrize("kernel", [(3, 3), (5, 3), (1, 7), (3, 1), (2, 4)])
+  @pytest.mark.parametrize("channels", [1, 3, 4, 8, 9])
+  def test_few_channels_are_those_of_a_convolution(
+    self, mode, kernel, channels
+  ):
+    net = networks.ConvNet2D([channels], [kernel], [1])
+    image = _random(B, H, W, C)
+    net(tf.zeros([1, H, W, C]))
+    _perturb(net)
+    w, b = (v for n in "wb" for v in net.variables if f"/{n}:" in v.name)
+    weights = tf.constant(_random(H, W, channels))
+
+    def derivatives(function, image):
+      """Gradients, and gradients of the image's gradient."""
+      with tf.GradientTape(persistent=True) as outer:
+        outer.watch(image)
+        with tf.GradientTape() as tape:
+          tape.watch(image)
+          outputs = function(image)
+          loss = tf.reduce_sum(weights * tf.square(outputs))
+        slope = tf.reduce_sum(tf.math.cos(tape.gradient(loss, image)))
+      sources = [image, w, b]
+      first, second = (
+        outer.gradient(loss, sources),
+        outer.gradient(slope, sources),
+      )
+      return outputs, first, second
+
+    found = _call(mode, lambda x: derivatives(net, x), image)
+    expected = derivatives(
+      lambda x: tf.nn.conv2d(x, w, 1, "SAME") + b, tf.constant(image)
+    )
+    flat = map(tf.nest.flatten, (found, expected))
+    for ours, theirs in zip(*flat, strict=True):
+      atol = 2e-5 * np.abs(theirs).max()
+      np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
+
+  @MODES
   @pytest.mark.parametrize("kernel, stride", [(3, 1), (5, 2), (3, (2, 3))])
   def test_transpose_matches_numpy(self, mode, kernel, stride):
     net = networks.ConvNet2D(

@@ -12,11 +12,19 @@ from iodine.modules import utils
 
 __all__ = ["BroadcastConv2D", "ConvNet2D"]
 
+# Output channels that a processor's vectors hold, of float32 as of bfloat16.
+_LANES = 16
+
 
 class ConvNet2D(snt.Module):
   """A stack of 2D convolutions with SAME padding, plain or transposed.
 
   The counterpart of Sonnet 1's `snt.nets.ConvNet2D` and `ConvNet2DTranspose`.
+
+  Attributes:
+    dtype: what it computes in, float32 unless set to bfloat16; variables,
+      their gradients, inputs and outputs are float32 nevertheless. Transposed
+      convolutions always compute in float32.
   """
 
   def __init__(
@@ -44,8 +52,8 @@ class ConvNet2D(snt.Module):
       activate_final: whether it follows the last layer too.
       use_bias: one boolean for all layers, or one per layer.
       transpose: whether the convolutions are transposed.
-      first_layer: constructor of the first layer, with the parameters of
-        `snt.Conv2D`; it gets the inputs as they are.
+      first_layer: constructor of the first layer, such as `BroadcastConv2D`;
+        it gets the inputs as they are, and returns what the next computes in.
       name: of the module; default: Sonnet 1's.
 
     Raises:
@@ -53,6 +61,7 @@ class ConvNet2D(snt.Module):
     """
     suffix = "_transpose" if transpose else ""
     super().__init__(name=name or f"conv_net_2d{suffix}")
+    self.dtype = tf.float32
     self._layer_name = f"conv_2d{suffix}"
     if not isinstance(output_channels, list | tuple):
       raise ValueError(f"output_channels={output_channels!r}: must be a list")
@@ -105,11 +114,13 @@ class ConvNet2D(snt.Module):
         f"{self._last_channels}"
       )
     net = inputs
+    if self._first_layer is None and not self._transpose:
+      net = tf.cast(net, self.dtype)
     for i, layer in enumerate(self._layers):
       net = layer(net)
       if i < len(self._layers) - 1 or self._activate_final:
         net = self._activation(net)
-    return net
+    return tf.cast(net, tf.float32)
 
   @snt.once
   def _create_layers(self, output_channels: int | None) -> None:
@@ -119,7 +130,7 @@ class ConvNet2D(snt.Module):
         "output_channels ends in None: the first call must say how many"
       )
     self._last_channels = last
-    usual = snt.Conv2DTranspose if self._transpose else snt.Conv2D
+    usual = snt.Conv2DTranspose if self._transpose else _Conv2D
     self._layers = []
     for i, channels in enumerate((*self._output_channels[:-1], last)):
       constructor = usual if i else self._first_layer or usual
@@ -129,7 +140,6 @@ class ConvNet2D(snt.Module):
           self._kernel_shapes[i],
           stride=self._strides[i],
           rate=self._rates[i],
-          padding="SAME",
           with_bias=self._use_bias[i],
           name=f"{self._layer_name}_{i}",
         )
@@ -158,14 +168,8 @@ def _pair(value: Any) -> tuple:
   return tuple(value) if isinstance(value, list | tuple) else (value, value)
 
 
-class BroadcastConv2D(snt.Module):
-  """The convolution of one vector at every pixel, beside coordinates.
-
-  The same as a `snt.Conv2D` with SAME padding of the tiled vector joined with
-  the coordinates, and with its variables, but for less work: a vector that is
-  the same everywhere meets every entry of the kernel once, wherever the
-  padding does not hide it, and the coordinates do not depend on the batch.
-  """
+class _ConvLayer(snt.Module):
+  """The float32 variables of a convolution, `snt.Conv2D`'s, SAME padding."""
 
   def __init__(
     self,
@@ -174,7 +178,6 @@ class BroadcastConv2D(snt.Module):
     *,
     stride: Any,
     rate: Any,
-    padding: str,
     with_bias: bool,
     name: str,
   ):
@@ -182,28 +185,130 @@ class BroadcastConv2D(snt.Module):
     self._output_channels = output_channels
     self._kernel_shape = _pair(kernel_shape)
     self._stride, self._rate = _pair(stride), _pair(rate)
-    self._padding = padding
     self._with_bias = with_bias
+
+  @snt.once
+  def _initialize(self, input_channels: int) -> None:
+    shape = [*self._kernel_shape, input_channels, self._output_channels]
+    initializer = snt.initializers.TruncatedNormal(
+      stddev=1 / math.sqrt(math.prod(shape[:-1]))
+    )
+    self.w = tf.Variable(initializer(shape, tf.float32), name="w")
+    if self._with_bias:
+      self.b = tf.Variable(tf.zeros([self._output_channels]), name="b")
+
+
+class _Conv2D(_ConvLayer):
+  """A convolution in the type of its inputs."""
+
+  def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
+    """Args: inputs: [N, H, W, C]. Returns: [N, H', W', C']."""
+    self._initialize(inputs.shape[-1])
+    w = tf.cast(self.w, inputs.dtype)
+    if self._is_narrow:
+      outputs = _narrow_conv2d(inputs, w)
+    else:
+      outputs = tf.nn.conv2d(
+        inputs, w, self._stride, "SAME", dilations=self._rate
+      )
+    if self._with_bias:
+      # The gradient of `tf.nn.bias_add` would add up all pixels in bfloat16.
+      outputs += tf.cast(self.b, inputs.dtype)
+    return outputs
+
+  @property
+  def _is_narrow(self) -> bool:
+    """Whether `_narrow_conv2d` does the same, with less work."""
+    return (
+      self._stride == self._rate == (1, 1)
+      and all(side % 2 for side in self._kernel_shape)
+      and self._kernel_shape[1] > 1
+      and self._output_channels <= _LANES // 2
+    )
+
+
+@tf.custom_gradient
+def _narrow_conv2d(
+  x: tf.Tensor, w: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
+  """A SAME convolution of stride 1 that has few output channels.
+
+  A processor works on `_LANES` output channels at a time, used or not: here
+  those of neighbouring pixels, side by side in one wider kernel. The filter's
+  gradient is that of a convolution from outputs to inputs, of which there are
+  more.
+
+  Args:
+    x: [N, H, W, C].
+    w: [h, w, C, C'], of the type of x; h and w are odd.
+  """
+  height, width, inputs = x.shape[1:]
+  rows, columns, _, outputs = w.shape
+  pixels = _LANES // outputs
+  missing = -width % pixels
+  shifted = [
+    tf.pad(w, [[0, 0], [i, pixels - 1 - i], [0, 0], [0, 0]])
+    for i in range(pixels)
+  ]
+  padding = [[rows // 2] * 2, [columns // 2, columns // 2 + missing]]
+  y = tf.nn.conv2d(
+    x, tf.concat(shifted, axis=3), [1, pixels], [[0, 0], *padding, [0, 0]]
+  )
+  y = tf.reshape(y, [-1, height, width + missing, outputs])[:, :, :width]
+
+  def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    dx = tf.nn.conv2d_transpose(dy, w, tf.shape(x), 1, "SAME")
+    dw = tf.raw_ops.Conv2DBackpropFilter(
+      input=dy,
+      filter_sizes=[rows, columns, outputs, inputs],
+      out_backprop=x,
+      strides=[1, 1, 1, 1],
+      padding="SAME",
+    )
+    return dx, tf.transpose(dw[::-1, ::-1], [0, 1, 3, 2])
+
+  return y, gradient
+
+
+class BroadcastConv2D(_ConvLayer):
+  """The convolution of one vector at every pixel, beside coordinates.
+
+  The same as that of the tiled vector joined with the coordinates, but for
+  less work: a vector that is the same everywhere meets every entry of the
+  kernel once, wherever the padding does not hide it, and the coordinates do
+  not depend on the batch. Computes in the vector's type, but for coordinates.
+  """
 
   def __call__(self, inputs: tuple[tf.Tensor, np.ndarray]) -> tf.Tensor:
     """Args: inputs: z [N, Z], coordinates [H, W, c]. Returns: [N, H, W, C]."""
     z, coords = inputs
     height, width, num_coords = coords.shape
-    self._initialize(z.shape[-1], num_coords, z.dtype)
+    self._initialize(z.shape[-1] + num_coords)
     w_z, w_coords = tf.split(self.w, [z.shape[-1], num_coords], axis=2)
     # What every entry of the kernel makes of z, added up where it is visible.
-    taps = tf.einsum("nz,tuzc->ntuc", z, w_z)
-    taps = tf.einsum("ht,ntuc->nhuc", self._visible_taps(0, height), taps)
-    outputs = tf.einsum("wu,nhuc->nhwc", self._visible_taps(1, width), taps)
-    if num_coords:
-      outputs += tf.nn.conv2d(
-        coords[np.newaxis],
-        w_coords,
-        strides=self._stride,
-        padding=self._padding,
-        dilations=self._rate,
-      )
-    return outputs + self.b if self._with_bias else outputs
+    w_z = tf.reshape(tf.cast(w_z, z.dtype), [-1, *w_z.shape[2:]])
+    taps = tf.einsum("nz,tzc->ntc", z, w_z)
+    rows, columns = self._visible_taps(0, height), self._visible_taps(1, width)
+    visible = tf.constant(np.kron(rows, columns), z.dtype)
+    outputs = tf.matmul(visible, taps)
+    shared = self._of_coordinates(coords, w_coords)
+    if shared is not None:
+      outputs += tf.cast(shared, z.dtype)
+    return tf.reshape(
+      outputs, [-1, len(rows), len(columns), self._output_channels]
+    )
+
+  def _of_coordinates(
+    self, coords: np.ndarray, w: tf.Tensor
+  ) -> tf.Tensor | None:
+    """[H * W or 1, C] float32 for all images: coordinates' part and bias."""
+    bias = self.b[tf.newaxis] if self._with_bias else None
+    if not coords.shape[-1]:
+      return bias
+    image = coords[np.newaxis]
+    conv = tf.nn.conv2d(image, w, self._stride, "SAME", dilations=self._rate)
+    conv = tf.reshape(conv, [-1, self._output_channels])
+    return conv if bias is None else conv + bias
 
   def _visible_taps(self, axis: int, size: int) -> np.ndarray:
     """[outputs, kernel]: 1 where an entry lies on the image, 0 on padding."""
@@ -213,13 +318,3 @@ class BroadcastConv2D(snt.Module):
     padding = max(starts[-1] + offsets[-1] + 1 - size, 0)
     places = starts[:, np.newaxis] + offsets - padding // 2
     return ((places >= 0) & (places < size)).astype(np.float32)
-
-  @snt.once
-  def _initialize(self, size: int, num_coords: int, dtype: tf.DType) -> None:
-    shape = [*self._kernel_shape, size + num_coords, self._output_channels]
-    initializer = snt.initializers.TruncatedNormal(
-      stddev=1 / math.sqrt(math.prod(shape[:-1]))
-    )
-    self.w = tf.Variable(initializer(shape, dtype), name="w")
-    if self._with_bias:
-      self.b = tf.Variable(tf.zeros([self._output_channels], dtype), name="b")

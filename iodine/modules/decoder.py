@@ -46,4 +46,5 @@ class ComponentDecoder(snt.Module):
     utils.static_shape("z", z, "BKZ")
     height, width, channels = pixel_shape
     params = self._pixel_decoder(z, (height, width, 1 + channels)).params
-    return MixtureParameters(pixel=params[..., 1:], mask=params[..., :1])
+    mask, pixel = tf.split(params, [1, channels], axis=-1)
+    return MixtureParameters(pixel=pixel, mask=mask)

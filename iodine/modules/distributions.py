@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -27,6 +28,8 @@ SCALES = ("stddev", "var", "prec", "fixed")
 # (reference: distributions.py:145-150).
 TRAINABLE_SCALE = -1.0
 INITIAL_SCALE = 0.1
+# Activations of mask logits that let the slots' depend on each other.
+_JOINING = (utils.ACT_FUNCS["softmax"], tf.nn.softmax, tf.nn.log_softmax)
 # Keeps the posterior of a pixel that no component explains from being 0 / 0
 # (reference: iodine.py:424).
 POSTERIOR_EPSILON = 1e-6
@@ -347,6 +350,17 @@ class MaskedMixture(DistributionModule):
     Returns:
       [B, K, H, W, 1] float32: entry k leaves component k out, nats.
     """
+    if self._mask_activation in _JOINING:
+      return self._leave_one_out_joined(mask, components)
+    logits = _slots_first(self._mask_logits(mask))
+    both = tf.stack([_slots_first(components) + logits, logits])
+    joint, normalizer = tf.unstack(_logsumexp_of_others(both, axis=2))
+    return joint - normalizer
+
+  def _leave_one_out_joined(
+    self, mask: tf.Tensor, components: tf.Tensor
+  ) -> tf.Tensor:
+    """The same where the others' activated logits depend on who is left out."""
     k = self._num_components
     others = [[j for j in range(k) if j != i] for i in range(k)]
     # Five axes, [B, H, W, K, K - 1]: TensorFlow's softmax takes no more.
@@ -379,3 +393,22 @@ class MaskedMixture(DistributionModule):
 def _slots_first(value: tf.Tensor) -> tf.Tensor:
   """[B, 1, H, W, K] to [B, K, H, W, 1]."""
   return tf.transpose(value, [0, 4, 2, 3, 1])
+
+
+def _logsumexp_of_others(values: tf.Tensor, axis: int) -> tf.Tensor:
+  """Log-sum-exp of all entries of an axis but one, for each, of that shape.
+
+  Leaves an entry out of the sum by subtraction, which is safe for all but the
+  highest: the rest of their sum, in units of the highest, is at least 1.
+  """
+  is_highest = tf.one_hot(
+    tf.argmax(values, axis), values.shape[axis], True, False, axis=axis
+  )
+  highest = tf.reduce_max(values, axis, keepdims=True)
+  # In units of the highest, which is left out itself.
+  terms = tf.where(is_highest, 0.0, tf.exp(values - highest))
+  lower = tf.reduce_sum(terms, axis, keepdims=True) - terms
+  without_highest = tf.reduce_logsumexp(
+    tf.where(is_highest, -np.inf, values), axis, keepdims=True
+  )
+  return tf.where(is_highest, without_highest, highest + tf.math.log1p(lower))

@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
-from iodine.modules import images, info, metrics, utils
+from iodine.modules import images, info, losses, metrics, utils
+from iodine.modules.convolutions import ConvNet2D
 from iodine.modules.decoder import ComponentDecoder
 from iodine.modules.distributions import (
   DistributionModule,
@@ -19,7 +19,9 @@ from iodine.modules.distributions import (
   MixtureParameters,
 )
 from iodine.modules.factor_eval import FactorRegressor
+from iodine.modules.recompute import recomputed
 from iodine.modules.refinement import (
+  INNER_GRADIENTS,
   INPUTS,
   NORMALIZED_INPUTS,
   RefinementCore,
@@ -75,6 +77,8 @@ class IODINE(snt.Module):
     coord_freqs: int = 3,
     inner_batch_size: int | None = None,
     num_background_entities: int = 1,
+    precision: str = "float32",
+    recompute: bool = False,
     name: str = "iodine",
   ):
     """Constructor.
@@ -103,6 +107,11 @@ class IODINE(snt.Module):
         inputs; None: the batch at hand, as in the reference, which makes
         results depend slightly on the batch size.
       num_background_entities: leading true masks that are no objects.
+      precision: "float32" or "bfloat16", what the convolutions of decoder and
+        refinement core compute in; all else is float32.
+      recompute: whether training computes each refinement step again when it
+        needs its gradient, for less memory and more time. The results are the
+        same, to rounding.
       name: of the module.
 
     Raises:
@@ -126,8 +135,16 @@ class IODINE(snt.Module):
       utils.check_module(key, module)
     if factor_evaluator is not None:
       utils.check_module("factor_evaluator", factor_evaluator)
-    if not isinstance(sequential, bool):
-      raise ValueError(f"sequential={sequential!r}: must be true or false")
+    for key, value in (("sequential", sequential), ("recompute", recompute)):
+      if not isinstance(value, bool):
+        raise ValueError(f"{key}={value!r}: must be true or false")
+    open_gradients = set(INNER_GRADIENTS) & set(inputs) - set(stop_gradients)
+    if recompute and open_gradients:
+      raise ValueError(
+        f"recompute=true keeps the inner gradients, through which no outer "
+        f"gradient can then flow: add {sorted(open_gradients)} to "
+        f"stop_gradients"
+      )
     if inner_batch_size is not None:
       utils.check_positive_int("inner_batch_size", inner_batch_size)
     if output_dist.num_components != num_components:
@@ -144,9 +161,13 @@ class IODINE(snt.Module):
     self.num_iters = num_iters
     self.sequential = sequential
     self.factor_evaluator = factor_evaluator
-    self.iter_loss_weights = _loss_weights(iter_loss_weight, num_iters)
+    self.iter_loss_weights = losses.iteration_weights(
+      iter_loss_weight, num_iters
+    )
     self.inner_batch_size = inner_batch_size
     self.num_background_entities = num_background_entities
+    self.recompute = recompute
+    self._set_precision(precision)
     self._image_shape: tuple[int, int, int] | None = None
     self._check_kl()
     self._refinement_inputs = RefinementInputs(
@@ -157,6 +178,16 @@ class IODINE(snt.Module):
       coord_type=coord_type,
       coord_freqs=coord_freqs,
     )
+
+  def _set_precision(self, precision: str) -> None:
+    if precision not in utils.PRECISIONS:
+      raise ValueError(
+        f"precision={precision!r}: unknown. "
+        f"{utils.did_you_mean(precision, utils.PRECISIONS)}"
+      )
+    for module in self.submodules:
+      if isinstance(module, ConvNet2D):
+        module.dtype = tf.as_dtype(precision)
 
   @property
   def prior(self) -> tfd.Distribution:
@@ -232,10 +263,10 @@ class IODINE(snt.Module):
     data = self._check_data(data)
     iterations = self.encode(data["image"], noise, seed)
     recons_loss = [tf.reduce_mean(re) for re in iterations["re"]]
-    kl_loss = [_mean_kl(kl) for kl in iterations["kl"]]
+    kl_loss = [losses.mean_kl(kl) for kl in iterations["kl"]]
     iterations["recons_loss"] = recons_loss
-    recons = _weighted_sum(self.iter_loss_weights, recons_loss)
-    kl = _weighted_sum(self.iter_loss_weights, kl_loss)
+    recons = losses.weighted_sum(self.iter_loss_weights, recons_loss)
+    kl = losses.weighted_sum(self.iter_loss_weights, kl_loss)
     total = recons + kl
     scalars = {"loss/kl": tf.add_n(kl_loss), "loss/recons": recons}
     x_dist = iterations["x_dist"][-1]
@@ -285,32 +316,53 @@ class IODINE(snt.Module):
       images.check_shapes(
         {"image": (image, "B T H W C"), "noise": (noise, expected)}
       )
-    seeds = [None] * steps
-    if seed is not None:
-      seeds = tf.unstack(tfp.random.split_seed(seed, n=steps))
+    # Stateless, so that a step that is computed again draws the same.
+    seed = tfp.random.sanitize_seed(seed)
+    seeds = tf.unstack(tfp.random.split_seed(seed, n=steps))
     state = self.refinement_core.initial_state(batch * self.num_components)
     names = ("z", "zp", "z_dist", "x_dist", "inputs", "kl", "re")
     iterations: dict[str, list] = {name: [] for name in names}
+    refine = recomputed(self._refine) if self.recompute else self._refine
     for t in range(steps):
       frame = metrics.frame(image, t, self.sequential)
       draw = None if noise is None else noise[t]
-      with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(zp)
-        step = self._decode_step(zp, frame, draw, seeds[t])
-        loss = self._inner_loss(step)
-      record = {**step._asdict(), "zp": zp}
       if t < self.num_iters:
-        gradients = self._refinement_inputs.gradients(
-          tape, loss, zp, step.x_params
-        )
-        record["inputs"] = self._refinement_inputs(
-          frame, zp, step.x_params, step.x_dist, step.log_probs, gradients
-        )
-        zp, state = self.refinement_core(record["inputs"], state, zp)
-      for name in names:
-        if name in record:
-          iterations[name].append(record[name])
+        record, next_zp, state = refine(zp, state, frame, draw, seeds[t])
+      else:
+        record = self._decode_step(zp, frame, draw, seeds[t])._asdict()
+      record["zp"] = zp
+      for name in set(names) & set(record):
+        iterations[name].append(record[name])
+      zp = next_zp
     return iterations
+
+  def _refine(
+    self,
+    zp: tf.Tensor,
+    state: Any,
+    frame: tf.Tensor,
+    draw: tf.Tensor | None,
+    seed: tf.Tensor,
+    gradients: dict[str, tf.Tensor] | None = None,
+  ) -> tuple[dict[str, Any], tf.Tensor, Any]:
+    """One refinement step: its record, the new zp, the new state.
+
+    The inner gradients are computed unless they are given.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+      tape.watch(zp)
+      step = self._decode_step(zp, frame, draw, seed)
+      loss = self._inner_loss(step)
+    if gradients is None:
+      gradients = self._refinement_inputs.gradients(
+        tape, loss, zp, step.x_params
+      )
+    inputs = self._refinement_inputs(
+      frame, zp, step.x_params, step.x_dist, step.log_probs, gradients
+    )
+    zp, state = self.refinement_core(inputs, state, zp)
+    record = {**step._asdict(), "inputs": inputs, "gradients": gradients}
+    return record, zp, state
 
   def _decode_step(
     self,
@@ -528,7 +580,7 @@ class IODINE(snt.Module):
   def _inner_loss(self, step: _Step) -> tf.Tensor:
     """The loss whose gradients the refinement network sees: a scalar, nats."""
     if self.inner_batch_size is None:
-      return tf.reduce_mean(step.re) + _mean_kl(step.kl)
+      return tf.reduce_mean(step.re) + losses.mean_kl(step.kl)
     total = tf.reduce_sum(step.re) + tf.reduce_sum(step.kl)
     return total / self.inner_batch_size
 
@@ -555,46 +607,3 @@ def _expected_shapes(data: Mapping[str, Any]) -> dict[str, tuple]:
   for name, value in data.get("factors", {}).items():
     shapes[f"factor {name!r}"] = (value, "B L _")
   return shapes
-
-
-def _weighted_sum(
-  weights: Sequence[float], losses: Sequence[tf.Tensor]
-) -> tf.Tensor:
-  return tf.add_n([w * x for w, x in zip(weights, losses, strict=True)])
-
-
-def _mean_kl(kl: tf.Tensor) -> tf.Tensor:
-  """KL [B, K] of slots to nats per image, a scalar."""
-  return tf.reduce_mean(tf.reduce_sum(kl, axis=1))
-
-
-def _loss_weights(
-  iter_loss_weight: str | float | Sequence[float], num_iters: int
-) -> tuple[float, ...]:
-  """Weights of the num_iters + 1 losses."""
-  steps = num_iters + 1
-  value = iter_loss_weight
-  if value == "linspace":
-    return tuple(np.linspace(0.0, 1.0, steps).tolist())
-  if isinstance(value, int | float) and not isinstance(value, bool):
-    weights = (float(value),) * steps
-  elif isinstance(value, list | tuple):
-    if len(value) != steps:
-      raise ValueError(
-        f"iter_loss_weight={list(value)}: {len(value)} weights, but "
-        f"num_iters={num_iters} needs {steps} (one before the first step, one "
-        f"after each)"
-      )
-    for weight in value:
-      if not isinstance(weight, int | float) or isinstance(weight, bool):
-        raise ValueError(f"iter_loss_weight: {weight!r} is no number")
-    weights = tuple(float(w) for w in value)
-  else:
-    raise ValueError(
-      f"iter_loss_weight={value!r}: must be 'linspace', a number or a list"
-    )
-  if not all(math.isfinite(w) and w >= 0 for w in weights):
-    raise ValueError(
-      f"iter_loss_weight={value!r}: weights must be finite and not negative"
-    )
-  return weights

@@ -331,7 +331,7 @@ class BroadcastConv(snt.Module):
     coords = utils.coordinate_channels(
       height, width, self._coord_type, self._coord_freqs
     )
-    return self._cnn((z, coords), channels)
+    return self._cnn((tf.cast(z, self._cnn.dtype), coords), channels)
 
 
 class LSTM(snt.RNNCore):

@@ -16,6 +16,7 @@ from iodine.modules.distributions import (
 )
 
 __all__ = [
+  "INNER_GRADIENTS",
   "INPUTS",
   "NORMALIZED_INPUTS",
   "PredictorCorrectorHead",
@@ -50,6 +51,8 @@ NORMALIZED_INPUTS = (
   "log_prob",
   "counterfactual",
 )
+# Those that are gradients of the inner loss.
+INNER_GRADIENTS = ("dzp", "dcomponents", "dmask")
 # Reference quirk (iodine.py:476, 488): these inputs are constant.
 CAPACITY = 0.5
 

@@ -17,6 +17,7 @@ __all__ = [
   "ConfigError",
   "DISTS",
   "OnlineMeanVarEstimator",
+  "PRECISIONS",
   "build",
   "coordinate_channels",
   "did_you_mean",
@@ -69,6 +70,10 @@ ALLOWED_CONSTRUCTORS: dict[str, str] = {
     )
   },
 }
+
+
+# What convolutions may compute in.
+PRECISIONS = ("float32", "bfloat16")
 
 
 class ConfigError(ValueError):

@@ -1,0 +1,87 @@
+"""Refinement steps that are computed again in the outer backward pass.
+
+Training differentiates through all refinement steps, and so keeps what every
+convolution of each of them put out. Here only a step's inputs and the gradients
+that the refinement network sees are kept; the rest is computed once more when
+the outer gradient needs it, a step at a time (gradient checkpointing).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+__all__ = ["DIFFERENTIATED", "recomputed"]
+
+# What later steps and losses depend on, beside zp and state.
+DIFFERENTIATED = ("kl", "re")
+
+
+def recomputed(
+  refine: Callable[..., tuple[dict[str, Any], tf.Tensor, Any]],
+) -> Callable[..., tuple[dict[str, Any], tf.Tensor, Any]]:
+  """The same refinement step, with less memory and more time.
+
+  The first backward pass, whose results the refinement network sees, is not
+  repeated: its gradients are small, and no outer gradient flows through them.
+
+  Args:
+    refine: of zp [B, K, Zp], the recurrent state (nested tensors), what else it
+      takes, and `gradients`, None or those of a former call. It returns a
+      record, which has "kl" [B, K], "re" [B] and "gradients", the new zp, and
+      the new state. It must draw the same numbers each time, and its variables
+      must exist.
+
+  Returns:
+    A function with these arguments but `gradients`, and these results. Of a
+    record only "kl" and "re" can be differentiated.
+  """
+
+  def call(zp: tf.Tensor, state: Any, *others: Any) -> tuple:
+    structure: list = []
+
+    @tf.custom_gradient
+    def step(*inputs: tf.Tensor) -> tuple:
+      record, outputs = _flat_call(refine, state, inputs, others, None)
+      structure.append(record)
+
+      def backward(
+        *upstream: tf.Tensor, variables: tuple[tf.Variable, ...] = ()
+      ) -> tuple:
+        # Not before the outer gradient gets here; else all is kept after all.
+        with tf.control_dependencies(upstream):
+          again = [tf.identity(x) for x in inputs]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+          tape.watch([*again, *variables])
+          _, outputs = _flat_call(
+            refine, state, again, others, record["gradients"]
+          )
+        gradients = tape.gradient(
+          outputs, [*again, *variables], output_gradients=list(upstream)
+        )
+        return gradients[: len(again)], gradients[len(again) :]
+
+      return outputs, backward
+
+    outputs = step(zp, *tf.nest.flatten(state))
+    record = dict(structure[0])
+    values = dict(zip(DIFFERENTIATED, outputs, strict=False))
+    zp, *new_state = outputs[len(DIFFERENTIATED) :]
+    return {**record, **values}, zp, tf.nest.pack_sequence_as(state, new_state)
+
+  return call
+
+
+def _flat_call(
+  refine: Callable[..., tuple[dict[str, Any], tf.Tensor, Any]],
+  state: Any,
+  inputs: Sequence[tf.Tensor],
+  others: tuple,
+  gradients: dict[str, tf.Tensor] | None,
+) -> tuple[dict[str, Any], list[tf.Tensor]]:
+  """A step's record, and its results that can be differentiated, in a row."""
+  zp, *flat_state = inputs
+  old_state = tf.nest.pack_sequence_as(state, flat_state)
+  record, zp, new_state = refine(zp, old_state, *others, gradients=gradients)
+  values = [record[name] for name in DIFFERENTIATED]
+  return record, [*values, zp, *tf.nest.flatten(new_state)]
