@@ -19,10 +19,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all lint fix demo notebook clean distclean FORCE
+.PHONY: help setup test test-all test-faults lint fix demo notebook clean \
+  distclean FORCE
 
 help:  ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' \
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' \
 	  Makefile
 
 setup: $(SETUP_DONE)  ## Make .venv and install the project with its tools
@@ -92,6 +93,10 @@ test: lint  ## Lint, then run the tests, less the slow and the fault tests
 
 test-all: lint  ## Lint, then run all tests
 	$(PYTEST) $(PYTEST_ARGS)
+
+# Few and long: a test at a time goes to whichever process is free.
+test-faults: setup  ## Kill runs, fill disks, break files: all fault tests
+	$(PYTEST) --dist load -m faults $(PYTEST_ARGS)
 
 lint: setup  ## Check style and types
 	$(VENV_PYTHON) -m ruff check .

@@ -3,7 +3,8 @@
 Prints one JSON line. A unit is the time of the decoder's bare forward
 convolutions (`tf.nn.conv2d`, same shapes, float32) on the same batch, measured
 in turn with the steps in the same process, so that `units` compares machines,
-loads and precisions.
+loads and precisions. `step_mb` is how far the peak of the process' memory rises
+in the first two steps.
 """
 
 import argparse
@@ -27,40 +28,64 @@ from iodine.modules import utils
 
 def main() -> None:
   """Measures and prints."""
-  args = _parse()
-  entries = config.complete(
-    {**config.named_configs()[args.config], "precision": args.precision}
-  )
+  args = vars(_parse())
+  print(json.dumps(measure(args.pop("config"), **args)))
+
+
+def measure(
+  config_name: str, batch_size: int, steps: int, **overrides: Any
+) -> dict[str, Any]:
+  """Times training steps.
+
+  Args:
+    config_name: of a named configuration.
+    batch_size: B.
+    steps: how many are timed; their median counts.
+    **overrides: of the configuration's entries.
+
+  Returns:
+    What is printed.
+  """
+  named = {**config.named_configs()[config_name], **overrides}
+  entries = config.complete(named)
   dataset = config.build_part(entries, "data")
   trainer = training.Trainer(
     config.build_part(entries, "model"),
     training.make_optimizer(learn_rate=1e-4),
     seed=0,
   )
-  batch = _random_batch(dataset.batch_spec(args.batch_size))
-  unit = _make_unit(entries, dataset, args.batch_size)
+  spec = dataset.batch_spec(batch_size)
+  trainer.initialize(
+    tuple(spec["image"].shape[2:]),
+    {name: factor.shape[-1] for name, factor in spec["factors"].items()},
+  )
+  batch = random_batch(spec)
+  before_mb = _peak_rss_mb()
   start = time.perf_counter()
-  _run(lambda: trainer.step(batch))
+  run(lambda: trainer.step(batch))
   compile_s = time.perf_counter() - start
-  _run(unit)
-  steps, units = [], []
-  for _ in range(args.steps):
-    units.append(_run(unit))
-    steps.append(_run(lambda: trainer.step(batch)))
-  ratios = [s / u for s, u in zip(steps, units, strict=True)]
-  step_s = statistics.median(steps)
-  result = {
-    "config": args.config,
-    "batch_size": args.batch_size,
-    "precision": args.precision,
-    "images_per_s": round(args.batch_size / step_s, 3),
+  run(lambda: trainer.step(batch))
+  step_mb = _peak_rss_mb() - before_mb
+  unit = _make_unit(entries, dataset, batch_size)
+  run(unit)
+  step_times, unit_times = [], []
+  for _ in range(steps):
+    unit_times.append(run(unit))
+    step_times.append(run(lambda: trainer.step(batch)))
+  ratios = [s / u for s, u in zip(step_times, unit_times, strict=True)]
+  step_s = statistics.median(step_times)
+  return {
+    "config": config_name,
+    "batch_size": batch_size,
+    **overrides,
+    "images_per_s": round(batch_size / step_s, 3),
     "step_s": round(step_s, 4),
-    "unit_s": round(statistics.median(units), 5),
+    "unit_s": round(statistics.median(unit_times), 5),
     "units": round(statistics.median(ratios), 2),
     "compile_s": round(compile_s, 1),
     "peak_rss_mb": _peak_rss_mb(),
+    "step_mb": step_mb,
   }
-  print(json.dumps(result))
 
 
 def _parse() -> argparse.Namespace:
@@ -72,6 +97,7 @@ def _parse() -> argparse.Namespace:
   parser.add_argument(
     "--precision", default="float32", choices=utils.PRECISIONS
   )
+  parser.add_argument("--recompute", action="store_true")
   parser.add_argument("--steps", type=int, default=5)
   args = parser.parse_args()
   for name in ("batch_size", "steps"):
@@ -80,7 +106,7 @@ def _parse() -> argparse.Namespace:
   return args
 
 
-def _random_batch(spec: dict[str, Any]) -> dict[str, Any]:
+def random_batch(spec: dict[str, Any]) -> dict[str, Any]:
   """A batch of noise, with one-hot masks."""
   rng = np.random.default_rng(0)
 
@@ -124,7 +150,7 @@ def _make_unit(
   return lambda: convolutions(image)
 
 
-def _run(function: Callable[[], Any]) -> float:
+def run(function: Callable[[], Any]) -> float:
   """Seconds until the results of a call are there."""
   start = time.perf_counter()
   for value in tf.nest.flatten(function()):

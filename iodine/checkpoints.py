@@ -4,9 +4,13 @@ The reference's checkpoints are name-based (TF1), those of training object-based
 (TF2). Both are read as {name: value} under the reference's names.
 """
 
+import contextlib
+import functools
 import logging
 import pathlib
 import re
+import shutil
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,7 +20,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from iodine import tf1_checkpoint
 from iodine.modules.dataset import IODINEDataset, Position
-from iodine.runs import RunError
+from iodine.runs import CONFIG_FILE, RunError
 from iodine.tf1_checkpoint import CheckpointError, RestoreReport
 from iodine.training import Adam, Trainer
 
@@ -30,6 +34,8 @@ __all__ = [
 ]
 
 CHECKPOINT_NAME = "model.ckpt"
+# What names the last checkpoint of a folder, and all that are kept.
+_STATE_FILE = "checkpoint"
 _TRAINER_SEED = "trainer_seed"
 # What training saves beside model and optimizer.
 _RUN_STATE = (_TRAINER_SEED, "seed", "epoch", "offset", "save_counter")
@@ -264,13 +270,15 @@ class RunCheckpoints:
     if folder is None:
       return
     checkpoint = tf.train.Checkpoint(trainer=trainer, data=self._data)
+    self._make_manager = functools.partial(
+      tf.train.CheckpointManager,
+      checkpoint,
+      str(folder),
+      max_to_keep=keep,
+      checkpoint_name=CHECKPOINT_NAME,
+    )
     try:
-      self._manager = tf.train.CheckpointManager(
-        checkpoint,
-        str(folder),
-        max_to_keep=keep,
-        checkpoint_name=CHECKPOINT_NAME,
-      )
+      self._manager = self._make_manager()
     except ValueError as error:
       raise CheckpointError(
         f"{folder / 'checkpoint'}: is damaged ({error}). Delete this file; the "
@@ -301,6 +309,7 @@ class RunCheckpoints:
     place = Position(0, 0)
     if self._folder is not None:
       place = self._read(self._folder, dataset)
+      _remove_cut_off(self._folder)
     distribution = self._trainer.distribution
     if distribution.num_workers > 1:
       variables = self._trainer.variables
@@ -317,7 +326,7 @@ class RunCheckpoints:
     files = [
       p for kind in ("index", "data-*") for p in folder.glob(f"*.{kind}")
     ]
-    if not files:
+    if not files or _is_first_save_cut_off(folder):
       _LOG.info("There is no checkpoint in %s: starting at step 0", folder)
       return Position(0, 0)
     prefix = find(str(folder))
@@ -332,7 +341,23 @@ class RunCheckpoints:
     self._trainer.seed.assign(values[_TRAINER_SEED])
     dataset.seed = int(values["seed"])
     _LOG.info("Restored %s", prefix)
+    if self.latest is None:
+      self._announce(folder, prefix)
     return place
+
+  def _announce(self, folder: pathlib.Path, prefix: str) -> None:
+    """Finishes a save that was ended before the state file was written.
+
+    The checkpoint then goes when newer ones are there, like any other.
+    """
+    try:
+      tf.compat.v1.train.update_checkpoint_state(
+        str(folder), prefix, all_model_checkpoint_timestamps=[time.time()]
+      )
+    except (OSError, tf.errors.OpError) as error:
+      reason = str(error).strip().splitlines()[0]
+      raise RunError(f"{folder}: cannot be written ({reason})") from error
+    self._manager = self._make_manager()
 
   def save(self, dataset: IODINEDataset, position: Position) -> str:
     """Saves under the optimizer's step; returns the prefix.
@@ -354,6 +379,25 @@ class RunCheckpoints:
       raise RunError(
         f"step {step}: the checkpoint cannot be saved ({reason})"
       ) from error
+
+
+def _is_first_save_cut_off(folder: pathlib.Path) -> bool:
+  """Whether a run was ended before its first checkpoint was whole.
+
+  Saving writes the data, then the index, then the state file.
+  """
+  names = {path.name for path in folder.iterdir()}
+  return CONFIG_FILE in names and not any(
+    name == _STATE_FILE or name.endswith(".index") for name in names
+  )
+
+
+def _remove_cut_off(folder: pathlib.Path) -> None:
+  """Removes what was being written when an earlier process was killed."""
+  patterns = (f"{CHECKPOINT_NAME}-*_temp", f"{_STATE_FILE}.tmp*", "*.partial")
+  for path in (path for kind in patterns for path in folder.glob(kind)):
+    with contextlib.suppress(OSError):
+      shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _place(values: Mapping[str, np.ndarray]) -> Position | None:

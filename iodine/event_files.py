@@ -1,13 +1,16 @@
-"""Scalars of a training run, read from the event files in its folder."""
+"""The event files in a run's folder, which TensorBoard shows."""
 
 import pathlib
+import time
 
 import numpy as np
-from tensorboard.backend.event_processing import event_accumulator
+import tensorflow as tf
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.plugins.scalar import metadata
 from tensorboard.util import tensor_util
+from tensorflow.core.util import event_pb2
 
-__all__ = ["read_scalars"]
+__all__ = ["read_scalars", "write_restart"]
 
 # Of each scalar and each picture; longer ones are thinned out at random.
 _MOST_VALUES = 2000
@@ -29,8 +32,10 @@ def read_scalars(
   """
   if not any(folder.glob("*tfevents*")):
     return {}
-  events = event_accumulator.EventAccumulator(
-    str(folder), size_guidance={event_accumulator.TENSORS: _MOST_VALUES}
+  # TensorBoard's own; unlike `event_accumulator`'s, it minds restarts.
+  events = plugin_event_accumulator.EventAccumulator(
+    str(folder),
+    size_guidance={plugin_event_accumulator.TENSORS: _MOST_VALUES},
   )
   events.Reload()
   scalars = {}
@@ -49,3 +54,23 @@ def read_scalars(
       np.array([points[step] for step in steps]),
     )
   return scalars
+
+
+def write_restart(writer: tf.summary.SummaryWriter, step: int) -> None:
+  """Says that what later steps have written until now is void.
+
+  TensorBoard then drops what a killed run wrote after its last checkpoint.
+
+  Args:
+    writer: of `tf.summary.create_file_writer`.
+    step: after which the run goes on.
+  """
+  event = event_pb2.Event(
+    wall_time=time.time(),
+    step=step + 1,
+    session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START),
+  )
+  # tf.summary writes nothing but summaries.
+  tf.raw_ops.ImportEvent(
+    writer=writer._resource, event=event.SerializeToString()
+  )

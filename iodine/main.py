@@ -3,6 +3,7 @@
 Trains with `python -m iodine.main with tetrominoes`.
 """
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -15,22 +16,24 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # pylint: disable=wrong-import-position
+import tensorflow as tf  # noqa: E402
 from docopt import DocoptExit  # noqa: E402
 from sacred import SETTINGS, Experiment  # noqa: E402
 from sacred.arg_parser import printable_usage  # noqa: E402
 from sacred.config import ConfigDict  # noqa: E402
-from sacred.observers import FileStorageObserver  # noqa: E402
+from sacred.randomness import set_global_seed  # noqa: E402
 from sacred.run import Run  # noqa: E402
-from sacred.utils import (  # noqa: E402
-  SacredInterrupt,
-  apply_backspaces_and_linefeeds,
-)
+from sacred.utils import SacredInterrupt  # noqa: E402
 
 from iodine import (  # noqa: E402
   commands,
   distribution,
+  drift,
   loading,
   run_data,
+  run_lock,
+  run_records,
+  run_versions,
   runs,
   training_loop,
   visualization,
@@ -99,7 +102,7 @@ class _IodineExperiment(Experiment):
       cluster = distribution.cluster_of_environment()
       run.unobserved = run.unobserved or not cluster.is_chief
     if not run.unobserved:
-      _make_storage_folders(run)
+      run_records.make_safe(run)
     return run
 
   def _entries(self, name: str) -> ConfigDict:
@@ -173,20 +176,8 @@ def _check_options(options: Mapping[str, Any]) -> None:
     )
 
 
-def _make_storage_folders(run: Run) -> None:
-  """Makes the folders of -F, which Sacred does while it starts a run."""
-  for observer in run.observers:
-    if isinstance(observer, FileStorageObserver):
-      try:
-        os.makedirs(observer.basedir, exist_ok=True)
-      except OSError as error:
-        raise ConfigError(
-          f"--file_storage={observer.basedir}: cannot be made: {error}"
-        ) from error
-
-
 ex = _IodineExperiment("iodine", save_git_info=False)
-ex.captured_out_filter = apply_backspaces_and_linefeeds  # type: ignore
+ex.captured_out_filter = run_records.filter_output  # type: ignore
 for _name, _entries in configuration.named_configs().items():
   ex.add_named_config(_name, _entries)
 
@@ -227,6 +218,8 @@ def defaults():
   strategy = None
   # parts of a device's share of the batch that it takes in turn, to save memory
   accumulate = 1
+  # whether equal seeds give equal bits, which may be slower on GPUs
+  deterministic = False
   # learning rate at a batch of base_batch_size
   base_learn_rate = 0.001
   base_batch_size = 32
@@ -341,36 +334,44 @@ class _Stopped(SacredInterrupt):
 @ex.main
 def train(_config, _run):
   """Train a model, or go on with it (continue_run=True)."""
-  devices = _distribution(_config)
-  dataset, sample = run_data.training_data(_config)
+  if _config["deterministic"]:
+    tf.config.experimental.enable_op_determinism()
+  with contextlib.ExitStack() as folder_lock:
+    _train(_config, _run, folder_lock)
+
+
+def _train(config, run, folder_lock):
+  devices = _distribution(config)
+  folder, entries = None, config
+  if config["continue_run"] and devices.is_chief:
+    folder = _open_folder(config, run, folder_lock)
+    entries = _continued(config, folder)
+  dataset, sample = run_data.training_data(entries)
   with devices.lost_workers_told():
-    devices.check_alike([_config[key] for key in _ALIKE])
-    trainer = commands.build_trainer(_config, dataset, devices)
-  folder = None
-  if devices.is_chief:
-    folder = runs.open_folder(
-      _config["checkpoint_dir"], _config["continue_run"], _run._id
-    )
-    _run.info["checkpoint_dir"] = str(folder)
+    devices.check_alike([config[key] for key in _ALIKE])
+    trainer = commands.build_trainer(entries, dataset, devices)
+  if folder is None and devices.is_chief:
+    folder = _open_folder(config, run, folder_lock)
   settings = training_loop.Settings(
-    stop_after_steps=_config["stop_after_steps"],
-    save_summaries_steps=_config["save_summaries_steps"],
-    save_images_steps=_config["save_images_steps"],
-    save_checkpoint_steps=_config["save_checkpoint_steps"],
-    keep_checkpoints=_config["keep_checkpoints"],
-    profile=_config["profile"],
+    stop_after_steps=config["stop_after_steps"],
+    save_summaries_steps=config["save_summaries_steps"],
+    save_images_steps=config["save_images_steps"],
+    save_checkpoint_steps=config["save_checkpoint_steps"],
+    keep_checkpoints=config["keep_checkpoints"],
+    profile=config["profile"],
   )
 
   def save_config():
     if folder is None:
       return
     seeds = {"seed": int(trainer.seed.numpy()), "data.seed": dataset.seed}
-    given = "seed" in _run.config_modifications.modified
-    entries = runs.config_to_save(_config, seeds, given)
+    given = "seed" in run.config_modifications.modified
+    entries = runs.config_to_save(config, seeds, given)
     if devices.num_sub_batches > 1:
       size = dataset.batch_size // devices.num_sub_batches
       entries[configuration.SUB_BATCH_SIZE] = size
     runs.save_config(folder, entries)
+    run_versions.save_versions(folder, int(trainer.optimizer.step.numpy()))
 
   try:
     training_loop.run(
@@ -379,11 +380,51 @@ def train(_config, _run):
       sample,
       folder,
       settings,
-      _run.log_scalar,
+      run.log_scalar,
       on_ready=save_config,
+      flush_metrics=run._emit_heartbeat,
     )
   except training_loop.Interrupted as interrupt:
     raise _Stopped(interrupt.signal_number) from interrupt
+  except tf.errors.UnimplementedError as error:
+    if not config["deterministic"]:
+      raise
+    raise ConfigError(
+      f"deterministic=True: {error.message}. Set it to False, or train on the "
+      "CPU (CUDA_VISIBLE_DEVICES=)"
+    ) from error
+
+
+def _open_folder(
+  config: Mapping[str, Any], run: Run, folder_lock: contextlib.ExitStack
+) -> pathlib.Path:
+  """Opens the run's folder, and locks it as long as folder_lock is open."""
+  folder = runs.open_folder(
+    config["checkpoint_dir"], config["continue_run"], run._id
+  )
+  folder_lock.enter_context(run_lock.locked(folder))
+  run.info["checkpoint_dir"] = str(folder)
+  return folder
+
+
+def _continued(
+  config: Mapping[str, Any], folder: pathlib.Path
+) -> Mapping[str, Any]:
+  """Checks what a run goes on with; returns it with the seeds of that run.
+
+  A checkpoint has the seeds, too, but a run may have been killed before it
+  saved one.
+  """
+  saved = runs.load_config(folder)
+  drift.check_drift(saved, config, folder)
+  seeds = {"seed": saved.get("seed", config["seed"])}
+  data_seed = saved.get("data", {}).get("seed", config["data"].get("seed"))
+  entries = {**config, **seeds}
+  if data_seed is not None:
+    entries["data"] = {**config["data"], "seed": data_seed}
+  configuration.check(entries, DEFAULTS)
+  set_global_seed(entries["seed"])  # of the initial weights
+  return entries
 
 
 @ex.command(unobserved=True)

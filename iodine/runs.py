@@ -17,6 +17,7 @@ __all__ = [
   "load_config",
   "open_folder",
   "save_config",
+  "write_whole",
 ]
 
 CONFIG_FILE = "config.json"
@@ -126,6 +127,9 @@ def save_config(folder: pathlib.Path, entries: Mapping[str, Any]) -> None:
   """Writes a run's whole configuration into its folder, whole or not at all.
 
   The file is a valid argument of `with`.
+
+  Raises:
+    RunError: if it cannot be written.
   """
   size = config.SUB_BATCH_SIZE
   before, after = load_config(folder).get(size), entries.get(size)
@@ -137,9 +141,23 @@ def save_config(folder: pathlib.Path, entries: Mapping[str, Any]) -> None:
       after or entries["batch_size"],
     )
   text = json.dumps(entries, indent=1, sort_keys=True)
-  partial = folder / f"{CONFIG_FILE}.partial"
-  partial.write_text(text + "\n", encoding="utf-8")
-  partial.replace(folder / CONFIG_FILE)
+  write_whole(folder / CONFIG_FILE, text + "\n")
+
+
+def write_whole(path: pathlib.Path, content: str | bytes) -> None:
+  """Writes or replaces a file; if that breaks off, what was there stays.
+
+  Raises:
+    RunError: if it cannot be written.
+  """
+  partial = path.with_name(f"{path.name}.partial")
+  data = content.encode() if isinstance(content, str) else content
+  try:
+    partial.write_bytes(data)
+    partial.replace(path)
+  except OSError as error:
+    partial.unlink(missing_ok=True)
+    raise RunError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def load_config(folder: pathlib.Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import logging
 import math
 import pathlib
@@ -16,12 +17,13 @@ import tensorflow as tf
 import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from iodine import event_files
 from iodine.checkpoints import RunCheckpoints
 from iodine.modules import plotting
 from iodine.modules.data import IODINEDataset, Position
 from iodine.multi_object_datasets import inspection
 from iodine.profiling import StepProfiler
-from iodine.runs import RunError
+from iodine.runs import RunError, write_whole
 from iodine.training import Trainer
 
 __all__ = ["Interrupted", "Settings", "run"]
@@ -70,6 +72,7 @@ def run(
   settings: Settings,
   log_metric: Callable[[str, float, int], None],
   on_ready: Callable[[], None] = lambda: None,
+  flush_metrics: Callable[[], None] = lambda: None,
 ) -> None:
   """Trains until `stop_after_steps`, from the folder's last checkpoint if any.
 
@@ -86,16 +89,19 @@ def run(
     log_metric: gets name, value and step of mean loss and ARI.
     on_ready: called when the last checkpoint, if any, is restored; until then
       nothing is written.
+    flush_metrics: called before a checkpoint is saved; all metrics are then to
+      be on disk, as a continued run does not log them again.
 
   Raises:
     ConfigError: if the last checkpoint does not fit the model or is damaged.
-    RunError: if a loss or gradient is not finite, the data fail, or another
-      worker is lost.
+    RunError: if a loss or gradient is not finite, the data fail, the folder
+      cannot be written, or another worker is lost.
     Interrupted: after SIGINT or SIGTERM, when everything is saved.
   """
   checkpoints = RunCheckpoints(folder, trainer, settings.keep_checkpoints)
   loop = _Loop(
-    trainer, dataset, sample, folder, settings, log_metric, checkpoints
+    *(trainer, dataset, sample, folder, settings),
+    *(log_metric, flush_metrics, checkpoints),
   )
   with trainer.distribution.lost_workers_told(loop.what_is_saved):
     loop.position = checkpoints.restore(dataset)
@@ -107,7 +113,15 @@ class _Loop:
   """One run of the loop, from a restored state to its end."""
 
   def __init__(
-    self, trainer, dataset, sample, folder, settings, log_metric, checkpoints
+    self,
+    trainer,
+    dataset,
+    sample,
+    folder,
+    settings,
+    log_metric,
+    flush_metrics,
+    checkpoints,
   ):
     self._trainer = trainer
     self._dataset = dataset
@@ -115,6 +129,7 @@ class _Loop:
     self._folder = folder
     self._settings = settings
     self._log_metric = log_metric
+    self._flush_metrics = flush_metrics
     self._checkpoints = checkpoints
     self._writer = tf.summary.create_noop_writer()
     self._overview = tf.function(
@@ -131,14 +146,10 @@ class _Loop:
     stop = self._settings.stop_after_steps
     if self._step >= stop:
       _LOG.info("Step %d of %d: nothing is left to do", self._step, stop)
+      if self._folder and not (self._folder / PICTURE_NAME).exists():
+        self._draw_picture()  # An earlier process ended too soon for that.
       return
-    if self._folder is not None:
-      self._writer = tf.summary.create_file_writer(str(self._folder))
-    with (
-      contextlib.closing(self._writer),
-      _signals() as received,
-      self._writer.as_default(),
-    ):
+    with self._summaries(), _signals() as received:
       self._take_steps(stop, received)
     if received:
       _LOG.info(
@@ -175,9 +186,9 @@ class _Loop:
           self._save_images(step)
         saved = step % settings.save_checkpoint_steps == 0
         if saved:
-          self._checkpoints.save(self._dataset, self.position)
+          self._save()
       if not saved:
-        self._checkpoints.save(self._dataset, self.position)
+        self._save()
     if step < stop and not received:
       received.append(signal.SIGTERM)  # which another worker got, or SIGINT
 
@@ -212,11 +223,45 @@ class _Loop:
       return "There is no checkpoint yet."
     return f"The last good checkpoint is {self._checkpoints.latest}."
 
+  def _save(self) -> None:
+    """Saves a checkpoint, once all records of the steps until it are."""
+    with self._summary_faults():
+      self._writer.flush()
+    self._flush_metrics()
+    self._checkpoints.save(self._dataset, self.position)
+
+  @contextlib.contextmanager
+  def _summaries(self) -> Iterator[None]:
+    """Where summaries go, to their end; what was written goes on from here."""
+    if self._folder is not None:
+      with self._summary_faults():
+        self._writer = tf.summary.create_file_writer(str(self._folder))
+        event_files.write_restart(self._writer, self._step)
+    with contextlib.ExitStack() as default:
+      default.enter_context(self._writer.as_default())
+      try:
+        yield
+      finally:
+        with self._summary_faults(), contextlib.closing(self._writer):
+          default.close()  # which writes, too
+
+  @contextlib.contextmanager
+  def _summary_faults(self) -> Iterator[None]:
+    try:
+      yield
+    except tf.errors.OpError as error:
+      reason = str(error.message).strip().splitlines()[0]
+      raise RunError(
+        f"step {self._step}: the summaries cannot be written ({reason}). "
+        f"{self.what_is_saved()}"
+      ) from error
+
   def _save_summaries(
     self, step: int, values: Mapping[str, float], progress: "_Progress"
   ) -> None:
-    for name, value in values.items():
-      tf.summary.scalar(name, value, step=step)
+    with self._summary_faults():
+      for name, value in values.items():
+        tf.summary.scalar(name, value, step=step)
     means = progress.report(step)
     for name, value in means.items():
       self._log_metric(name, value, step)
@@ -225,9 +270,10 @@ class _Loop:
     if self._folder is None:
       return
     pictures = self._overview({"image": self._sample["image"]})
-    for name, value in pictures.items():
-      tf.summary.image(name, value, step=step)
-    self._writer.flush()
+    with self._summary_faults():
+      for name, value in pictures.items():
+        tf.summary.image(name, value, step=step)
+      self._writer.flush()
 
   def _draw_picture(self) -> pathlib.Path:
     """Saves the decomposition of the sample's first scenes."""
@@ -241,7 +287,9 @@ class _Loop:
       components=outputs["components"],
     )
     path = self._folder / PICTURE_NAME
-    figure.savefig(path, bbox_inches="tight")
+    content = io.BytesIO()
+    figure.savefig(content, format="png", bbox_inches="tight")
+    write_whole(path, content.getvalue())
     return path
 
 

@@ -139,7 +139,10 @@ def test_a_run_leaves_checkpoint_configuration_and_pictures(whole_run):
     "events.out.tfevents",
     f"model.ckpt-{STEPS}.data-00000-of-00001",
     f"model.ckpt-{STEPS}.index",
+    "run.lock",
+    "versions.json",
   }
+  assert (folder / "run.lock").read_bytes() == b""
 
 
 def test_sacred_gets_metrics_and_status(whole_run):
@@ -266,6 +269,7 @@ def test_continuing_without_a_seed_warns_of_none(copied_run, data_dir, caplog):
 def test_a_configuration_that_does_not_fit_leaves_the_folder_as_it_was(
   copied_run, data_dir, capsys
 ):
+  (copied_run / "config.json").unlink()  # which would tell of the difference
   before = contents(copied_run)
   words = (*TINY, f"data_dir={data_dir}", "continue_run=True", "n_z=6")
   error = fail(capsys, 2, *words, f"checkpoint_dir={copied_run}")
