@@ -15,12 +15,12 @@ _FIXED = (
   *("data", "held_out_scenes", "image_dim"),
   *("model", "n_z", "num_components", "num_iters"),
 )
-# Exceptions: sizes and places, the seed, which a run keeps anyway, and how the
-# same is computed.
+# Exceptions: sizes and places, the seed, which a run keeps anyway, how the same
+# is computed, and what `convert_checkpoint` notes for evaluation.
 _FREE = (
   *("data.batch_size", "data.shuffle_buffer", "data.seed"),
   *("data.path", "data.cache_dir", "data.reader"),
-  *("model.precision", "model.recompute"),
+  *("model.precision", "model.recompute", "model.inner_batch_size"),
 )
 _USUAL = (
   "when the run ends and saves (stop_after_steps, save_..._steps, "
