@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from iodine import config, training
+from iodine import config, loading, training
 from iodine.modules import utils
 
 
@@ -54,12 +54,8 @@ def measure(
     training.make_optimizer(learn_rate=1e-4),
     seed=0,
   )
-  spec = dataset.batch_spec(batch_size)
-  trainer.initialize(
-    tuple(spec["image"].shape[2:]),
-    {name: factor.shape[-1] for name, factor in spec["factors"].items()},
-  )
-  batch = random_batch(spec)
+  loading.initialize(trainer, dataset)
+  batch = random_batch(dataset.batch_spec(batch_size))
   before_mb = _peak_rss_mb()
   start = time.perf_counter()
   run(lambda: trainer.step(batch))

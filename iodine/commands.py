@@ -29,6 +29,7 @@ from iodine.modules.data import IODINEDataset, Position
 from iodine.modules.iodine import IODINE
 from iodine.modules.utils import ConfigError
 from iodine.progress import progress
+from iodine.results import results_in
 from iodine.run_data import build_data, first_batch, user_faults
 
 __all__ = [
@@ -141,22 +142,12 @@ def _evaluation_folder(
     folder = pathlib.Path(EVALUATION_FOLDER)
   if given is not None:
     folder = pathlib.Path(given).expanduser()
-  is_new = not folder.exists()
-  _make_folder(folder, "evaluation_dir")
-  try:
+  with results_in(folder, "evaluation_dir"):
+    _make_folder(folder, "evaluation_dir")
     # Before hours of work, not after.
     with tempfile.TemporaryFile(dir=folder):
       pass
     yield folder
-  except BaseException as error:
-    if is_new:
-      with contextlib.suppress(OSError):
-        folder.rmdir()
-    if isinstance(error, OSError):
-      raise ConfigError(
-        f"evaluation_dir: {folder} cannot be written to: {error}"
-      ) from error
-    raise
 
 
 def convert_checkpoint(entries: Mapping[str, Any]) -> str:

@@ -99,6 +99,25 @@ def derived_model(
   }
 
 
+def _derived_plans(entries: Mapping[str, Any]) -> dict[str, Any]:
+  """What data and model take from the other entries of a configuration."""
+  return {
+    "data": derived_data(
+      entries.get("batch_size"),
+      entries.get("data_dir", data_dir()),
+      entries.get("data_file"),
+      entries.get("image_dim"),
+    ),
+    "model": derived_model(
+      entries.get("n_z"),
+      entries.get("num_components"),
+      entries.get("num_iters"),
+      entries.get("precision", "float32"),
+      entries.get("recompute", False),
+    ),
+  }
+
+
 def derived_optimizer(
   plan: Mapping[str, Any], learn_rate: float | None
 ) -> dict[str, Any]:
@@ -138,19 +157,7 @@ def without_derived(entries: Mapping[str, Any]) -> dict[str, Any]:
     )
   rate = entries.get("learn_rate", derived.get("learn_rate"))
   derived["optimizer"] = derived_optimizer(entries.get("optimizer", {}), rate)
-  derived["data"] = derived_data(
-    entries.get("batch_size"),
-    entries.get("data_dir", data_dir()),
-    entries.get("data_file"),
-    entries.get("image_dim"),
-  )
-  derived["model"] = derived_model(
-    entries.get("n_z"),
-    entries.get("num_components"),
-    entries.get("num_iters"),
-    entries.get("precision", "float32"),
-    entries.get("recompute", False),
-  )
+  derived.update(_derived_plans(entries))
   rest = _difference(entries, derived)
   rest.pop(SUB_BATCH_SIZE, None)
   return rest
@@ -178,22 +185,7 @@ def complete(entries: Mapping[str, Any]) -> dict[str, Any]:
   Returns:
     New entries, whose "data" and "model" can be built.
   """
-  derived = {
-    "data": derived_data(
-      entries["batch_size"],
-      entries.get("data_dir", data_dir()),
-      entries.get("data_file"),
-      entries.get("image_dim"),
-    ),
-    "model": derived_model(
-      entries["n_z"],
-      entries["num_components"],
-      entries["num_iters"],
-      entries.get("precision", "float32"),
-      entries.get("recompute", False),
-    ),
-  }
-  return {"seed": None, **_merged(derived, entries)}
+  return {"seed": None, **_merged(_derived_plans(entries), entries)}
 
 
 def resolve(

@@ -24,6 +24,7 @@ from iodine.modules import (
 from iodine.modules.data import IODINEDataset, NoSceneError
 from iodine.modules.iodine import IODINE
 from iodine.modules.utils import ConfigError
+from iodine.results import results_in
 from iodine.run_data import build_data, user_faults
 
 __all__ = ["decompose", "traverse", "visualize"]
@@ -390,8 +391,7 @@ def _new_files(
   Yields:
     A folder for the new files, which is gone afterwards.
   """
-  is_new = not folder.exists()
-  try:
+  with results_in(folder, "pictures_dir"):
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as new:
       yield pathlib.Path(new)
@@ -401,12 +401,3 @@ def _new_files(
       for pattern in patterns:
         for path in sorted(pathlib.Path(new).glob(pattern)):
           path.replace(folder / path.name)
-  except BaseException as error:
-    if is_new:
-      with contextlib.suppress(OSError):
-        folder.rmdir()
-    if isinstance(error, OSError):
-      raise ConfigError(
-        f"pictures_dir: {folder} cannot be written to: {error}"
-      ) from error
-    raise

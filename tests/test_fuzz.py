@@ -168,6 +168,16 @@ def fuzz(
   assert counts[False] and (few or counts[True])
 
 
+def _storing(path: pathlib.Path) -> Callable[[int, bytes], None]:
+  """What `fuzz` stores whole files with."""
+
+  def store(index: int, data: bytes) -> None:
+    del index
+    path.write_bytes(data)
+
+  return store
+
+
 def _told(fault: str, path: pathlib.Path) -> bool:
   """Checks an error's text; returns False, for a file that was not read."""
   assert str(path) in fault
@@ -368,6 +378,12 @@ def _record(seed: int) -> bytes:
   return record_files.make_example(_FEATURES, rng)[0]
 
 
+def _tfrecord_files(folder: pathlib.Path) -> list[bytes]:
+  """Files of three records, of every compression."""
+  parts = [record_files.framed(folder, _record(i)) for i in range(3)]
+  return [record_files.compress(parts, kind) for kind in ("", "GZIP", "ZLIB")]
+
+
 def _read_records(path: pathlib.Path) -> bool:
   """Reads a file to its end."""
   try:
@@ -386,25 +402,13 @@ def _read_records(path: pathlib.Path) -> bool:
 @inputs(25, 1_000)
 def test_tfrecord_files(tmp_path, num_inputs):
   path = tmp_path / "a.tfrecords"
-  parts = [record_files.framed(tmp_path, _record(i)) for i in range(3)]
-  seeds = [record_files.compress(parts, kind) for kind in ("", "GZIP", "ZLIB")]
-
-  def store(index: int, data: bytes) -> None:
-    del index
-    path.write_bytes(data)
-
-  fuzz(seeds, num_inputs, store, lambda: _read_records(path))
+  seeds = _tfrecord_files(tmp_path)
+  fuzz(seeds, num_inputs, _storing(path), lambda: _read_records(path))
 
 
 @inputs(100, 10_000)
 def test_inspection_of_tfrecord_files(tmp_path, num_inputs):
   path = tmp_path / "a.tfrecords"
-  parts = [record_files.framed(tmp_path, _record(i)) for i in range(3)]
-  seeds = [record_files.compress(parts, kind) for kind in ("", "GZIP", "ZLIB")]
-
-  def store(index: int, data: bytes) -> None:
-    del index
-    path.write_bytes(data)
 
   def read() -> bool:
     try:
@@ -418,7 +422,7 @@ def test_inspection_of_tfrecord_files(tmp_path, num_inputs):
       return "is no tf.train.Example" not in str(error)
     return True
 
-  fuzz(seeds, num_inputs, store, read)
+  fuzz(_tfrecord_files(tmp_path), num_inputs, _storing(path), read)
 
 
 @inputs(25, 1_000)
@@ -524,10 +528,6 @@ def test_hdf5_files(tmp_path, num_inputs):
     seeds.append(seeds_path.read_bytes())
   path = tmp_path / "a.h5"
 
-  def store(index: int, data: bytes) -> None:
-    del index
-    path.write_bytes(data)
-
   def read() -> bool:
     try:
       # What a dataset of this file does for each slice of scenes.
@@ -538,7 +538,7 @@ def test_hdf5_files(tmp_path, num_inputs):
       return _told(str(error), path)
     return True
 
-  fuzz(seeds, num_inputs, store, read)
+  fuzz(seeds, num_inputs, _storing(path), read)
 
 
 @pytest.mark.parametrize(
