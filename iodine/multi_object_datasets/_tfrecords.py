@@ -145,10 +145,14 @@ def _check_first_record(
   record = _files.first_record(path, compression)
   name = _damage.record_name(path, 0)
   try:
+    # TensorFlow's parser may crash on a record that is none.
+    inspection.record_features(record)
     with tf.init_scope(), tf.device("CPU"):
       parse(tf.constant(record), tf.constant(name))
   except _damage.READ_ERRORS as error:
     fault = _damage.explain(error, source=name)
+  except ValueError as error:
+    fault = f"{name}: {error}"
   else:
     return
   expected = inspection.expected_features(features)
