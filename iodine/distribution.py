@@ -29,6 +29,7 @@ __all__ = [
   "Distribution",
   "cluster_of_environment",
   "create",
+  "warn_without_gpu",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -365,6 +366,19 @@ def create(
     )
   config.sub_batch_size(batch_size, accumulate, distribution.num_replicas)
   return distribution
+
+
+def warn_without_gpu() -> None:
+  """Says that TensorFlow finds no GPU, unless the user hides them from it."""
+  hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+  if hidden or tf.config.list_physical_devices("GPU"):
+    return
+  _LOG.warning(
+    "TensorFlow finds no GPU: this takes the CPU (%s cores), on which large "
+    "models are slow. If there is one, `pip install 'tensorflow[and-cuda]'` "
+    "brings what it needs. CUDA_VISIBLE_DEVICES=-1 silences this.",
+    os.cpu_count(),
+  )
 
 
 @functools.cache

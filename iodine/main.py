@@ -334,6 +334,7 @@ class _Stopped(SacredInterrupt):
 @ex.main
 def train(_config, _run):
   """Train a model, or go on with it (continue_run=True)."""
+  distribution.warn_without_gpu()
   if _config["deterministic"]:
     tf.config.experimental.enable_op_determinism()
   with contextlib.ExitStack() as folder_lock:
@@ -430,6 +431,7 @@ def _continued(
 @ex.command(unobserved=True)
 def evaluate(_config):
   """Score a checkpoint over many scenes; print and write the scores."""
+  distribution.warn_without_gpu()
   commands.evaluate(_config)
 
 

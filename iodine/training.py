@@ -269,6 +269,7 @@ class Trainer(tf.Module):
       seed, dtype=tf.int64, trainable=False, name="trainer_seed"
     )
     self._compiled_step = tf.function(self._step, autograph=False)
+    self._gradient_norms: tf.Tensor | None = None
 
   def initialize(
     self, image_shape: Sequence[int], factors: Mapping[str, int]
@@ -292,32 +293,46 @@ class Trainer(tf.Module):
       "debug/global_grad_norm" from before clipping.
 
     Raises:
-      ValueError: if the batch cannot be cut into equal sub-batches.
+      ValueError: if images are outside of [0, 1] or NaN, or the batch cannot
+        be cut into equal sub-batches. No variable has changed.
     """
+    _check_images(data["image"])
     if not self.optimizer.slots:
       # Variables are created outside of the compiled function.
       image_shape = data["image"].shape[2:]
       factors = {k: v.shape[-1] for k, v in data.get("factors", {}).items()}
       self.initialize(image_shape, factors)
-    return self._compiled_step(data, noise)
+    scalars, self._gradient_norms = self._compiled_step(data, noise)
+    return scalars
+
+  def gradient_norms(self) -> dict[str, float]:
+    """{variable's name: norm} of the last step's gradients, before clipping."""
+    if self._gradient_norms is None:
+      return {}
+    names = [variable.name for variable in self.model.trainable_variables]
+    norms = self._gradient_norms.numpy().tolist()
+    return dict(zip(names, norms, strict=True))
 
   def _step(
     self, data: Mapping[str, Any], noise: tf.Tensor | None
-  ) -> dict[str, tf.Tensor]:
+  ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     return self.distribution.run(self._step_of_replica, data, noise)
 
   def _step_of_replica(
     self, data: Mapping[str, Any], noise: tf.Tensor | None
-  ) -> dict[str, tf.Tensor]:
+  ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """Scalars, and the norms of all gradients."""
     gradients, scalars = self.distribution.mean(
       lambda index: self._gradients(index, data, noise),
       [m for m in self.submodules if isinstance(m, OnlineMeanVarEstimator)],
     )
+    norms = [tf.linalg.global_norm([gradient]) for gradient in gradients]
     # Each replica rounds its norm in its own way.
     norm = self.distribution.mean_of_replicas(tf.linalg.global_norm(gradients))
     gradients, _ = tf.clip_by_global_norm(gradients, CLIP_NORM, use_norm=norm)
     self.optimizer.apply(gradients, self.model.trainable_variables)
-    return {**_defined(scalars), "debug/global_grad_norm": norm}
+    scalars = {**_defined(scalars), "debug/global_grad_norm": norm}
+    return scalars, tf.stack(norms)
 
   def _gradients(
     self, index: Any, data: Mapping[str, Any], noise: tf.Tensor | None
@@ -337,6 +352,19 @@ class Trainer(tf.Module):
       loss, scalars, _ = self.model(data, noise=noise, seed=seed)
     gradients = tape.gradient(loss, self.model.trainable_variables)
     return gradients, scalars if count == 1 else _countable(scalars)
+
+
+def _check_images(images: Any) -> None:
+  """Raises ValueError for pixels that are outside of [0, 1], or NaN."""
+  images = tf.convert_to_tensor(images)
+  zero, one = tf.zeros([], images.dtype), tf.ones([], images.dtype)
+  wrong = tf.logical_not((images >= zero) & (images <= one))  # so is NaN
+  if tf.reduce_any(wrong):
+    place = tf.where(wrong)[0].numpy().tolist()
+    raise ValueError(
+      f"image: expected float32 in [0, 1], got {images.dtype.name} "
+      f"{float(images[tuple(place)]):g} at {place}"
+    )
 
 
 def _part(x: tf.Tensor, index: Any, count: int, axis: int = 0) -> tf.Tensor:

@@ -29,8 +29,11 @@ from iodine.training import Trainer
 __all__ = ["Interrupted", "Settings", "run"]
 
 PICTURE_NAME = "decomposition.png"
-# What has to be finite for a step to count.
-_VITAL = ("loss/total", "debug/global_grad_norm")
+# What has to be finite for a step to count, parts before what they are part of.
+_VITAL = (
+  *("loss/kl", "loss/recons", "factor/loss", "loss/total"),
+  "debug/global_grad_norm",
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -176,8 +179,7 @@ class _Loop:
         batch, position = self._next(batches, step)
         step += 1
         with profiler.step(step):
-          scalars = self._trainer.step(batch)
-          values = self._check_finite(step, scalars)
+          values = self._check_finite(step, self._train_on(batch, step))
         self.position = position
         progress.advance(step, values)
         if step % settings.save_summaries_steps == 0 or step == stop:
@@ -204,17 +206,39 @@ class _Loop:
         f"{self.what_is_saved()}"
       ) from error
 
+  def _train_on(
+    self, batch: Mapping[str, Any], step: int
+  ) -> Mapping[str, tf.Tensor]:
+    try:
+      return self._trainer.step(batch)
+    except ValueError as error:
+      raise RunError(f"step {step}: {error}. {self.what_is_saved()}") from error
+
   def _check_finite(
     self, step: int, scalars: Mapping[str, tf.Tensor]
   ) -> dict[str, float]:
     """Returns the scalars as numbers if they may be."""
     values = {name: float(value) for name, value in scalars.items()}
-    for name in _VITAL:
-      if not math.isfinite(values[name]):
-        raise RunError(
-          f"step {step}: {name} is {values[name]}. {self.what_is_saved()} A "
-          f"lower learn_rate may help; so may larger batches."
-        )
+    wrong = {
+      name: values[name]
+      for name in _VITAL
+      if name in values and not math.isfinite(values[name])
+    }
+    if list(wrong) == ["debug/global_grad_norm"]:
+      norms = self._trainer.gradient_norms()
+      wrong = {
+        f"the norm of the gradient of {name}": norm
+        for name, norm in norms.items()
+        if not math.isfinite(norm)
+      } or wrong
+    if wrong:
+      name, value = next(iter(wrong.items()))
+      more = len(wrong) - 1
+      others = f" ({more} more are not finite)" if more else ""
+      raise RunError(
+        f"step {step}: {name} is {value}{others}. {self.what_is_saved()} A "
+        f"lower learn_rate may help; so may larger batches."
+      )
     return values
 
   def what_is_saved(self) -> str:

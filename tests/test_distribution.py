@@ -102,7 +102,7 @@ class _Model(tf.Module):
 
   def __call__(self, data, noise=None, seed=None):
     self.num_traces += 1
-    loss = self.weight * tf.reduce_mean(data["image"])
+    loss = self.weight * tf.reduce_mean(data.get("loss", data["image"]))
     draw = tf.random.stateless_uniform([], seed)
     scalars = {"loss/total": loss, "draw": draw, "square": draw**2}
     if "mask" in data:
@@ -121,12 +121,12 @@ def _step(accumulate: int, **data: Sequence[float]) -> dict[str, float]:
 
 
 def test_a_score_without_objects_is_left_out_of_the_mean():
-  nan, image = float("nan"), [1.0, 2.0, 6.0]
+  nan, image = float("nan"), [0.0, 0.5, 1.0]
   assert _step(3, image=image, mask=[0.5, nan, 0.25])["loss/ari"] == 0.375
   assert np.isnan(_step(3, image=image, mask=[nan] * 3)["loss/ari"])
   # but not a loss:
-  assert _step(3, image=image)["loss/total"] == pytest.approx(3)
-  assert np.isnan(_step(3, image=[1.0, nan, 2.0])["loss/total"])
+  assert _step(3, image=image)["loss/total"] == pytest.approx(0.5)
+  assert np.isnan(_step(3, image=image, loss=[1.0, nan, 2.0])["loss/total"])
 
 
 def test_each_sub_batch_has_noise_of_its_own():
@@ -142,17 +142,17 @@ def test_only_the_first_step_is_traced():
   trainer = training.Trainer(model, training.make_optimizer(1e-3), 7, devices)
   trainer.optimizer.initialize(trainer.model.trainable_variables)
   losses = set()
-  for scale in (1.0, 2.0, 3.0):
+  for scale in (0.1, 0.2, 0.3):
     data = {"image": tf.fill([4, 3], scale)}
     losses.add(round(float(trainer.step(data)["loss/total"]), 1))
   assert model.num_traces == 1
-  assert losses == {1.0, 2.0, 3.0}
+  assert losses == {0.1, 0.2, 0.3}
   assert float(model.unused) == 2.0  # has no gradient
 
 
 def test_a_batch_that_cannot_be_cut_is_an_error():
   with pytest.raises(ValueError, match="batch of 3 cannot be cut into 2 equal"):
-    _step(2, image=[1.0, 2.0, 3.0])
+    _step(2, image=[0.0, 0.5, 1.0])
 
 
 # --- Configuration ------------------------------------------------------------
@@ -250,6 +250,22 @@ def test_tf_config_names_the_workers(text, rank, monkeypatch):
 def test_other_commands_need_no_cluster(monkeypatch):
   monkeypatch.delenv("TF_CONFIG", raising=False)
   run("print_config", "with", "tetrominoes", "strategy=multi_worker")
+
+
+@pytest.mark.parametrize(
+  "visible, gpus, warned",
+  [(None, [], True), ("0", [], True), ("-1", [], False), ("", [], False),
+   (None, ["GPU:0"], False)],
+)  # fmt: skip
+def test_a_machine_without_a_gpu_is_told(
+  visible, gpus, warned, monkeypatch, caplog
+):
+  monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+  if visible is not None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+  monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+  distribution.warn_without_gpu()
+  assert ("TensorFlow finds no GPU" in caplog.text) == warned
 
 
 # --- A run --------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import math
 
+import closed_forms
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -31,54 +32,13 @@ def _call(mode, fn, *args):
   return tf.function(fn, input_signature=specs, autograph=False)(*args)
 
 
-def _np_softplus(x):
-  return np.logaddexp(0, x)
-
-
-def _np_log_softmax(x):
-  return x - np.logaddexp.reduce(x, axis=-1, keepdims=True)
-
-
-def _np_normal(x, loc, scale):
-  return -(((x - loc) / scale) ** 2) / 2 - np.log(scale * np.sqrt(2 * np.pi))
-
-
-def _np_log_normal(x, loc, scale):
-  return _np_normal(np.log(x), loc, scale) - np.log(x)
-
-
-def _np_laplace(x, loc, scale):
-  return -np.abs(x - loc) / scale - np.log(2 * scale)
-
-
-def _np_logistic(x, loc, scale):
-  y = (x - loc) / scale
-  return -y - np.log(scale) - 2 * _np_softplus(-y)
-
-
-def _np_student_t(x, loc, scale, df=3.5):
-  y = (x - loc) / scale
-  constant = math.lgamma((df + 1) / 2) - math.lgamma(df / 2)
-  constant -= math.log(df * math.pi) / 2
-  return constant - np.log(scale) - (df + 1) / 2 * np.log1p(y**2 / df)
-
-
-LOG_DENSITIES = {
-  "normal": _np_normal,
-  "log_normal": _np_log_normal,
-  "laplace": _np_laplace,
-  "logistic": _np_logistic,
-  "student_t": _np_student_t,
-}
-
-
 def _dist_kwargs(dist):
   return {"df": 3.5} if dist == "student_t" else None
 
 
 class TestLocScaleDistribution:
   @MODES
-  @pytest.mark.parametrize("dist", LOG_DENSITIES)
+  @pytest.mark.parametrize("dist", closed_forms.LOG_DENSITIES)
   def test_log_density(self, mode, dist):
     module = distributions.LocScaleDistribution(
       dist, dist_kwargs=_dist_kwargs(dist)
@@ -86,7 +46,9 @@ class TestLocScaleDistribution:
     params, x = _random(B, K, 2 * Z), np.exp(_random(B, K, Z, seed=1))
     log_prob = _call(mode, lambda p, x: module(p).log_prob(x), params, x)
     loc, log_scale = np.split(params.astype(float), 2, axis=-1)
-    expected = LOG_DENSITIES[dist](x.astype(float), loc, np.exp(log_scale))
+    expected = closed_forms.LOG_DENSITIES[dist](
+      x.astype(float), loc, np.exp(log_scale)
+    )
     assert expected.shape == (B, K, Z)
     np.testing.assert_allclose(log_prob, expected.sum(-1), **TOLERANCE)
 
@@ -96,7 +58,7 @@ class TestLocScaleDistribution:
     [
       ("stddev", "exp", np.exp),
       ("stddev", None, lambda a: a),
-      ("var", "softplus", lambda a: np.sqrt(_np_softplus(a))),
+      ("var", "softplus", lambda a: np.sqrt(closed_forms.softplus(a))),
       ("prec", "exp", lambda a: np.exp(-a)),
       ("prec", "sigmoid", lambda a: 1 + np.exp(-a)),
     ],
@@ -124,7 +86,7 @@ class TestLocScaleDistribution:
     params, x = _random(B, H, W, C), _random(B, H, W, C, seed=1)
     log_prob = _call(mode, lambda p, x: module(p).log_prob(x), params, x)
     loc = 1 / (1 + np.exp(-params.astype(float)))
-    expected = _np_logistic(x, loc, 0.03).sum(-1)
+    expected = closed_forms.logistic(x, loc, 0.03).sum(-1)
     np.testing.assert_allclose(log_prob, expected, **TOLERANCE)
 
   @MODES
@@ -151,7 +113,7 @@ class TestLocScaleDistribution:
     assert scale.name == "component_dist/pixel_distribution/scale:0"
     assert scale.shape == []
     assert scale.numpy() == np.float32(0.1)
-    expected = _np_normal(x.astype(float), params, 0.1).sum()
+    expected = closed_forms.normal(x.astype(float), params, 0.1).sum()
     np.testing.assert_allclose(log_prob, expected, **TOLERANCE)
     distance = np.square(x.astype(float) - params) / 0.1**3
     np.testing.assert_allclose(
@@ -224,7 +186,7 @@ class TestLocScaleDistribution:
         p = params.copy()
         p[:, i] += sign * step
         loc, log_scale = np.split(p, 2, axis=-1)
-        moved.append(_np_student_t(x, loc, np.exp(log_scale)).sum(-1))
+        moved.append(closed_forms.student_t(x, loc, np.exp(log_scale)).sum(-1))
       expected = (moved[0] - moved[1]) / (2 * step)
       np.testing.assert_allclose(found[:, i], expected, **TOLERANCE)
 
@@ -286,7 +248,7 @@ class TestBernoulliOutput:
     logits = _random(B, H, W, C)
     x = (_random(B, H, W, C, seed=1) > 0).astype("float32")
     log_prob = _call(mode, lambda p, x: module(p).log_prob(x), logits, x)
-    expected = (x * logits - _np_softplus(logits)).sum(-1)
+    expected = (x * logits - closed_forms.softplus(logits)).sum(-1)
     np.testing.assert_allclose(log_prob, expected, **TOLERANCE)
 
   def test_mean_shapes_and_prior(self):
@@ -316,14 +278,7 @@ def _mixture_inputs():
 
 def _np_components(pixel, image, scale=0.3):
   """Log densities [B, K, H, W] of every component."""
-  return _np_normal(image.astype(float), pixel, scale).sum(-1)
-
-
-def _np_mixture(components, logits):
-  """Log-sum-exp over K of [B, K, H, W] and mask logits [B, K, H, W, 1]."""
-  log_masks = np.moveaxis(logits[..., 0].astype(float), 1, -1)
-  joint = np.moveaxis(components, 1, -1) + _np_log_softmax(log_masks)
-  return np.logaddexp.reduce(joint, axis=-1)
+  return closed_forms.normal(image.astype(float), pixel, scale).sum(-1)
 
 
 class TestMaskedMixture:
@@ -349,7 +304,7 @@ class TestMaskedMixture:
     np.testing.assert_allclose(
       components, np.moveaxis(expected, 1, -1)[:, None], **TOLERANCE
     )
-    expected = _np_mixture(expected, act(mask))[:, None]
+    expected = closed_forms.mixture(expected, act(mask))[:, None]
     assert total.shape == (B, 1, H, W)
     np.testing.assert_allclose(total, expected, **TOLERANCE)
     np.testing.assert_allclose(by_tfp, expected, **TOLERANCE)
@@ -387,7 +342,7 @@ class TestMaskedMixture:
     dist = mixture(tf.constant(pixel), tf.constant(mask))
     found = mixture.log_probs(dist, tf.constant(image)).components
     loc, log_scale = np.split(pixel.astype(float), 2, axis=-1)
-    expected = _np_laplace(image, loc, np.exp(log_scale)).sum(-1)
+    expected = closed_forms.laplace(image, loc, np.exp(log_scale)).sum(-1)
     np.testing.assert_allclose(
       found[:, 0], np.moveaxis(expected, 1, -1), **TOLERANCE
     )
@@ -408,13 +363,13 @@ class TestMaskedMixture:
     total, components, *gradients = _call(
       mode, value_and_gradients, pixel, mask, image
     )
-    expected = _np_logistic(image.astype(float), pixel, 0.03).sum(-1)
+    expected = closed_forms.logistic(image.astype(float), pixel, 0.03).sum(-1)
     assert expected.max() < -1000
     np.testing.assert_allclose(
       components, np.moveaxis(expected, 1, -1)[:, None], rtol=1e-5
     )
     np.testing.assert_allclose(
-      total[:, 0], _np_mixture(expected, mask), rtol=1e-5
+      total[:, 0], closed_forms.mixture(expected, mask), rtol=1e-5
     )
     for gradient in gradients:
       assert np.isfinite(gradient).all()
@@ -464,7 +419,7 @@ class TestMaskedMixture:
     found, *gradients = _call(mode, value_and_gradients, mask, components)
     for k in range(K):
       others = [j for j in range(K) if j != k]
-      expected = _np_mixture(
+      expected = closed_forms.mixture(
         np.moveaxis(components[:, 0][..., others], -1, 1), mask[:, others]
       )
       # Numbers of that size have as many digits.

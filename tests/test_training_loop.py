@@ -20,7 +20,7 @@ import tensorflow as tf
 import tiny
 
 from iodine import training, training_loop
-from iodine.modules import data
+from iodine.modules import data, iodine
 from iodine.modules.utils import ConfigError
 from iodine.synthetic import generation, tetrominoes
 
@@ -322,7 +322,7 @@ def test_a_loss_that_is_not_finite_stops_and_overwrites_nothing(
     # A checkpoint would be due at the very step that fails.
     train(scenes, folder, on_metric=poison_after_five, save_checkpoint_steps=2)
   text = str(error.value)
-  assert text.startswith("step 6: loss/total is nan.")
+  assert text.startswith("step 6: loss/kl is nan (")
   assert f"The last good checkpoint is {folder}/model.ckpt-4." in text
   assert checkpoints(folder) == {"model.ckpt-2", "model.ckpt-4"}
   after = contents(folder)
@@ -335,9 +335,57 @@ def test_an_absurd_learning_rate_is_such_a_loss(scenes, tmp_path):
   with pytest.raises(training_loop.RunError) as error:
     train(scenes, tmp_path / "run", learn_rate=1e30)
   text = str(error.value)
-  assert re.match(r"step \d: (loss/total|debug/global_grad_norm) is", text)
+  assert re.match(r"step \d: (loss/|the norm of the gradient of )\S+ is", text)
   assert "There is no checkpoint yet. A lower learn_rate may help" in text
   assert not checkpoints(tmp_path / "run")
+
+
+def test_a_gradient_that_is_not_finite_is_named(scenes, tmp_path, monkeypatch):
+  def with_steep_loss(model, *args, **kwargs):
+    total, scalars, iterations = call(model, *args, **kwargs)
+    # Zero, with a gradient of infinity times zero.
+    return total + tf.sqrt(0 * model.initial_zp[0]), scalars, iterations
+
+  call = iodine.IODINE.__call__
+  monkeypatch.setattr(iodine.IODINE, "__call__", with_steep_loss)
+  folder = tmp_path / "run"
+  with pytest.raises(training_loop.RunError) as error:
+    train(scenes, folder)
+  assert str(error.value).startswith(
+    "step 1: the norm of the gradient of model/iodine/"
+    "initial_sample_distribution:0 is nan."
+  )
+  assert not checkpoints(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.01, 1.01])
+def test_an_image_out_of_range_ends_the_run_and_changes_nothing(
+  scenes, tmp_path, monkeypatch, value
+):
+  def batches(dataset, position):
+    for step, (batch, after) in enumerate(whole(dataset, position), start=1):
+      if step == 5:
+        image = batch["image"].numpy()
+        image[2, 0, 3, 1, 0] = value
+        batch = {**batch, "image": tf.constant(image)}
+      yield batch, after
+
+  whole = data.IODINEDataset.batches
+  monkeypatch.setattr(data.IODINEDataset, "batches", batches)
+  folder, steps = tmp_path / "run", []
+  with pytest.raises(training_loop.RunError) as error:
+    train(
+      scenes,
+      folder,
+      save_checkpoint_steps=2,
+      on_metric=lambda trainer, step, loss: steps.append(step),
+    )
+  assert str(error.value) == (
+    f"step 5: image: expected float32 in [0, 1], got float32 {value:g} at "
+    f"[2, 0, 3, 1, 0]. The last good checkpoint is {folder}/model.ckpt-4."
+  )
+  assert steps[-1] == 4
+  assert checkpoints(folder) == {"model.ckpt-2", "model.ckpt-4"}
 
 
 def test_data_that_break_off_end_the_run_with_an_error(tmp_path):

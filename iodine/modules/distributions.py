@@ -28,6 +28,10 @@ SCALES = ("stddev", "var", "prec", "fixed")
 # (reference: distributions.py:145-150).
 TRAINABLE_SCALE = -1.0
 INITIAL_SCALE = 0.1
+# Bounds of an activated scale parameter. Beyond them float32 has no square root
+# or reciprocal of it, and losses would be infinite.
+_LOWEST_SCALE = float(np.finfo(np.float32).tiny)
+_HIGHEST_SCALE = 1 / _LOWEST_SCALE
 # Activations of mask logits that let the slots' depend on each other.
 _JOINING = (utils.ACT_FUNCS["softmax"], tf.nn.softmax, tf.nn.log_softmax)
 # Keeps the posterior of a pixel that no component explains from being 0 / 0
@@ -132,8 +136,9 @@ class LocScaleDistribution(DistributionModule):
         TFP class with parameters `loc` and `scale`.
       dist_kwargs: its other arguments, e.g. {"df": 3.0} for "student_t".
       scale_act: activation of the scale parameter, name or function.
-      scale: what the activated parameter a is: "stddev": scale = a, "var":
-        sqrt(a), "prec": 1 / a; "fixed": no parameter, scale = scale_val.
+      scale: what the activated parameter a, kept within float32's normal
+        range, is: "stddev": scale = a, "var": sqrt(a), "prec": 1 / a; "fixed":
+        no parameter, scale = scale_val.
       scale_val: with scale="fixed" only: the scale, above 0, in the units of
         the variable; -1 for a trainable scalar that starts at 0.1.
       loc_act: activation of the location parameter.
@@ -207,6 +212,7 @@ class LocScaleDistribution(DistributionModule):
         )
       loc, scale = tf.split(params, 2, axis=-1)
       loc, scale = self._loc_act(loc), self._scale_act(scale)
+      scale = tf.clip_by_value(scale, _LOWEST_SCALE, _HIGHEST_SCALE)
       if self._scale == "var":
         scale = tf.sqrt(scale)
       elif self._scale == "prec":
