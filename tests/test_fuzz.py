@@ -425,7 +425,7 @@ def test_inspection_of_tfrecord_files(tmp_path, num_inputs):
   fuzz(_tfrecord_files(tmp_path), num_inputs, _storing(path), read)
 
 
-@inputs(25, 1_000)
+@inputs(25, 4_000)
 def test_records_with_the_right_checksums(tmp_path, num_inputs):
   path = tmp_path / "a.tfrecords"
 

@@ -13,6 +13,7 @@ import record_files
 import tensorflow as tf
 
 from iodine.multi_object_datasets import (
+  _tfrecords,
   cater_with_masks,
   inspection,
   multi_dsprites,
@@ -249,10 +250,54 @@ class TestOtherDatasets:
       ". The file is probably of another dataset or variant, or it is damaged."
     )
 
+  @pytest.mark.parametrize("index", [0, 1])
+  @pytest.mark.parametrize("length", [2**31, 2**32 - 1, 2**64 - 1])
+  def test_string_that_claims_gigabytes(
+    self, tmp_path, records, index, length
+  ):  # which crashes TensorFlow's parser
+    kind = "tetrominoes"
+    record = records[kind]
+    start = record.index(b"\x0a\x01", record.index(b"image"))
+    long = record[: start + 1] + varint(length) + record[start + 2 :]
+    parts = [record, record]
+    parts[index] = long
+    path = record_files.write(tmp_path / "scenes", parts)
+    reason = "The record is no tf.train.Example"
+    if not index:
+      with pytest.raises(ValueError, match=rf"{path}, record 0: .*{reason}"):
+        record_files.READERS[kind].open(path)
+      return
+    count, found = read(record_files.READERS[kind].open(path))
+    assert count == 1
+    assert found.startswith(f"{path}, record 1: {reason}")
+
+  def test_what_looks_like_a_long_string_is_read(self, tmp_path):
+    # A tag of a string, and 2^32 - 1 as its length, in a number.
+    value = np.frombuffer(b"\x0a\xff\xff\xff\xff\x0f\x00\x00", np.float32)
+    features = {"x": tf.io.FixedLenFeature([2], tf.float32)}
+    feature = tf.train.Feature(float_list=tf.train.FloatList(value=value))
+    example = tf.train.Example(
+      features=tf.train.Features(feature={"x": feature})
+    )
+    record = example.SerializeToString()
+    assert b"\x0a\xff\xff\xff\xff\x0f" in record
+    path = record_files.write(tmp_path / "scenes", [record] * 2)
+    found = list(_tfrecords.read(path, features, lambda example: example))
+    assert len(found) == 2
+    assert found[1]["x"].numpy().tobytes() == value.tobytes()
+
   @pytest.mark.parametrize("module", [multi_dsprites, objects_room])
   def test_unknown_variant(self, module):
     with pytest.raises(ValueError, match="'mono': expected one of"):
       module.dataset("scenes", "mono")
+
+
+def varint(number):
+  digits = []
+  while number >= 0x80:
+    digits.append(number & 0x7F | 0x80)
+    number >>= 7
+  return bytes([*digits, number])
 
 
 def cut_within_a_record(framed, compression):

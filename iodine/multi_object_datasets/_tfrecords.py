@@ -14,6 +14,9 @@ __all__ = ["Example", "PathLike", "decode_bytes", "read"]
 
 Example = dict[str, tf.Tensor]
 
+# Before each string of a `tf.train.BytesList`: field 1, with a length.
+_STRING_TAG = 0x0A
+
 
 def read(
   tfrecords_path: PathLike,
@@ -46,8 +49,11 @@ def read(
   """
 
   def parse(record: tf.Tensor, name: tf.Tensor, *_: tf.Tensor) -> Example:
-    # TensorFlow's errors name only an example that is in a batch.
-    batch = tf.io.parse_example(record[tf.newaxis], features, name[tf.newaxis])
+    with tf.control_dependencies([_check_lengths(record, name)]):
+      # TensorFlow's errors name only an example that is in a batch.
+      batch = tf.io.parse_example(
+        record[tf.newaxis], features, name[tf.newaxis]
+      )
     return decode({key: value[0] for key, value in batch.items()})
 
   paths = _files.expand_paths(tfrecords_path)
@@ -135,6 +141,33 @@ def _check_end(path: bytes, compression: bytes, index: int, size: int) -> bool:
   return False
 
 
+def _check_lengths(record: tf.Tensor, name: tf.Tensor) -> tf.Tensor:
+  """Keeps a record from TensorFlow's parser that would crash it.
+
+  The parser ends the process for a string that claims 2^31 bytes or more. Such
+  a length follows the tag of a string in a list, and its first four bytes have
+  their highest bit set; what else looks like it is told by protobuf's parser.
+  """
+  data = tf.io.decode_raw(record, tf.uint8)
+  two = tf.bitwise.bitwise_and(data[:-1], data[1:])
+  four = tf.bitwise.bitwise_and(two[1:-2], two[3:])
+  looks_long = (data[:-4] == _STRING_TAG) & (four >= 0x80)
+  return tf.cond(
+    tf.reduce_any(looks_long),
+    lambda: tf.py_function(_check_example, [record, name], tf.bool),
+    lambda: True,
+  )
+
+
+def _check_example(record: tf.Tensor, name: tf.Tensor) -> bool:
+  """Raises ValueError unless a record is an example."""
+  try:
+    inspection.record_features(record.numpy())
+  except ValueError as error:
+    raise ValueError(f"{name.numpy().decode()}: {error}") from None
+  return True
+
+
 def _check_first_record(
   path: str,
   compression: str,
@@ -145,8 +178,6 @@ def _check_first_record(
   record = _files.first_record(path, compression)
   name = _damage.record_name(path, 0)
   try:
-    # TensorFlow's parser may crash on a record that is none.
-    inspection.record_features(record)
     with tf.init_scope(), tf.device("CPU"):
       parse(tf.constant(record), tf.constant(name))
   except _damage.READ_ERRORS as error:
