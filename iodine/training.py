@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from iodine.distribution import Distribution
+from iodine.modules.batch_check import check_pixels
 from iodine.modules.utils import OnlineMeanVarEstimator
 
 __all__ = [
@@ -296,7 +297,7 @@ class Trainer(tf.Module):
       ValueError: if images are outside of [0, 1] or NaN, or the batch cannot
         be cut into equal sub-batches. No variable has changed.
     """
-    _check_images(data["image"])
+    check_pixels(data["image"])
     if not self.optimizer.slots:
       # Variables are created outside of the compiled function.
       image_shape = data["image"].shape[2:]
@@ -352,19 +353,6 @@ class Trainer(tf.Module):
       loss, scalars, _ = self.model(data, noise=noise, seed=seed)
     gradients = tape.gradient(loss, self.model.trainable_variables)
     return gradients, scalars if count == 1 else _countable(scalars)
-
-
-def _check_images(images: Any) -> None:
-  """Raises ValueError for pixels that are outside of [0, 1], or NaN."""
-  images = tf.convert_to_tensor(images)
-  zero, one = tf.zeros([], images.dtype), tf.ones([], images.dtype)
-  wrong = tf.logical_not((images >= zero) & (images <= one))  # so is NaN
-  if tf.reduce_any(wrong):
-    place = tf.where(wrong)[0].numpy().tolist()
-    raise ValueError(
-      f"image: expected float32 in [0, 1], got {images.dtype.name} "
-      f"{float(images[tuple(place)]):g} at {place}"
-    )
 
 
 def _part(x: tf.Tensor, index: Any, count: int, axis: int = 0) -> tf.Tensor:

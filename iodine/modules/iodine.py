@@ -1,6 +1,5 @@
 """IODINE: iterative amortized inference for scenes of several objects."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from iodine.modules import images, info, losses, metrics, utils
+from iodine.modules.batch_check import check_batch
 from iodine.modules.convolutions import ConvNet2D
 from iodine.modules.decoder import ComponentDecoder
 from iodine.modules.distributions import (
@@ -508,36 +508,11 @@ class IODINE(snt.Module):
     }
 
   def _check_data(self, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks shapes and keeps the frames and entries that are used."""
-    if "image" not in data:
-      raise ValueError(f"data: there is no 'image', only {sorted(data)}")
-    names = ("image", "mask", "visibility", "factors")
-    checked = tf.nest.map_structure(
-      tf.convert_to_tensor, {k: data[k] for k in names if k in data}
+    """See `check_batch`."""
+    checked = check_batch(
+      data, self.num_iters, self.sequential, self.num_background_entities
     )
-    sizes = images.check_shapes(_expected_shapes(checked))
-    needed = self.num_iters + 1 if self.sequential else 1
-    if sizes.get("T", 0) < needed:
-      model = f"{'sequential ' * self.sequential}model of {self.num_iters}"
-      raise ValueError(
-        f"image: a {model} iterations needs {needed} frames, got shape "
-        f"{checked['image'].shape}"
-      )
-    if checked["image"].dtype != tf.float32:
-      raise ValueError(
-        f"image: expected float32 in [0, 1], got {checked['image'].dtype.name}"
-      )
-    if sizes.get("L", math.inf) <= self.num_background_entities:
-      raise ValueError(
-        f"mask: {sizes['L']} entities, but num_background_entities="
-        f"{self.num_background_entities} leaves no object"
-      )
     self._remember_image_shape(checked["image"].shape[2:])
-    for name in ("image", "mask"):
-      if name in checked:
-        checked[name] = checked[name][:, :needed]
-    if "mask" in checked:  # a byte each until here
-      checked["mask"] = tf.cast(checked["mask"], tf.float32)
     return checked
 
   def _remember_image_shape(self, shape: tf.TensorShape) -> None:
@@ -598,12 +573,3 @@ class IODINE(snt.Module):
       for name, value in indices.items():
         scalars[f"loss/{name}"] = metrics.mean_of_defined(value)
     return scalars
-
-
-def _expected_shapes(data: Mapping[str, Any]) -> dict[str, tuple]:
-  """The tensors of a batch, each with the names of its dimensions."""
-  names = {"image": "B T H W C", "mask": "B T L H W 1", "visibility": "B L"}
-  shapes = {k: (data[k], names[k]) for k in names if k in data}
-  for name, value in data.get("factors", {}).items():
-    shapes[f"factor {name!r}"] = (value, "B L _")
-  return shapes
