@@ -98,7 +98,17 @@ def test_another_key_or_structure_is_another_cache(tmp_path):
   assert make(tmp_path, spec=other).num_scenes() is None
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "index", "no index"])
+@pytest.mark.parametrize(
+  "damage",
+  [
+    "cut",
+    "missing",
+    "no index",
+    *("{", "[]", "[" * 10**5, "\xff", '{"num_scenes": 7}', '{"bytes": []}'),
+    '{"num_scenes": "7", "bytes": []}',
+    '{"num_scenes": 7, "bytes": 3}',
+  ],
+)
 def test_damaged_cache_is_written_anew(tmp_path, damage):
   cache = make(tmp_path)
   cache.write(scenes(7))
@@ -108,10 +118,10 @@ def test_damaged_cache_is_written_anew(tmp_path, damage):
     file.write_bytes(file.read_bytes()[:-1])
   elif damage == "missing":
     file.unlink()
-  elif damage == "index":
-    index.write_text("{")
-  else:
+  elif damage == "no index":
     index.unlink()
+  else:
+    index.write_text(damage, encoding="latin-1")
   assert cache.num_scenes() is None
   with pytest.raises(FileNotFoundError, match="no whole cache"):
     cache.read()

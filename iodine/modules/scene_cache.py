@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import operator
 import os
 import pathlib
 import shutil
@@ -67,10 +68,11 @@ class SceneCache:
     """How many scenes the cache holds; None: it is missing or damaged."""
     try:
       index = json.loads((self.path / _INDEX_NAME).read_text(encoding="utf-8"))
+      num_scenes = operator.index(index["num_scenes"])
       sizes = [path.stat().st_size for path in self._files(index["bytes"])]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
       return None
-    return index["num_scenes"] if sizes == index["bytes"] else None
+    return num_scenes if sizes == index["bytes"] else None
 
   def write(
     self,
