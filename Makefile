@@ -3,12 +3,22 @@
 
 # Interpreter that .venv is made with: `make setup PYTHON=python3.12`.
 PYTHON ?= python3
+# "oldest" takes the lowest versions that requirements.txt allows, on Python 3.10
+# to 3.12, in an environment of their own: `make test DEPENDENCIES=oldest`.
+DEPENDENCIES ?= newest
 # Processes that run the tests: 0 runs them in pytest's own.
 PYTEST_WORKERS ?= 2
 # More arguments for pytest: `make test PYTEST_ARGS="-k decoder -x"`.
 PYTEST_ARGS ?=
 
+ifeq ($(DEPENDENCIES),oldest)
+VENV := .venv-oldest
+CONSTRAINTS := -c $(VENV)/oldest.txt
+else ifeq ($(DEPENDENCIES),newest)
 VENV := .venv
+else
+$(error DEPENDENCIES=$(DEPENDENCIES): must be newest or oldest)
+endif
 VENV_PYTHON := $(VENV)/bin/python
 # All tests of a file run in one process, which makes its fixtures once.
 PYTEST := $(VENV_PYTHON) -m pytest -n $(PYTEST_WORKERS) --dist loadfile
@@ -82,7 +92,11 @@ $(SETUP_DONE): requirements.txt requirements-dev.txt pyproject.toml
 	  $(VENV_PYTHON) -m pip install -qq --upgrade pip || exit 1; \
 	fi
 	@echo "Installing packages in $(VENV) (a minute or more the first time)"
-	@$(VENV_PYTHON) -m pip install -qq -r requirements.txt -r requirements-dev.txt
+	@# The lower bounds, as equalities.
+	@sed -n 's/^\([^#>]*\)>=\([0-9.]*\).*/\1==\2/p' requirements.txt \
+	  > $(VENV)/oldest.txt
+	@$(VENV_PYTHON) -m pip install -qq -r requirements.txt \
+	  -r requirements-dev.txt $(CONSTRAINTS)
 	@$(VENV_PYTHON) -m pip install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -122,4 +136,4 @@ clean:  ## Remove caches and build products
 	find iodine tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## Remove .venv, too; data and checkpoints stay
-	rm -rf $(VENV)
+	rm -rf .venv .venv-oldest

@@ -17,6 +17,9 @@ from benchmarks.train_step import random_batch, run
 from iodine import config, evaluation, training
 from iodine.modules import utils
 
+# That are timed at once.
+_NUM_BATCHES = 8
+
 
 def main() -> None:
   """Measures and prints."""
@@ -51,7 +54,9 @@ def measure(
   for _ in range(rounds):
     train.append(batch_size / run(lambda: trainer.step(batch)))
     # The first batch, which compiles, is not counted.
-    result = evaluation.evaluate(model, [batch] * 4, batch_size, seed=0)
+    result = evaluation.evaluate(
+      model, [batch] * (_NUM_BATCHES + 1), batch_size, seed=0
+    )
     evaluate.append(result.images_per_second)
   ratios = [e / t for e, t in zip(evaluate, train, strict=True)]
   return {

@@ -55,9 +55,10 @@ def _draw(config_name: str, results: dict[str, list[float]]) -> Figure:
   axes = figure.subplots(1, len(results), sharey=True)
   for axis, (name, seconds) in zip(axes, results.items(), strict=True):
     axis.plot(_VALUES[name], seconds, "o-")
-    axis.set(xlabel=name, ylim=(0, None))
+    axis.set(xlabel=name, xlim=(0, None))
     axis.grid(alpha=0.3)
-  axes[0].set_ylabel("seconds a step")
+  highest = max(max(seconds) for seconds in results.values())
+  axes[0].set(ylabel="seconds a step", ylim=(0, 1.05 * highest))
   figure.suptitle(f"{config_name}, batch {_BATCH_SIZE} unless it grows")
   return figure
 

@@ -244,7 +244,8 @@ def test_make_and_package_metadata_support_the_same_pythons():
   first, last = versions[0], versions[-1]
   assert f'requires-python = ">=3.{first},<3.{int(last) + 1}"' in pyproject
   assert f"(3, {first}) <= version[:2] <= (3, {last})" in makefile
-  assert re.findall(r'"3\.(\d+)"', workflow) == versions
+  (matrix,) = re.findall(r"python-version: \[(.*)\]", workflow)
+  assert re.findall(r'"3\.(\d+)"', matrix) == versions
 
 
 # --- The Makefile -------------------------------------------------------------
@@ -364,6 +365,25 @@ class TestSetup:
     (checkout / "offline").touch()
     assert _run(command, cwd=checkout).returncode != 0
     assert not done.exists()
+
+  def test_takes_the_oldest_dependencies_when_asked(
+    self, checkout: pathlib.Path
+  ):
+    fake = f"PYTHON={_fake_python(checkout, '')}"
+    _checked(["make", "setup", fake, "DEPENDENCIES=oldest"], cwd=checkout)
+    environment = checkout / ".venv-oldest"
+    assert (environment / ".setup-done").exists()
+    assert not (checkout / ".venv").exists()
+    log = (checkout / "pip.log").read_text()
+    assert "-r requirements-dev.txt -c .venv-oldest/oldest.txt" in log
+    bounds = (environment / "oldest.txt").read_text().split()
+    assert "tensorflow==2.18" in bounds
+    assert "setuptools==77.0.3" in bounds  # which has an upper bound, too
+    assert len(bounds) == len(_requirements("requirements.txt"))
+
+    result = _run(["make", "setup", "DEPENDENCIES=old"], cwd=checkout)
+    assert result.returncode != 0
+    assert "DEPENDENCIES=old: must be newest or oldest" in result.stderr
 
   def test_makes_the_environment_anew_for_another_python(
     self, checkout: pathlib.Path
