@@ -86,10 +86,12 @@ def check_pixels(image: Any) -> None:
   Raises:
     ValueError: names a value that is not, or is NaN, and its place.
   """
-  image = tf.convert_to_tensor(image)
-  zero, one = tf.zeros([], image.dtype), tf.ones([], image.dtype)
-  wrong = tf.logical_not((image >= zero) & (image <= one))  # so is NaN
-  if tf.reduce_any(wrong):
+  with tf.device("CPU"):  # where batches come from
+    image = tf.convert_to_tensor(image)
+    zero, one = tf.zeros([], image.dtype), tf.ones([], image.dtype)
+    wrong = tf.logical_not((image >= zero) & (image <= one))  # so is NaN
+    found = bool(tf.reduce_any(wrong))
+  if found:
     place = tf.where(wrong)[0].numpy().tolist()
     raise ValueError(
       f"image: expected float32 in [0, 1], got {image.dtype.name} "
