@@ -45,6 +45,30 @@ def mini_tfrecords() -> pathlib.Path:
   return path
 
 
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  """A folder of data, in which Tetrominoes are a handful."""
+  import tiny_runs  # Here, as tests without TensorFlow start sooner.
+
+  folder = tmp_path_factory.mktemp("data")
+  path = folder / "tetrominoes_train.tfrecords"
+  tiny_runs.write_scenes(path, tiny_runs.NUM_SCENES)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def trained(
+  data_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
+  """The folder of a run of two steps. Not to be changed."""
+  import tiny_runs
+
+  folder = tmp_path_factory.mktemp("trained")
+  words = (f"data_dir={data_dir}", "stop_after_steps=2", "seed=3")
+  tiny_runs.run(*tiny_runs.TINY, *words, f"checkpoint_dir={folder}/run")
+  return folder / "run_1"
+
+
 @pytest.fixture(params=["eager", "graph"])
 def run_mode(request: pytest.FixtureRequest) -> str:
   """Runs a test twice: once for "eager", once for "graph"."""
@@ -62,6 +86,6 @@ def run(run_mode: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
   """
   if run_mode == "eager":
     return lambda fn: fn
-  import tensorflow as tf  # Here, as tests without TensorFlow start sooner.
+  import tensorflow as tf
 
   return lambda fn: tf.function(fn)

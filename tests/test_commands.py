@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
-from test_main import TINY, contents, fail, run, write_scenes
+from tiny_runs import NUM_SCENES, TINY, contents, fail, run, write_scenes
 
 from iodine import checkpoints, config, evaluation, run_data
 from iodine.modules import data
 from iodine.modules.utils import ConfigError
 
-NUM_SCENES = 13
 STEPS = 2
 FILES = {"evaluation.json", "evaluation.md", "evaluation.png"}
 _DATA = ".data-00000-of-00001"
@@ -28,22 +27,6 @@ _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "parity"
 @pytest.fixture(autouse=True)
 def _log(caplog):
   caplog.set_level(logging.INFO)
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> pathlib.Path:
-  folder = tmp_path_factory.mktemp("data")
-  write_scenes(folder / "tetrominoes_train.tfrecords", NUM_SCENES)
-  return folder
-
-
-@pytest.fixture(scope="module")
-def trained(data_dir, tmp_path_factory) -> pathlib.Path:
-  """The folder of a run of two steps. Not to be changed."""
-  folder = tmp_path_factory.mktemp("trained")
-  words = (f"data_dir={data_dir}", f"stop_after_steps={STEPS}", "seed=3")
-  run(*TINY, *words, f"checkpoint_dir={folder}/run")
-  return folder / "run_1"
 
 
 @pytest.fixture

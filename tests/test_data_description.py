@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from test_dataset import Blobs, Clips
-from test_main import fail, run, write_scenes
+from tiny_runs import fail, run, write_scenes
 
 from iodine import data_description
 from iodine.modules import data

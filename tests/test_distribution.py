@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
-from test_main import TINY, fail, metrics, run, write_scenes
+from tiny_runs import TINY, fail, metrics, run
 
 from iodine import distribution, main, training
 from iodine.modules.utils import ConfigError
@@ -271,13 +271,6 @@ def test_a_machine_without_a_gpu_is_told(
 # --- A run --------------------------------------------------------------------
 
 _WORDS = (*TINY, f"batch_size={_B}", "seed=3", "save_checkpoint_steps=2")
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> pathlib.Path:
-  folder = tmp_path_factory.mktemp("data")
-  write_scenes(folder / "tetrominoes_train.tfrecords", 13)
-  return folder
 
 
 @pytest.fixture(scope="module")

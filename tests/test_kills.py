@@ -22,7 +22,7 @@ import pytest
 import tensorflow as tf
 import tiny
 from tensorboard.backend.event_processing import plugin_event_accumulator
-from test_main import TINY, metrics, start, write_scenes
+from tiny_runs import TINY, metrics, start, write_scenes
 
 pytestmark = pytest.mark.faults
 

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_main import TINY, run, write_scenes
+from tiny_runs import TINY, run, write_scenes
 
 from iodine import exploration
 from iodine.main import load_checkpoint

@@ -1,5 +1,6 @@
 """Tests for iodine.modules.networks."""
 
+import module_checks
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,55 +25,12 @@ def _tensor(*shape):
   return tf.constant(_random(*shape))
 
 
-def _call(mode, fn, *args):
-  """Calls `fn` eagerly, or compiled for any batch size."""
-  args = tf.nest.map_structure(tf.convert_to_tensor, args)
-  if mode == "eager":
-    return fn(*args)
-  specs = tf.nest.map_structure(
-    lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), args
-  )
-  compiled = tf.function(
-    lambda *a: fn(*a), input_signature=specs, autograph=False
-  )
-  return compiled(*args)
-
-
-def _perturb(module):
-  """Gives every variable random values, so that no bias stays at zero."""
-  rng = np.random.default_rng(0)
-  for v in module.variables:
-    v.assign(rng.normal(scale=0.4, size=v.shape))
-
-
 def _values(module):
   """{variable's name without the first scope and ":0": its value}."""
   return {
     v.name.removesuffix(":0").split("/", 1)[1]: v.numpy()
     for v in module.variables
   }
-
-
-def _shapes(module):
-  """{variable's name: its shape}."""
-  return {v.name.removesuffix(":0"): tuple(v.shape) for v in module.variables}
-
-
-def _check_gradients(mode, module, fn, *args):
-  """Every trainable variable gets a finite gradient that is not all zero."""
-
-  def gradients(*args):
-    with tf.GradientTape() as tape:
-      outputs = tf.nest.flatten(fn(*args))
-      loss = tf.add_n([tf.reduce_mean(tf.square(x)) for x in outputs])
-    return tape.gradient(loss, module.trainable_variables)
-
-  found = _call(mode, gradients, *args)
-  assert len(found) == len(module.variables) > 0
-  for variable, gradient in zip(module.trainable_variables, found, strict=True):
-    assert gradient is not None, variable.name
-    assert np.isfinite(gradient).all(), variable.name
-    assert np.abs(gradient).max() > 0, variable.name
 
 
 def _check_truncated_normal(values, stddev):
@@ -162,7 +120,7 @@ class TestConvNet2D:
     net = networks.ConvNet2D([4, 2], kernels, strides, rates, activation="elu")
     image = _random(B, H, W, C)
     net(tf.zeros([1, H, W, C]))
-    _perturb(net)
+    module_checks.perturb(net)
     values = _values(net)
     expected = image
     for i in range(2):
@@ -171,7 +129,9 @@ class TestConvNet2D:
       w, b = values[f"conv_2d_{i}/w"], values[f"conv_2d_{i}/b"]
       expected = _np_conv(expected, w, b, stride, rates[i % len(rates)])
       expected = _np_elu(expected) if i == 0 else expected
-    np.testing.assert_allclose(_call(mode, net, image), expected, **TOLERANCE)
+    np.testing.assert_allclose(
+      module_checks.call(mode, net, image), expected, **TOLERANCE
+    )
 
   @MODES
   @pytest.mark.parametrize("kernel", [(3, 3), (5, 3), (1, 7), (3, 1), (2, 4)])
@@ -182,7 +142,7 @@ class TestConvNet2D:
     net = networks.ConvNet2D([channels], [kernel], [1])
     image = _random(B, H, W, C)
     net(tf.zeros([1, H, W, C]))
-    _perturb(net)
+    module_checks.perturb(net)
     w, b = (v for n in "wb" for v in net.variables if f"/{n}:" in v.name)
     weights = tf.constant(_random(H, W, channels))
 
@@ -202,7 +162,7 @@ class TestConvNet2D:
       )
       return outputs, first, second
 
-    found = _call(mode, lambda x: derivatives(net, x), image)
+    found = module_checks.call(mode, lambda x: derivatives(net, x), image)
     expected = derivatives(
       lambda x: tf.nn.conv2d(x, w, 1, "SAME") + b, tf.constant(image)
     )
@@ -219,7 +179,7 @@ class TestConvNet2D:
     )
     image = _random(B, 3, 2, C)
     net(tf.zeros([1, 3, 2, C]), 2)
-    _perturb(net)
+    module_checks.perturb(net)
     values = _values(net)
     stride = (stride, stride) if isinstance(stride, int) else stride
     expected = image
@@ -227,7 +187,7 @@ class TestConvNet2D:
       scope = f"conv_2d_transpose_{i}"
       w, b = values[f"{scope}/w"], values[f"{scope}/b"]
       expected = act(_np_conv_transpose(expected, w, b, stride))
-    outputs = _call(mode, lambda x: net(x, 2), image)
+    outputs = module_checks.call(mode, lambda x: net(x, 2), image)
     np.testing.assert_allclose(outputs, expected, **TOLERANCE)
 
   def test_activate_final_and_default_activation(self):
@@ -299,9 +259,9 @@ class TestMLP:
     mlp = networks.MLP(sizes, activation="elu", activate_final=final)
     data = _random(B, K, 7)
     mlp(tf.constant(data), 5)
-    _perturb(mlp)
+    module_checks.perturb(mlp)
     expected = _np_mlp(data, _values(mlp), "mlp", _np_elu, 2, final)
-    outputs = _call(mode, lambda x: mlp(x, 5).params, data)
+    outputs = module_checks.call(mode, lambda x: mlp(x, 5).params, data)
     np.testing.assert_allclose(outputs, expected, **TOLERANCE)
 
   def test_without_bias_and_default_activation(self):
@@ -358,7 +318,7 @@ class TestCNN:
     cnn = self._build(mode=cnn_mode)
     image = _random(B, K, H, W, C)
     cnn(tf.constant(image))
-    _perturb(cnn)
+    module_checks.perturb(cnn)
     values = {k.split("/", 1)[1]: v for k, v in _values(cnn).items()}
     net = image.reshape(B * K, H, W, C)
     net = _np_conv_net(net, values, _np_elu, [(2, 2), (1, 2)], final=True)
@@ -368,7 +328,7 @@ class TestCNN:
     else:
       net = net.mean(axis=(1, 2))
     expected = _np_mlp(net, values, "mlp", np.tanh, 2).reshape(B, K, 5)
-    outputs = _call(mode, lambda x: cnn(x).params, image)
+    outputs = module_checks.call(mode, lambda x: cnn(x).params, image)
     np.testing.assert_allclose(outputs, expected, **TOLERANCE)
 
   @MODES
@@ -376,8 +336,8 @@ class TestCNN:
     cnn = self._build()
     image = _random(B, H, W, C)
     with tf.name_scope("caller"):
-      _call(mode, lambda x: cnn(x).params, image)
-    assert _shapes(cnn) == {
+      module_checks.call(mode, lambda x: cnn(x).params, image)
+    assert module_checks.shapes(cnn) == {
       "encoder_net/cnn/conv_net_2d/conv_2d_0/w": (3, 3, C, 8),
       "encoder_net/cnn/conv_net_2d/conv_2d_0/b": (8,),
       "encoder_net/cnn/conv_net_2d/conv_2d_1/w": (3, 3, 8, 6),
@@ -387,7 +347,7 @@ class TestCNN:
       "encoder_net/cnn/mlp/linear_1/w": (9, 5),
       "encoder_net/cnn/mlp/linear_1/b": (5,),
     }
-    _check_gradients(mode, cnn, lambda x: cnn(x).params, image)
+    module_checks.check_gradients(mode, cnn, lambda x: cnn(x).params, image)
 
   def test_activate_final_of_the_mlp(self):
     cnn = self._build(
@@ -404,7 +364,7 @@ class TestCNN:
       mlp_opt=dict(output_sizes=[150]),
       mode="avg_pool",
     )
-    _call(mode, lambda x: cnn(x).params, _random(B, H, W, C))
+    module_checks.call(mode, lambda x: cnn(x).params, _random(B, H, W, C))
     scope = "encoder_net/cnn"
     values = {v.name.removesuffix(":0"): v.numpy() for v in cnn.variables}
     for layer, fan_in in [
@@ -488,7 +448,7 @@ class TestDeConv:
     deconv = self._build()
     z = _random(B, K, Z)
     deconv(tf.constant(z), (4, 18, C))
-    _perturb(deconv)
+    module_checks.perturb(deconv)
     values = {k.split("/", 1)[1]: v for k, v in _values(deconv).items()}
     net = _np_mlp(z.reshape(B * K, Z), values, "mlp", _np_elu, 2)
     net = net.reshape(B * K, 2, 3, 4)
@@ -498,7 +458,9 @@ class TestDeConv:
       scope = f"conv_net_2d_transpose/conv_2d_transpose_{i}"
       w, b = values[f"{scope}/w"], values[f"{scope}/b"]
       net = act(_np_conv_transpose(net, w, b, stride))
-    outputs = _call(mode, lambda z: deconv(z, (4, 18, C)).params, z)
+    outputs = module_checks.call(
+      mode, lambda z: deconv(z, (4, 18, C)).params, z
+    )
     np.testing.assert_allclose(
       outputs, net.reshape(B, K, 4, 18, C), **TOLERANCE
     )
@@ -519,10 +481,10 @@ class TestDeConv:
     z = _random(B, Z)
     decode = lambda z: deconv(z, [4, 18, C]).params
     with tf.name_scope("caller"):
-      _call(mode, decode, z)
+      module_checks.call(mode, decode, z)
     scope = "pixel_decoder/deconv"
     conv = f"{scope}/conv_net_2d_transpose/conv_2d_transpose"
-    assert _shapes(deconv) == {
+    assert module_checks.shapes(deconv) == {
       f"{scope}/mlp/linear_0/w": (Z, 7),
       f"{scope}/mlp/linear_0/b": (7,),
       f"{scope}/mlp/linear_1/w": (7, 24),
@@ -532,7 +494,7 @@ class TestDeConv:
       f"{conv}_1/w": (3, 3, C, 5),
       f"{conv}_1/b": (C,),
     }
-    _check_gradients(mode, deconv, decode, z)
+    module_checks.check_gradients(mode, deconv, decode, z)
 
   def test_initial_values(self):
     tf.random.set_seed(0)
@@ -607,7 +569,7 @@ class TestBroadcastConv:
     )
     z = _random(B, K, Z)
     decoder(tf.constant(z), (H, W, C))
-    _perturb(decoder)
+    module_checks.perturb(decoder)
     values = {k.split("/", 1)[1]: v for k, v in _values(decoder).items()}
     net = z.reshape(B * K, Z)
     if mlp_opt:  # All its layers are activated, relu by default.
@@ -618,7 +580,9 @@ class TestBroadcastConv:
     coords = np.broadcast_to(coords, (B * K, H, W, extra))
     net = np.concatenate([net, coords], axis=-1)
     net = _np_conv_net(net, values, _np_elu, [(1, 1)] * 2, final=False)
-    outputs = _call(mode, lambda z: decoder(z, (H, W, C)).params, z)
+    outputs = module_checks.call(
+      mode, lambda z: decoder(z, (H, W, C)).params, z
+    )
     np.testing.assert_allclose(outputs, net.reshape(B, K, H, W, C), **TOLERANCE)
 
   @pytest.mark.parametrize(
@@ -674,9 +638,9 @@ class TestBroadcastConv:
     z = _random(B, Z)
     decode = lambda z: decoder(z, (H, W, C)).params
     with tf.name_scope("caller"):
-      _call(mode, decode, z)
+      module_checks.call(mode, decode, z)
     scope = "pixel_decoder/broadcast_conv"
-    assert _shapes(decoder) == {
+    assert module_checks.shapes(decoder) == {
       f"{scope}/mlp/linear_0/w": (Z, 7),
       f"{scope}/mlp/linear_0/b": (7,),
       f"{scope}/conv_net_2d/conv_2d_0/w": (3, 3, 9, 6),
@@ -684,7 +648,7 @@ class TestBroadcastConv:
       f"{scope}/conv_net_2d/conv_2d_1/w": (3, 3, 6, C),
       f"{scope}/conv_net_2d/conv_2d_1/b": (C,),
     }
-    _check_gradients(mode, decoder, decode, z)
+    module_checks.check_gradients(mode, decoder, decode, z)
 
   def test_static_shape_at_an_unknown_batch_size(self):
     decoder = self._build()
@@ -765,14 +729,14 @@ class TestLSTM:
     lstm(tf.zeros([1, K, 6]), lstm.initial_state(K))
     values = {}
     if count:  # Sonnet refuses to list no variables at all.
-      _perturb(lstm)
+      module_checks.perturb(lstm)
       values = _values(lstm)
     states = lstm.initial_state(B * K)
     expected_states = [
       (np.zeros([B * K, h]), np.zeros([B * K, h])) for h in hidden_sizes
     ]
     for data in _random(3, B, K, 6):
-      outputs, states = _call(mode, lstm, data, states)
+      outputs, states = module_checks.call(mode, lstm, data, states)
       expected = data.reshape(B * K, 6)
       for i in range(count):
         scope = ["lstm/lstm", "lstm/lstm_1"][i]
@@ -793,9 +757,9 @@ class TestLSTM:
     data, states = _random(B, K, 6), lstm.initial_state(B * K)
     states = tf.nest.map_structure(lambda s: s + 0.5, states)
     with tf.name_scope("caller"):
-      _call(mode, lstm, data, states)
+      module_checks.call(mode, lstm, data, states)
     scope = "recurrent_net/lstm"
-    assert _shapes(lstm) == {
+    assert module_checks.shapes(lstm) == {
       f"{scope}/lstm/w_gates": (6 + 5, 20),
       f"{scope}/lstm/b_gates": (20,),
       f"{scope}/lstm_1/w_gates": (5 + 8, 32),
@@ -803,13 +767,13 @@ class TestLSTM:
       f"{scope}/lstm_2/w_gates": (8 + 4, 16),
       f"{scope}/lstm_2/b_gates": (16,),
     }
-    _check_gradients(mode, lstm, lstm, data, states)
+    module_checks.check_gradients(mode, lstm, lstm, data, states)
 
   @MODES
   def test_initial_values_of_weights_and_biases(self, mode):
     tf.random.set_seed(0)
     lstm = self._build([600])
-    _call(mode, lstm, _random(B, K, 6), lstm.initial_state(B * K))
+    module_checks.call(mode, lstm, _random(B, K, 6), lstm.initial_state(B * K))
     values = _values(lstm)
     stddev = 1 / np.sqrt(6 + 600)
     _check_truncated_normal(values["lstm/lstm/w_gates"], stddev)

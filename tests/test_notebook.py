@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_main import TINY, run, write_scenes
+from tiny_runs import TINY, run, write_scenes
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")

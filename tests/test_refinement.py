@@ -1,5 +1,6 @@
 """Tests for iodine.modules.refinement."""
 
+import module_checks
 import numpy as np
 import pytest
 import sonnet as snt
@@ -18,53 +19,12 @@ def _random(*shape, seed=0):
   return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-def _call(mode, fn, *args):
-  """Calls `fn` eagerly, or compiled for any batch size."""
-  args = tf.nest.map_structure(tf.convert_to_tensor, args)
-  if mode == "eager":
-    return fn(*args)
-  specs = tf.nest.map_structure(
-    lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), args
-  )
-  compiled = tf.function(
-    lambda *a: fn(*a), input_signature=specs, autograph=False
-  )
-  return compiled(*args)
-
-
-def _perturb(module):
-  """Gives every variable random values, so that no bias stays at zero."""
-  rng = np.random.default_rng(0)
-  for v in module.variables:
-    v.assign(rng.normal(scale=0.5, size=v.shape))
-
-
 def _values(module):
   """{variable's name without the first two scopes and ":0": its value}."""
   return {
     v.name.removesuffix(":0").split("/", 2)[2]: v.numpy()
     for v in module.variables
   }
-
-
-def _shapes(module):
-  return {v.name.removesuffix(":0"): tuple(v.shape) for v in module.variables}
-
-
-def _check_gradients(mode, module, fn, *args):
-  """Every trainable variable gets a finite gradient that is not all zero."""
-
-  def gradients(*args):
-    with tf.GradientTape() as tape:
-      loss = tf.reduce_mean(tf.square(tf.nest.flatten(fn(*args))[0]))
-    return tape.gradient(loss, module.trainable_variables)
-
-  found = _call(mode, gradients, *args)
-  assert len(found) == len(module.variables) > 0
-  for variable, gradient in zip(module.trainable_variables, found, strict=True):
-    assert gradient is not None, variable.name
-    assert np.isfinite(gradient).all(), variable.name
-    assert np.abs(gradient).max() > 0, variable.name
 
 
 def _np_sigmoid(x):
@@ -87,19 +47,19 @@ class TestResHead:
     head = self._build()
     zp, hidden = _random(B, K, ZP), _random(B, K, HIDDEN, seed=1)
     with tf.name_scope("caller"):
-      _call(mode, head, zp, hidden)
+      module_checks.call(mode, head, zp, hidden)
     scope = "refinement_head/residual_head"
-    assert _shapes(head) == {
+    assert module_checks.shapes(head) == {
       f"{scope}/linear/w": (HIDDEN, ZP),
       f"{scope}/linear/b": (ZP,),
     }
-    _perturb(head)
+    module_checks.perturb(head)
     values = _values(head)
     expected = zp + hidden @ values["linear/w"] + values["linear/b"]
     np.testing.assert_allclose(
-      _call(mode, head, zp, hidden), expected, **TOLERANCE
+      module_checks.call(mode, head, zp, hidden), expected, **TOLERANCE
     )
-    _check_gradients(mode, head, head, zp, hidden)
+    module_checks.check_gradients(mode, head, head, zp, hidden)
 
 
 class TestPredictorCorrectorHead:
@@ -134,7 +94,7 @@ class TestPredictorCorrectorHead:
     head = self._build(**options)
     zp, hidden = _random(B, K, ZP), _random(B, K, HIDDEN, seed=1)
     head(tf.constant(zp), tf.constant(hidden))
-    _perturb(head)
+    module_checks.perturb(head)
     values = _values(head)
 
     def linear(x, scope):
@@ -151,7 +111,7 @@ class TestPredictorCorrectorHead:
     corrected = g * linear(hidden, "linear") + (1 - g) * zp
     expected = p * predicted + (1 - p) * corrected
     np.testing.assert_allclose(
-      _call(mode, head, zp, hidden), expected, **TOLERANCE
+      module_checks.call(mode, head, zp, hidden), expected, **TOLERANCE
     )
 
   @MODES
@@ -159,9 +119,9 @@ class TestPredictorCorrectorHead:
     head = self._build(hidden_sizes=[7])
     zp, hidden = _random(B, K, ZP), _random(B, K, HIDDEN, seed=1)
     with tf.name_scope("caller"):
-      _call(mode, head, zp, hidden)
+      module_checks.call(mode, head, zp, hidden)
     scope = "refinement_head/predcorr_head"
-    assert _shapes(head) == {
+    assert module_checks.shapes(head) == {
       f"{scope}/linear/w": (HIDDEN, ZP),
       f"{scope}/linear/b": (ZP,),
       f"{scope}/linear_1/w": (HIDDEN, ZP),
@@ -171,7 +131,7 @@ class TestPredictorCorrectorHead:
       f"{scope}/mlp/linear_1/w": (7, 2 * ZP),
       f"{scope}/mlp/linear_1/b": (2 * ZP,),
     }
-    _check_gradients(mode, head, head, zp, hidden)
+    module_checks.check_gradients(mode, head, head, zp, hidden)
 
   @pytest.mark.parametrize(
     "options, message",
@@ -256,7 +216,7 @@ class TestRefinementCore:
     core = self._transparent()
     inputs = self._inputs()
     state = core.initial_state(B * K)
-    outputs, state = _call(mode, core, inputs, state)
+    outputs, state = module_checks.call(mode, core, inputs, state)
     spatial, flat = inputs["spatial"], inputs["flat"]
     means = [
       np.broadcast_to(
@@ -275,7 +235,9 @@ class TestRefinementCore:
     core = self._transparent()
     inputs = self._inputs()
     zp = inputs["flat"].pop("zp")
-    outputs, _ = _call(mode, core, inputs, core.initial_state(B * K), zp)
+    outputs, _ = module_checks.call(
+      mode, core, inputs, core.initial_state(B * K), zp
+    )
     assert outputs.shape[-1] == ZP + 2 + 3 + 1 + 1 + ZP
     np.testing.assert_array_equal(outputs[..., :ZP], zp)
 
@@ -284,7 +246,9 @@ class TestRefinementCore:
     core = self._transparent()
     inputs = self._inputs()
     other = _random(B, K, ZP, seed=9)
-    outputs, _ = _call(mode, core, inputs, core.initial_state(B * K), other)
+    outputs, _ = module_checks.call(
+      mode, core, inputs, core.initial_state(B * K), other
+    )
     np.testing.assert_array_equal(outputs[..., :ZP], inputs["flat"]["zp"])
 
   @MODES
@@ -293,10 +257,10 @@ class TestRefinementCore:
     zp = _random(B, K, ZP, seed=3)
     state = core.initial_state(B * K)
     inputs = {**self._inputs(), "spatial": {}}
-    outputs, _ = _call(mode, core, inputs, state)
+    outputs, _ = module_checks.call(mode, core, inputs, state)
     assert outputs.shape == [B, K, ZP + 1 + ZP + ZP]
     inputs = {**self._inputs(), "flat": {}}
-    outputs, _ = _call(mode, core, inputs, state, zp)
+    outputs, _ = module_checks.call(mode, core, inputs, state, zp)
     assert outputs.shape == [B, K, ZP + 2 + 3 + 1]
 
   def test_leaves_its_inputs_alone(self):
@@ -315,9 +279,9 @@ class TestRefinementCore:
     core = self._build()
     inputs, state = self._inputs(), core.initial_state(B * K)
     with tf.name_scope("caller"):
-      outputs, state = _call(mode, core, inputs, state)
+      outputs, state = module_checks.call(mode, core, inputs, state)
     assert outputs.shape == [B, K, ZP]
-    assert _shapes(core) == {
+    assert module_checks.shapes(core) == {
       "encoder_net/cnn/conv_net_2d/conv_2d_0/w": (3, 3, 6, 5),
       "encoder_net/cnn/conv_net_2d/conv_2d_0/b": (5,),
       "encoder_net/cnn/mlp/linear_0/w": (5, 7),
@@ -330,7 +294,7 @@ class TestRefinementCore:
       "refinement_head/residual_head/linear/w": (HIDDEN, ZP),
       "refinement_head/residual_head/linear/b": (ZP,),
     }
-    _check_gradients(mode, core, core, inputs, state)
+    module_checks.check_gradients(mode, core, core, inputs, state)
 
   def test_without_zp(self):
     core = self._transparent()
@@ -461,7 +425,9 @@ class TestRefinementInputs:
   @MODES
   def test_every_input_matches_numpy(self, mode):
     module = self._build()
-    found = _call(mode, lambda *a: self._collect(module, *a), *self._data())
+    found = module_checks.call(
+      mode, lambda *a: self._collect(module, *a), *self._data()
+    )
     joined = {**found["spatial"], **found["flat"]}
     expected = self._np_inputs(*self._data())
     assert set(joined) == set(expected) == set(refinement.INPUTS)
@@ -476,13 +442,13 @@ class TestRefinementInputs:
   def test_layer_norm_over_all_but_examples_and_slots(self, mode):
     module = self._build(preprocess=list(refinement.INPUTS))
     collect = lambda *args: self._collect(module, *args)
-    _call(mode, collect, *self._data())
+    module_checks.call(mode, collect, *self._data())
     rng = np.random.default_rng(0)
     values = {}
     for v in module.variables:
       v.assign(rng.normal(size=v.shape))
       values["/".join(v.name.split("/")[1:])] = v.numpy()
-    found = _call(mode, collect, *self._data())
+    found = module_checks.call(mode, collect, *self._data())
     found = {**found["spatial"], **found["flat"]}
     for name, x in self._np_inputs(*self._data()).items():
       axes = tuple(range(2, x.ndim))
@@ -533,7 +499,7 @@ class TestRefinementInputs:
       ]
       return joined
 
-    _call(mode, collect, *self._data())
+    module_checks.call(mode, collect, *self._data())
     constants = ("image", "capacity", "flat_capacity", "coordinates")
     expected = set(refinement.INPUTS) - set(constants) - set(stopped)
     assert set(flowing) == expected
@@ -552,7 +518,7 @@ class TestRefinementInputs:
       return module.gradients(tape, loss, zp, x_params)
 
     zp = _random(B, self.K, ZP)
-    found = _call(mode, gradients, zp)
+    found = module_checks.call(mode, gradients, zp)
     assert set(found) == {"dzp", "dmask"}  # Those that are inputs.
     np.testing.assert_allclose(
       found["dmask"], 6 * zp[:, :, None, None, :1], **TOLERANCE

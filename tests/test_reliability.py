@@ -15,9 +15,9 @@ import tensorflow as tf
 from sacred import Experiment
 from sacred.observers import FileStorageObserver
 from sacred.utils import apply_backspaces_and_linefeeds
-from test_main import TINY, contents, fail
-from test_main import run as run_command
 from test_training_loop import checkpoints, train, write_scenes
+from tiny_runs import NUM_SCENES, TINY, contents, fail
+from tiny_runs import run as run_command
 
 from iodine import (
   event_files,
@@ -29,7 +29,6 @@ from iodine import (
 )
 from iodine.modules.utils import ConfigError
 
-NUM_SCENES = 13
 STEPS = 8  # of a whole run, with checkpoints at 3, 6 and 8; two are kept
 
 

@@ -1,24 +1,14 @@
 """Tests of iodine.run_data: the cache, and which scenes training leaves out."""
 
 import logging
-import pathlib
 
 import numpy as np
 import pytest
-from test_main import write_scenes
+from tiny_runs import NUM_SCENES
 
 from iodine import run_data
 from iodine.modules.utils import ConfigError
 from iodine.synthetic import generation, sprites
-
-NUM_SCENES = 13
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> pathlib.Path:
-  folder = tmp_path_factory.mktemp("data")
-  write_scenes(folder / "tetrominoes_train.tfrecords", NUM_SCENES)
-  return folder
 
 
 def _entries(data_dir, held_out, **plan):

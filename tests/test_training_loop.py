@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import functools
 import os
 import pathlib
 import pty
@@ -18,30 +17,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from tiny_runs import NUM_SCENES, write_scenes
 
 from iodine import training, training_loop
 from iodine.modules import data, iodine
 from iodine.modules.utils import ConfigError
-from iodine.synthetic import generation, tetrominoes
 
-NUM_SCENES = 13
 BATCH = 3  # An epoch ends within the fifth batch.
 STEPS = 8
 IMAGE_DIM = (9, 7)
 MAPPING = [["position", 2, "scalar"], ["color", 3, "scalar"]]
 
 Metrics = dict[str, dict[int, float]]
-
-
-def write_scenes(path: pathlib.Path, num_scenes: int) -> pathlib.Path:
-  generation.write_tfrecords(
-    path,
-    tetrominoes.FEATURES,
-    functools.partial(tetrominoes.sample_scenes, num_objects=3),
-    num_scenes=num_scenes,
-    seed=0,
-  )
-  return path
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,11 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from test_main import TINY, contents, fail, run, write_scenes
+from tiny_runs import NUM_SCENES, TINY, contents, fail, run
 
 from iodine import exploration, visualization
 from iodine.modules import animations, data, latent_plots
 
-NUM_SCENES = 13
 K, Z, H, W = 2, 5, 9, 7
 PAGE = {*visualization._PICTURES, "index.html"}
 DECOMPOSED = {"image.png", "reconstruction.png", "masks.png", "overview.png"}
@@ -22,22 +21,6 @@ DECOMPOSED = {"image.png", "reconstruction.png", "masks.png", "overview.png"}
 @pytest.fixture(autouse=True)
 def _log(caplog):
   caplog.set_level(logging.INFO)
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> pathlib.Path:
-  folder = tmp_path_factory.mktemp("data")
-  write_scenes(folder / "tetrominoes_train.tfrecords", NUM_SCENES)
-  return folder
-
-
-@pytest.fixture(scope="module")
-def trained(data_dir, tmp_path_factory) -> pathlib.Path:
-  """The folder of a run of two steps. Not to be changed."""
-  folder = tmp_path_factory.mktemp("trained")
-  words = (f"data_dir={data_dir}", "stop_after_steps=2", "seed=3")
-  run(*TINY, *words, f"checkpoint_dir={folder}/run")
-  return folder / "run_1"
 
 
 @pytest.fixture
