@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from iodine.modules import metrics
+from iodine.modules.batch_check import check_pixels
 from iodine.modules.factor_eval import Factor, FactorRegressor
 from iodine.modules.iodine import IODINE
 
@@ -92,13 +93,14 @@ def evaluate(
     The scores.
 
   Raises:
-    ValueError: if there is no scene.
+    ValueError: if there is no scene, or a pixel is outside of [0, 1].
   """
   measure = tf.function(_Measure(model), autograph=False)
   scene_scores: list[dict[str, np.ndarray]] = []
   factors: dict[str, _FactorScore] = {}
   done, timed, start = 0, 0, 0.0
   for batch in batches:
+    check_pixels(batch["image"])
     size = int(batch["image"].shape[0])
     batch = tf.nest.map_structure(lambda x: _fill(x, batch_size), dict(batch))
     draws = []

@@ -139,7 +139,8 @@ def infer(
     See `IODINE.eval`.
 
   Raises:
-    ValueError: if the batch does not fit the model.
+    ValueError: if the batch does not fit the model, or a pixel is outside of
+      [0, 1].
   """
   info = model.eval(batch, seed=tf.constant([seed, 0], tf.int32))
   return tf.nest.map_structure(lambda tensor: tensor.numpy(), info)

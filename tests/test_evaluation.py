@@ -379,6 +379,13 @@ def test_a_model_without_a_factor_evaluator():
   assert set(_evaluate(model).scores) == SCENE_SCORES
 
 
+def test_pixels_outside_of_their_range_are_an_error(model):
+  data = _data(num_scenes=2)
+  data["image"] *= 255
+  with pytest.raises(ValueError, match=r"image: expected float32 in \[0, 1\]"):
+    _evaluate(model, data, compiled=True)
+
+
 def test_no_scene_is_an_error(model):
   with pytest.raises(ValueError, match="no scene"):
     evaluation.evaluate(model, [], batch_size=4, seed=0)

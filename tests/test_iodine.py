@@ -806,6 +806,10 @@ def test_decode_of_what_a_call_inferred(model, called):
       "image: expected float32 in [0, 1], got uint8",
     ),
     (
+      lambda d: {"image": d["image"] * 255},
+      "image: expected float32 in [0, 1], got float32 ",
+    ),
+    (
       lambda d: {**d, "mask": d["mask"][:, :, :, 1:]},
       "mask has shape [4, 1, 6, 8, 7, 1], expected [B, T, L, H, W, 1] with",
     ),

@@ -23,10 +23,12 @@ def check_batch(
   sequential: bool,
   num_background_entities: int,
 ) -> dict[str, Any]:
-  """Checks types and shapes; keeps the frames and entries that a model uses.
+  """Checks a batch; keeps the frames and entries that a model uses.
+
+  Types and shapes are checked, and pixels where there is no graph.
 
   Args:
-    data: image: [B, T, H, W, C] float32, and optionally mask:
+    data: image: [B, T, H, W, C] float32 in [0, 1], and optionally mask:
       [B, T, L, H, W, 1], visibility: [B, L] and factors: {name: [B, L, n]}.
     num_iters: the model's refinement steps.
     sequential: whether step t sees frame t; else all see frame 0.
@@ -56,6 +58,8 @@ def check_batch(
     raise ValueError(
       f"image: expected float32 in [0, 1], got {checked['image'].dtype.name}"
     )
+  if tf.executing_eagerly():
+    check_pixels(checked["image"])
   if sizes.get("L", math.inf) <= num_background_entities:
     raise ValueError(
       f"mask: {sizes['L']} entities, but num_background_entities="

@@ -249,7 +249,8 @@ class IODINE(snt.Module):
         "flat"} (num_iters).
 
     Raises:
-      ValueError: if data have other shapes than those above.
+      ValueError: if data have other shapes or types than those above, or, where
+        there is no graph, other values.
     """
     return self._forward(data, noise, seed, is_training=True)
 
