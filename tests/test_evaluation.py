@@ -156,9 +156,9 @@ def _is_close(actual, expected, rtol):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 32])
 def test_scores_do_not_depend_on_the_batch_size(model, result, batch_size):
-  # Rounding alone; means differ by up to 1e-7 on a CPU.
+  # Rounding alone; means differ by up to 5e-6 on a CPU.
   actual = _evaluate(model, batch_size=batch_size)
-  _is_close(actual, result, rtol=2e-6)
+  _is_close(actual, result, rtol=1e-5)
 
 
 def test_without_an_inner_batch_size_they_do_depend_on_it():

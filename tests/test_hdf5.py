@@ -225,7 +225,10 @@ def test_missing_group_or_dataset(tmp_path, path):
     ({"factors": ARRAYS["factors"][..., :5]}, "[7, 4, 6 or more]"),
     ({"factors": ARRAYS["factors"][:, :3]}, "[7, 4, 6 or more]"),
     ({"imgs": ARRAYS["imgs"] / 255}, "expected integers from 0 to 255. Store"),
-    ({"imgs": ARRAYS["imgs"] + np.int32(9)}, "holds int32 from 9 to 264; exp"),
+    (
+      {"imgs": ARRAYS["imgs"].astype(np.int32) + 9},
+      "holds int32 from 9 to 264; exp",
+    ),
   ],
 )
 def test_wrong_shapes_and_values(tmp_path, changes, message):

@@ -151,13 +151,16 @@ def test_what_is_stored_comes_out_again(stored, executed):
       assert old_text == new_text
   new_pictures = _pictures(executed)
   for name, old_picture in _pictures(stored).items():
-    # Another release of matplotlib may move a line by a pixel: small pictures
-    # are compared, in which other noise changes 2 to 40 levels of 255.
+    # Small pictures are compared, in which other noise changes 2 to 40 levels
+    # of 255. Another release of matplotlib moves lines and letters.
+    new_picture = new_pictures[name]
+    same = old_picture.info.get("Software") == new_picture.info.get("Software")
     old_pixels, new_pixels = (
       np.asarray(picture.convert("RGB").resize((64, 64)), np.float32)
-      for picture in (old_picture, new_pictures[name])
+      for picture in (old_picture, new_picture)
     )
-    assert np.abs(old_pixels - new_pixels).mean() < 1.0, name
+    bound = 1.0 if same else 4.0
+    assert np.abs(old_pixels - new_pixels).mean() < bound, name
 
 
 # --- Another configuration ----------------------------------------------------
