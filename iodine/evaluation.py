@@ -257,7 +257,7 @@ class _FactorScore:
       self._hits += (right * weight[:, np.newaxis]).sum(axis=(0, 2))
       return
     errors = (prediction - target[:, np.newaxis]) ** 2
-    errors *= weight[:, np.newaxis, :, np.newaxis]
+    errors = errors * weight[:, np.newaxis, :, np.newaxis]
     self._errors += errors.sum(axis=(0, 2))
     if self._origin is None:
       self._origin = target.mean(axis=(0, 1))

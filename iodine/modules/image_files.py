@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
@@ -122,7 +122,8 @@ def load_labels(
         "with a palette, the value of a pixel being the number of its object "
         "and 0 the background"
       )
-    step = _LABEL_STEPS.get(str(image.tile[0][3]), 1)
+    tile = cast("Any", image).tile[0]
+    step = _LABEL_STEPS.get(str(tile[3]), 1)
     labels = np.array(_oriented(image, crop_region))
     if size is not None:
       rows, columns = (
@@ -240,7 +241,7 @@ def _rgb(image: Image.Image) -> Image.Image:
   """Converts an image of any mode to opaque RGB of 8 bits."""
   if image.mode.startswith("I"):  # grayscale of 16 bits
     values = np.asarray(image).clip(0, 65535)
-    image = Image.fromarray(np.uint8(np.rint(values / 257.0)))
+    image = Image.fromarray(np.rint(values / 257.0).astype(np.uint8))
   if image.has_transparency_data:
     image = image.convert("RGBA")
     background = Image.new("RGBA", image.size, _BACKGROUND)

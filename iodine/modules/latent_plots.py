@@ -120,7 +120,7 @@ def _grids_figure(
   width = left + 2 * grid_width + between + right
   height = top + grid_height + bottom
   fig = NotebookFigure(figsize=(width, height))
-  axes = fig.subplots(
+  axes: Any = fig.subplots(
     1,
     2,
     gridspec_kw={
