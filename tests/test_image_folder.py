@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tiny_runs import TINY_MODEL, fail, run
 
 from iodine import config as configuration
 from iodine import main as command_line
@@ -301,22 +302,11 @@ TINY = (
   "with",
   "folder",
   "image_dim=[9, 7]",
-  "batch_size=3",
-  "n_z=5",
-  "num_components=2",
-  "num_iters=1",
-  "model.inputs=['image', 'dzp']",
-  "model.decoder.pixel_decoder.cnn_opt.output_channels=[4, None]",
-  "model.refinement_core.encoder_net.cnn_opt.output_channels=[6]",
-  "model.refinement_core.encoder_net.mlp_opt.output_sizes=[8]",
+  *TINY_MODEL,
   "save_summaries_steps=1",
   "stop_after_steps=2",
 )
 _MASK_SCORES = {"ari", "ari_nobg", "covering"}
-
-
-def run(*words):
-  command_line.main(["iodine", *map(str, words)])
 
 
 def scalars(folder):
@@ -358,18 +348,8 @@ def test_train_and_evaluate(folder, tmp_path, capsys, caplog, with_masks):
   assert scores & _MASK_SCORES == (_MASK_SCORES if with_masks else set())
 
 
-def fail(capsys, *words):
-  capsys.readouterr()
-  with pytest.raises(SystemExit) as stop:
-    run(*words)
-  error = capsys.readouterr().err
-  assert stop.value.code == 2, error
-  assert "Traceback" not in error
-  return error
-
-
 def test_a_missing_path_is_an_error(tmp_path, capsys):
-  error = fail(capsys, *TINY, f"checkpoint_dir={tmp_path}/run")
+  error = fail(capsys, 2, *TINY, f"checkpoint_dir={tmp_path}/run")
   assert error.endswith(
     "ConfigError: data: ImageFolder: no path; name the folder of the images, "
     "as in data.path=DIR.\n"
@@ -408,7 +388,7 @@ def test_image_dim_follows_an_override_of_a_saved_configuration(tmp_path):
 
 
 def test_image_dim_of_a_wrong_value_is_told_once(capsys):
-  error = fail(capsys, "with", "folder", "image_dim=64", "data.path=a")
+  error = fail(capsys, 2, "with", "folder", "image_dim=64", "data.path=a")
   assert error == (
     "ConfigError: image_dim=64: expected (height, width), two positive "
     "integers\n"

@@ -16,11 +16,7 @@ _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 NUM_SCENES = 13
 STEPS = 5
 # A model that takes a second to build; sizes odd and distinct.
-TINY = (
-  "with",
-  "tetrominoes",
-  "data.shuffle_buffer=5",
-  "data.image_dim=[9, 7]",
+TINY_MODEL = (
   "batch_size=3",
   "n_z=5",
   "num_components=2",
@@ -29,6 +25,13 @@ TINY = (
   "model.decoder.pixel_decoder.cnn_opt.output_channels=[4, None]",
   "model.refinement_core.encoder_net.cnn_opt.output_channels=[6]",
   "model.refinement_core.encoder_net.mlp_opt.output_sizes=[8]",
+)
+TINY = (
+  "with",
+  "tetrominoes",
+  "data.shuffle_buffer=5",
+  "data.image_dim=[9, 7]",
+  *TINY_MODEL,
   "save_summaries_steps=1",
   "save_images_steps=100",
   "save_checkpoint_steps=100",
