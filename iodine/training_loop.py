@@ -29,10 +29,11 @@ from iodine.training import Trainer
 __all__ = ["Interrupted", "Settings", "run"]
 
 PICTURE_NAME = "decomposition.png"
+_GRADIENT_NORM = "debug/global_grad_norm"
 # What has to be finite for a step to count, parts before what they are part of.
 _VITAL = (
   *("loss/kl", "loss/recons", "factor/loss", "loss/total"),
-  "debug/global_grad_norm",
+  _GRADIENT_NORM,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -219,18 +220,7 @@ class _Loop:
   ) -> dict[str, float]:
     """Returns the scalars as numbers if they may be."""
     values = {name: float(value) for name, value in scalars.items()}
-    wrong = {
-      name: values[name]
-      for name in _VITAL
-      if name in values and not math.isfinite(values[name])
-    }
-    if list(wrong) == ["debug/global_grad_norm"]:
-      norms = self._trainer.gradient_norms()
-      wrong = {
-        f"the norm of the gradient of {name}": norm
-        for name, norm in norms.items()
-        if not math.isfinite(norm)
-      } or wrong
+    wrong = self._not_finite(values)
     if wrong:
       name, value = next(iter(wrong.items()))
       more = len(wrong) - 1
@@ -240,6 +230,19 @@ class _Loop:
         f"lower learn_rate may help; so may larger batches."
       )
     return values
+
+  def _not_finite(self, values: Mapping[str, float]) -> dict[str, float]:
+    """What has to be finite and is not; gradients where the losses are."""
+    names = [name for name in _VITAL if name in values]
+    wrong = {n: values[n] for n in names if not math.isfinite(values[n])}
+    if list(wrong) != [_GRADIENT_NORM]:
+      return wrong
+    norms = self._trainer.gradient_norms()
+    return {
+      f"the norm of the gradient of {name}": norm
+      for name, norm in norms.items()
+      if not math.isfinite(norm)
+    } or wrong
 
   def what_is_saved(self) -> str:
     """A sentence for errors."""
