@@ -17,8 +17,8 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from iodine import config
-from iodine.modules.data import IODINEDataset
+from iodine.config import resolution
+from iodine.data.datasets import IODINEDataset
 from iodine.synthetic import __main__ as synthetic
 
 # {configuration: (arguments of iodine.synthetic, number of scenes)}
@@ -73,12 +73,12 @@ def _write_scenes(name: str, num_scenes: int | None, folder: str) -> str:
 def _dataset(
   name: str, path: str, batch_size: int | None, cache_dir: str | None
 ) -> IODINEDataset:
-  entries = config.complete(config.named_configs()[name])
+  entries = resolution.complete(resolution.named_configs()[name])
   plan: dict[str, Any] = {**entries["data"], "path": path, "seed": 0}
   plan["cache_dir"] = cache_dir
   if batch_size is not None:
     plan["batch_size"] = batch_size
-  return config.build_part({"data": plan}, "data")
+  return resolution.build_part({"data": plan}, "data")
 
 
 def _throughput(dataset: IODINEDataset, seconds: float) -> float:

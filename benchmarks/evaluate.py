@@ -14,7 +14,9 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.train_step import random_batch, run
-from iodine import config, evaluation, training
+from iodine import training
+from iodine.config import resolution
+from iodine.evaluation import scores as scoring
 from iodine.modules import utils
 
 # That are timed at once.
@@ -40,11 +42,11 @@ def measure(
   Returns:
     What is printed.
   """
-  entries = config.complete(
-    {**config.named_configs()[config_name], "precision": precision}
+  entries = resolution.complete(
+    {**resolution.named_configs()[config_name], "precision": precision}
   )
-  dataset = config.build_part(entries, "data")
-  model = config.build_part(entries, "model")
+  dataset = resolution.build_part(entries, "data")
+  model = resolution.build_part(entries, "model")
   trainer = training.Trainer(
     model, training.make_optimizer(learn_rate=1e-4), seed=0
   )
@@ -54,7 +56,7 @@ def measure(
   for _ in range(rounds):
     train.append(batch_size / run(lambda: trainer.step(batch)))
     # The first batch, which compiles, is not counted.
-    result = evaluation.evaluate(
+    result = scoring.evaluate(
       model, [batch] * (_NUM_BATCHES + 1), batch_size, seed=0
     )
     evaluate.append(result.images_per_second)
@@ -75,7 +77,7 @@ def _parse() -> argparse.Namespace:
     "--config",
     dest="config_name",
     default="tetrominoes",
-    choices=config.named_configs(),
+    choices=resolution.named_configs(),
   )
   parser.add_argument("--batch-size", type=int, default=8)
   parser.add_argument(

@@ -23,7 +23,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from matplotlib.figure import Figure
 
-from iodine import config, evaluation, loading, main, run_data
+from iodine import main
+from iodine.config import resolution
+from iodine.data import opening
+from iodine.evaluation import scores as scoring
+from iodine.runs import loading
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 _MEGABYTE = 2**20
@@ -92,8 +96,10 @@ def _evaluate(
 ) -> list[_Sample]:
   """Evaluates the trained model; a sample for each batch."""
   own = {"checkpoint_dir": f"{folder}/run_1"}
-  entries = config.resolve(config.named_configs()[name], own, main.DEFAULTS)
-  dataset = run_data.build_data(entries, take=num_scenes, shuffle_buffer=None)
+  entries = resolution.resolve(
+    resolution.named_configs()[name], own, main.DEFAULTS
+  )
+  dataset = opening.build_data(entries, take=num_scenes, shuffle_buffer=None)
   model, _ = loading.restored_model(entries, dataset)
   samples: list[_Sample] = []
 
@@ -101,7 +107,7 @@ def _evaluate(
     at = count + (samples[-1].at if samples else 0)
     samples.append(_sample(at, os.getpid(), folder))
 
-  evaluation.evaluate(
+  scoring.evaluate(
     model,
     dataset("eval"),
     batch_size=dataset.batch_size,

@@ -22,8 +22,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from iodine import config, loading, training
+from iodine import training
+from iodine.config import resolution
 from iodine.modules import utils
+from iodine.runs import loading
 
 
 def main() -> None:
@@ -46,11 +48,11 @@ def measure(
   Returns:
     What is printed.
   """
-  named = {**config.named_configs()[config_name], **overrides}
-  entries = config.complete(named)
-  dataset = config.build_part(entries, "data")
+  named = {**resolution.named_configs()[config_name], **overrides}
+  entries = resolution.complete(named)
+  dataset = resolution.build_part(entries, "data")
   trainer = training.Trainer(
-    config.build_part(entries, "model"),
+    resolution.build_part(entries, "model"),
     training.make_optimizer(learn_rate=1e-4),
     seed=0,
   )
@@ -87,7 +89,7 @@ def measure(
 def _parse() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
   parser.add_argument(
-    "--config", default="tetrominoes", choices=config.named_configs()
+    "--config", default="tetrominoes", choices=resolution.named_configs()
   )
   parser.add_argument("--batch-size", type=int, default=8)
   parser.add_argument(

@@ -1,6 +1,6 @@
 """What a trained model knows: inference, traversals, edited scenes, samples.
 
-NumPy out; `iodine.modules.latent_plots` and `iodine.modules.animations` show
+NumPy out; `iodine.pictures.latents` and `iodine.pictures.animations` show
 what comes out.
 
 Dimensions: B batch, S refinement steps + 1, K slots, Z latent size, R latents,
@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iodine.evaluation import SCENE_SCORES
+from iodine.evaluation.scores import SCENE_SCORES
 from iodine.modules.iodine import IODINE
 
 __all__ = [

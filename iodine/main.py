@@ -25,21 +25,18 @@ from sacred.randomness import set_global_seed  # noqa: E402
 from sacred.run import Run  # noqa: E402
 from sacred.utils import SacredInterrupt  # noqa: E402
 
-from iodine import (  # noqa: E402
-  commands,
-  distribution,
-  drift,
-  loading,
-  run_data,
-  run_lock,
-  run_records,
-  run_versions,
-  runs,
-  training_loop,
-  visualization,
-)
-from iodine import config as configuration  # noqa: E402
-from iodine.modules.utils import ConfigError, did_you_mean  # noqa: E402
+from iodine import experiment
+from iodine.commands import evaluate as evaluate_command
+from iodine.commands import visualize as visualize_command
+from iodine.config import resolution as configuration
+from iodine.data import opening
+from iodine.modules.utils import ConfigError, did_you_mean
+from iodine.runs import continuation, loading
+from iodine.runs import folder as run_folder
+from iodine.runs import lock as run_lock
+from iodine.runs import loop as training_loop
+from iodine.runs import versions as run_versions
+from iodine.training import replicas
 
 __all__ = ["ex", "load_checkpoint", "main"]
 
@@ -99,10 +96,10 @@ class _IodineExperiment(Experiment):
     run.meta_info["named_configs"] = list(named_configs)
     if _trains_with_others(run.config, command_name):
       # One record of a run is enough.
-      cluster = distribution.cluster_of_environment()
+      cluster = replicas.cluster_of_environment()
       run.unobserved = run.unobserved or not cluster.is_chief
     if not run.unobserved:
-      run_records.make_safe(run)
+      experiment.make_safe(run)
     return run
 
   def _entries(self, name: str) -> ConfigDict:
@@ -177,7 +174,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 
 ex = _IodineExperiment("iodine", save_git_info=False)
-ex.captured_out_filter = run_records.filter_output  # type: ignore
+ex.captured_out_filter = experiment.filter_output  # type: ignore
 for _name, _entries in configuration.named_configs().items():
   ex.add_named_config(_name, _entries)
 
@@ -316,11 +313,9 @@ def _start_workers(config: Mapping[str, Any], command_name: str) -> None:
     _distribution(config)
 
 
-def _distribution(config: Mapping[str, Any]) -> distribution.Distribution:
+def _distribution(config: Mapping[str, Any]) -> replicas.Distribution:
   batch_size = config["data"].get("batch_size", config["batch_size"])
-  return distribution.create(
-    config["strategy"], config["accumulate"], batch_size
-  )
+  return replicas.create(config["strategy"], config["accumulate"], batch_size)
 
 
 class _Stopped(SacredInterrupt):
@@ -334,7 +329,7 @@ class _Stopped(SacredInterrupt):
 @ex.main
 def train(_config, _run):
   """Train a model, or go on with it (continue_run=True)."""
-  distribution.warn_without_gpu()
+  replicas.warn_without_gpu()
   if _config["deterministic"]:
     tf.config.experimental.enable_op_determinism()
   with contextlib.ExitStack() as folder_lock:
@@ -347,10 +342,10 @@ def _train(config, run, folder_lock):
   if config["continue_run"] and devices.is_chief:
     folder = _open_folder(config, run, folder_lock)
     entries = _continued(config, folder)
-  dataset, sample = run_data.training_data(entries)
+  dataset, sample = opening.training_data(entries)
   with devices.lost_workers_told():
     devices.check_alike([config[key] for key in _ALIKE])
-    trainer = commands.build_trainer(entries, dataset, devices)
+    trainer = evaluate_command.build_trainer(entries, dataset, devices)
   if folder is None and devices.is_chief:
     folder = _open_folder(config, run, folder_lock)
   settings = training_loop.Settings(
@@ -367,11 +362,11 @@ def _train(config, run, folder_lock):
       return
     seeds = {"seed": int(trainer.seed.numpy()), "data.seed": dataset.seed}
     given = "seed" in run.config_modifications.modified
-    entries = runs.config_to_save(config, seeds, given)
+    entries = run_folder.config_to_save(config, seeds, given)
     if devices.num_sub_batches > 1:
       size = dataset.batch_size // devices.num_sub_batches
       entries[configuration.SUB_BATCH_SIZE] = size
-    runs.save_config(folder, entries)
+    run_folder.save_config(folder, entries)
     run_versions.save_versions(folder, int(trainer.optimizer.step.numpy()))
 
   try:
@@ -400,7 +395,7 @@ def _open_folder(
   config: Mapping[str, Any], run: Run, folder_lock: contextlib.ExitStack
 ) -> pathlib.Path:
   """Opens the run's folder, and locks it as long as folder_lock is open."""
-  folder = runs.open_folder(
+  folder = run_folder.open_folder(
     config["checkpoint_dir"], config["continue_run"], run._id
   )
   folder_lock.enter_context(run_lock.locked(folder))
@@ -416,8 +411,8 @@ def _continued(
   A checkpoint has the seeds, too, but a run may have been killed before it
   saved one.
   """
-  saved = runs.load_config(folder)
-  drift.check_drift(saved, config, folder)
+  saved = run_folder.load_config(folder)
+  continuation.check_drift(saved, config, folder)
   seeds = {"seed": saved.get("seed", config["seed"])}
   data_seed = saved.get("data", {}).get("seed", config["data"].get("seed"))
   entries = {**config, **seeds}
@@ -431,50 +426,50 @@ def _continued(
 @ex.command(unobserved=True)
 def evaluate(_config):
   """Score a checkpoint over many scenes; print and write the scores."""
-  distribution.warn_without_gpu()
-  commands.evaluate(_config)
+  replicas.warn_without_gpu()
+  evaluate_command.evaluate(_config)
 
 
 @ex.command(unobserved=True)
 def convert_checkpoint(_config):
   """Convert tf1_checkpoint, of the reference, to checkpoint_dir."""
-  commands.convert_checkpoint(_config)
+  evaluate_command.convert_checkpoint(_config)
 
 
 @ex.command(unobserved=True)
 def export_tf1(_config):
   """Convert checkpoint_dir to tf1_checkpoint, which the reference reads."""
-  commands.export_tf1(_config)
+  evaluate_command.export_tf1(_config)
 
 
 @ex.command(unobserved=True)
 def describe_data(_config):
   """Tell what the data files hold; draw twelve scenes."""
-  commands.describe_data(_config)
+  evaluate_command.describe_data(_config)
 
 
 @ex.command(unobserved=True)
 def visualize(_config):
   """Draw what a checkpoint has learned; write pictures and a page of them."""
-  visualization.visualize(_config)
+  visualize_command.visualize(_config)
 
 
 @ex.command(unobserved=True)
 def traverse(_config):
   """Draw what latents of a slot do (slot=1 latents=[3,7] scene=1)."""
-  visualization.traverse(_config)
+  visualize_command.traverse(_config)
 
 
 @ex.command(unobserved=True)
 def decompose(_config):
   """Take a picture of your own apart (image=PATH)."""
-  visualization.decompose(_config)
+  visualize_command.decompose(_config)
 
 
 @ex.command(unobserved=True)
 def inspect_checkpoint(_config):
   """List what is in checkpoint_dir, and the configurations that would fit."""
-  commands.inspect_checkpoint(_config)
+  evaluate_command.inspect_checkpoint(_config)
 
 
 def load_checkpoint(
@@ -537,7 +532,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(128 + stop.signal_number)
   except KeyboardInterrupt:
     _fail("Interrupted without saving.", 130)
-  except runs.RunError as error:
+  except run_folder.RunError as error:
     _fail(f"Error: {error}", 1)
 
 

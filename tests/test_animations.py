@@ -1,12 +1,12 @@
-"""Tests for iodine.modules.animations."""
+"""Tests for iodine.pictures.animations."""
 
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 from test_latent_plots import _traversal
 
-from iodine.modules import animations
-from iodine.modules.images import get_mask_plot_colors
+from iodine.pictures import animations
+from iodine.pictures.tiles import get_mask_plot_colors
 
 # Odd and distinct, so that swapped axes fail.
 B, S, K, H, W = 2, 3, 4, 7, 9

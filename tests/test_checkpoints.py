@@ -1,4 +1,4 @@
-"""Tests of iodine.checkpoints: finding and reading either format."""
+"""Tests of iodine.runs.checkpoint_files: finding and reading either format."""
 
 import json
 import logging
@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import tiny
 
-from iodine import checkpoints, tf1_checkpoint, training
-from iodine.modules import data, utils
+from iodine import tf1_checkpoint, training
+from iodine.data import datasets
+from iodine.modules import utils
+from iodine.runs import checkpoint_files
 from iodine.tf1_checkpoint import CheckpointError
 
 _INDEX, _DATA = ".index", ".data-00000-of-00001"
@@ -57,13 +59,15 @@ def test_a_single_checkpoint_is_found(tmp_path, monkeypatch, given, relative):
   monkeypatch.chdir(tmp_path)
   folder = pathlib.Path("clevr6") if relative else folder
   path = os.path.join(folder, given)
-  assert checkpoints.find(path) == str(folder / "model.ckpt")
+  assert checkpoint_files.find(path) == str(folder / "model.ckpt")
 
 
 def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
   monkeypatch.setenv("HOME", str(tmp_path))
   _touch(tmp_path / "runs", *_pair("model.ckpt"))
-  assert checkpoints.find("~/runs") == str(tmp_path / "runs" / "model.ckpt")
+  assert checkpoint_files.find("~/runs") == str(
+    tmp_path / "runs" / "model.ckpt"
+  )
 
 
 @pytest.mark.parametrize("relative", [False, True])
@@ -73,9 +77,9 @@ def test_of_several_the_state_file_names_one(tmp_path, monkeypatch, relative):
     _touch(folder, *_pair(f"model.ckpt-{step}"))
   monkeypatch.chdir(tmp_path)
   folder = pathlib.Path("run") if relative else folder
-  assert checkpoints.find(str(folder)) == str(folder / "model.ckpt-200")
+  assert checkpoint_files.find(str(folder)) == str(folder / "model.ckpt-200")
   _state_file(folder, "model.ckpt-9")
-  assert checkpoints.find(str(folder)) == str(folder / "model.ckpt-9")
+  assert checkpoint_files.find(str(folder)) == str(folder / "model.ckpt-9")
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -86,7 +90,7 @@ def test_a_state_file_of_another_place_means_the_file_here(tmp_path, exists):
     if exists:
       _touch(elsewhere, *_pair(name))
   _state_file(folder, str(elsewhere / "first.ckpt"))
-  assert checkpoints.find(str(folder)) == str(folder / "first.ckpt")
+  assert checkpoint_files.find(str(folder)) == str(folder / "first.ckpt")
 
 
 def test_a_state_file_may_name_what_lies_elsewhere(tmp_path):
@@ -94,13 +98,13 @@ def test_a_state_file_may_name_what_lies_elsewhere(tmp_path):
   (tmp_path / "pointer").mkdir()
   _state_file(tmp_path / "pointer", str(tmp_path / "original" / "model.ckpt"))
   expected = str(tmp_path / "original" / "model.ckpt")
-  assert checkpoints.find(str(tmp_path / "pointer")) == expected
+  assert checkpoint_files.find(str(tmp_path / "pointer")) == expected
 
 
 def test_a_state_file_that_names_nothing_is_told_of(tmp_path, caplog):
   _touch(tmp_path, *_pair("model.ckpt-3"), *_pair("model.ckpt-12"))
   _state_file(tmp_path, "/gone/model.ckpt-40")
-  assert checkpoints.find(str(tmp_path)) == str(tmp_path / "model.ckpt-12")
+  assert checkpoint_files.find(str(tmp_path)) == str(tmp_path / "model.ckpt-12")
   assert "/gone/model.ckpt-40, which is not there" in caplog.text
 
 
@@ -108,12 +112,12 @@ def test_a_state_file_that_names_nothing_is_told_of(tmp_path, caplog):
 def test_a_damaged_state_file_is_none(tmp_path, content):
   _touch(tmp_path, *_pair("model.ckpt-3"), *_pair("model.ckpt-12"))
   (tmp_path / "checkpoint").write_bytes(content)
-  assert checkpoints.find(str(tmp_path)) == str(tmp_path / "model.ckpt-12")
+  assert checkpoint_files.find(str(tmp_path)) == str(tmp_path / "model.ckpt-12")
 
 
 def _find_fails(path: object, *fragments: object) -> None:
   with pytest.raises(CheckpointError) as error:
-    checkpoints.find(str(path))
+    checkpoint_files.find(str(path))
   for fragment in (path, *fragments):
     assert str(fragment) in str(error.value), error.value
 
@@ -165,7 +169,7 @@ def test_missing_shards_are_named(tmp_path, given):
   _touch(tmp_path, "model.ckpt.index", "model.ckpt.data-00001-of-00004")
   path = os.path.join(tmp_path, given)
   with pytest.raises(CheckpointError) as error:
-    checkpoints.find(path)
+    checkpoint_files.find(path)
   missing = [f"{tmp_path}/model.ckpt.data-0000{i}-of-00004" for i in (0, 2, 3)]
   assert f"is missing: {', '.join(missing)}." in str(error.value)
 
@@ -174,7 +178,7 @@ def test_all_shards_are_enough(tmp_path):
   shards = [f"model.ckpt.data-0000{i}-of-00003" for i in range(3)]
   _touch(tmp_path, "model.ckpt.index", *shards, "model.ckpt-2.index")
   prefix = str(tmp_path / "model.ckpt")
-  assert checkpoints.find(prefix) == prefix
+  assert checkpoint_files.find(prefix) == prefix
   # Another checkpoint's files do not count.
   _find_fails(f"{prefix}-2", f"is missing: {prefix}-2{_DATA}")
 
@@ -185,7 +189,7 @@ def test_a_missing_index_is_named(tmp_path):
   _find_fails(f"{prefix}{_DATA}"[: -len(_DATA)], "no checkpoint", _DATA)
   _find_fails(tmp_path, "no checkpoint", f"holds: model.ckpt{_DATA}")
   with pytest.raises(CheckpointError, match="is missing: .*model.ckpt.index"):
-    checkpoints.find(f"{prefix}{_DATA}")
+    checkpoint_files.find(f"{prefix}{_DATA}")
   # An older one is not taken for it.
   _touch(tmp_path, *_pair("older.ckpt"))
   _state_file(tmp_path, "model.ckpt")
@@ -195,7 +199,7 @@ def test_a_missing_index_is_named(tmp_path):
 def test_one_of_a_pair_that_is_gone_lists_what_is_there(tmp_path):
   _touch(tmp_path, *_pair("other.ckpt"))
   with pytest.raises(CheckpointError) as error:
-    checkpoints.find(f"{tmp_path}/model.ckpt.index")
+    checkpoint_files.find(f"{tmp_path}/model.ckpt.index")
   assert f"{tmp_path}/model.ckpt.index." in str(error.value)
   assert f"Name one of: {tmp_path}/other.ckpt" in str(error.value)
 
@@ -223,9 +227,9 @@ def _assert_equal(actual, expected):
     np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
-def _dataset(folder: pathlib.Path, **overrides) -> data.Tetrominoes:
+def _dataset(folder: pathlib.Path, **overrides) -> datasets.Tetrominoes:
   plan = {"batch_size": 2, "seed": 5, **overrides}
-  return data.Tetrominoes(folder / "none.tfrecords", **plan)
+  return datasets.Tetrominoes(folder / "none.tfrecords", **plan)
 
 
 @pytest.fixture(scope="module")
@@ -244,8 +248,8 @@ def files(trained, tmp_path_factory) -> dict[str, str]:
   (folder / "tf1").mkdir()
   tf1_checkpoint.save(tf1, trained.model, trained.optimizer)
   (folder / "native").mkdir()
-  run = checkpoints.RunCheckpoints(folder / "native", trained, keep=2)
-  native = run.save(_dataset(folder), data.Position(1, 6))
+  run = checkpoint_files.RunCheckpoints(folder / "native", trained, keep=2)
+  native = run.save(_dataset(folder), datasets.Position(1, 6))
   assert run.latest == native == str(folder / "native" / "model.ckpt-1")
   return {"tf1": tf1, "native": native}
 
@@ -259,8 +263,8 @@ def test_both_formats_read_alike(trained, files):
   expected = _state(trained)
   assert expected["global_step"] == 1
   assert len([n for n in expected if n.endswith("/Adam_1")]) > 20
-  _assert_equal(checkpoints.read(files["tf1"]), expected)
-  values = checkpoints.read(files["native"])
+  _assert_equal(checkpoint_files.read(files["tf1"]), expected)
+  values = checkpoint_files.read(files["native"])
   of_run = {"trainer_seed": 3, "seed": 5, "epoch": 1, "offset": 6}
   assert {name: values.pop(name) for name in of_run} == of_run
   values.pop("save_counter")
@@ -269,7 +273,7 @@ def test_both_formats_read_alike(trained, files):
 
 def test_both_formats_restore_everything(trained, prefix):
   other = _trainer()
-  report = checkpoints.restore(prefix, other.model, other.optimizer)
+  report = checkpoint_files.restore(prefix, other.model, other.optimizer)
   _assert_equal(_state(other), _state(trained))
   assert report == (tuple(sorted(_state(trained))), (), ())
 
@@ -281,7 +285,7 @@ def test_restoring_finds_the_files(trained, prefix, where):
   given = (
     prefix + _DATA if where == "data" else str(pathlib.Path(prefix).parent)
   )
-  report = checkpoints.restore(given, model)
+  report = checkpoint_files.restore(given, model)
   assert "global_step" in report.unused
   expected = tiny.values(trained.model.variables)
   for name, value in tiny.values(model.variables).items():
@@ -291,7 +295,7 @@ def test_restoring_finds_the_files(trained, prefix, where):
 def test_another_number_of_slots_and_steps(trained, prefix):
   model = tiny.build(num_components=5, num_iters=4)
   model.initialize((tiny.H, tiny.W, tiny.C), tiny.FACTORS)
-  report = checkpoints.restore(prefix, model)
+  report = checkpoint_files.restore(prefix, model)
   assert report.missing == ()
   info = model.eval(tiny.batch(), noise=tiny.noise(4, 5, 4))
   assert info["outputs"]["pred_mask"].shape == (4, 5, 5, tiny.H, tiny.W, 1)
@@ -313,7 +317,7 @@ def test_damaged_files_are_one_error_and_change_nothing(
   path.write_bytes(content[:kept])
   before = tiny.values(trained.model.variables)
   with pytest.raises(CheckpointError) as error:
-    checkpoints.restore(str(tmp_path), trained.model)
+    checkpoint_files.restore(str(tmp_path), trained.model)
   assert f"{tmp_path}/copy.ckpt: cannot be read" in str(error.value)
   np.testing.assert_equal(tiny.values(trained.model.variables), before)
 
@@ -323,20 +327,20 @@ def test_a_damaged_object_graph_is_an_error(tmp_path):
   graph = {"_CHECKPOINTABLE_OBJECT_GRAPH": np.array(b"\xff\xff graph")}
   tiny.write_checkpoint(prefix, graph)
   with pytest.raises(CheckpointError, match="object graph is damaged"):
-    checkpoints.read(str(prefix))
+    checkpoint_files.read(str(prefix))
 
 
 def test_strings_keep_zeros_at_their_end(tmp_path):
   prefix = tmp_path / "model.ckpt"
   tiny.write_checkpoint(prefix, {"text": np.array(b"ab\0\0", object)})
-  assert checkpoints.read(str(prefix))["text"].item() == b"ab\0\0"
+  assert checkpoint_files.read(str(prefix))["text"].item() == b"ab\0\0"
 
 
 # --- The report ---------------------------------------------------------------
 
 
 def test_the_report_is_one_table(trained, files, tmp_path, caplog):
-  values = checkpoints.read(files["tf1"])
+  values = checkpoint_files.read(files["tf1"])
   evaluator = "factor_evaluator/repres_content/predict_latents"
   missing = ("global_step", f"{evaluator}/w", f"{evaluator}/b")
   named = {k: v for k, v in values.items() if k not in missing}
@@ -344,8 +348,8 @@ def test_the_report_is_one_table(trained, files, tmp_path, caplog):
   named["dataset/epoch"] = np.int64(3)
   tiny.write_checkpoint(tmp_path / "model.ckpt", named)
   other = _trainer()
-  caplog.set_level(logging.INFO, "iodine.checkpoints")
-  report = checkpoints.restore(str(tmp_path), other.model, other.optimizer)
+  caplog.set_level(logging.INFO, "iodine.runs.checkpoint_files")
+  report = checkpoint_files.restore(str(tmp_path), other.model, other.optimizer)
   (record,) = caplog.records
   lines = record.getMessage().splitlines()
   assert lines[0] == f"Restored {tmp_path}/model.ckpt"
@@ -385,7 +389,7 @@ def _misfit_text(prefix: str, channels=tiny.C, **changes) -> str:
   model.initialize((tiny.H, tiny.W, channels), tiny.FACTORS)
   before = tiny.values(model.variables)
   with pytest.raises(CheckpointError) as error:
-    checkpoints.restore(prefix, model)
+    checkpoint_files.restore(prefix, model)
   np.testing.assert_equal(tiny.values(model.variables), before)
   return str(error.value)
 
@@ -518,8 +522,8 @@ def test_a_run_goes_on_where_it_was_saved(trained, files, tmp_path):
   other = _trainer()
   other.seed.assign(11)
   dataset = _dataset(tmp_path, seed=12)
-  run = checkpoints.RunCheckpoints(folder, other, keep=2)
-  assert run.restore(dataset) == data.Position(1, 6)
+  run = checkpoint_files.RunCheckpoints(folder, other, keep=2)
+  assert run.restore(dataset) == datasets.Position(1, 6)
   assert (int(other.seed), dataset.seed) == (3, 5)
   _assert_equal(_state(other), _state(trained))
 
@@ -537,31 +541,33 @@ def test_a_run_goes_on_from_a_checkpoint_of_the_reference(tmp_path, name):
     if key.startswith("factors/")
   }
   trainer.initialize(recorded["image"].shape[2:], factors)
-  run = checkpoints.RunCheckpoints(tmp_path / "run", trainer, keep=1)
+  run = checkpoint_files.RunCheckpoints(tmp_path / "run", trainer, keep=1)
   dataset = _dataset(tmp_path)
-  assert run.restore(dataset) == data.Position(0, 0)
+  assert run.restore(dataset) == datasets.Position(0, 0)
   assert (int(trainer.seed), dataset.seed) == (7, 5)
-  original = checkpoints.read(str(_PARITY / name / "tf1_trained/model.ckpt"))
+  original = checkpoint_files.read(
+    str(_PARITY / name / "tf1_trained/model.ckpt")
+  )
   _assert_equal(_state(trainer), original)
-  saved = run.save(dataset, data.Position(2, 1))
+  saved = run.save(dataset, datasets.Position(2, 1))
   # The original stays, and what training saved is the last one.
   assert (tmp_path / "run" / "model.ckpt.index").is_file()
-  assert checkpoints.find(str(tmp_path / "run")) == saved
-  assert run.restore(dataset) == data.Position(2, 1)
+  assert checkpoint_files.find(str(tmp_path / "run")) == saved
+  assert run.restore(dataset) == datasets.Position(2, 1)
 
 
 def test_a_damaged_state_file_stops_a_run(trained, tmp_path):
   (tmp_path / "checkpoint").touch()
   with pytest.raises(CheckpointError, match="checkpoint: is damaged") as error:
-    checkpoints.RunCheckpoints(tmp_path, trained, keep=1)
+    checkpoint_files.RunCheckpoints(tmp_path, trained, keep=1)
   assert f"{tmp_path}/checkpoint: " in str(error.value)
   assert "Delete this file" in str(error.value)
 
 
 def test_an_empty_folder_is_a_new_run(trained, tmp_path):
   before = _state(trained)
-  run = checkpoints.RunCheckpoints(tmp_path, trained, keep=1)
-  assert run.restore(_dataset(tmp_path)) == data.Position(0, 0)
+  run = checkpoint_files.RunCheckpoints(tmp_path, trained, keep=1)
+  assert run.restore(_dataset(tmp_path)) == datasets.Position(0, 0)
   assert run.latest is None
   _assert_equal(_state(trained), before)
 
@@ -569,7 +575,7 @@ def test_an_empty_folder_is_a_new_run(trained, tmp_path):
 @pytest.mark.parametrize("suffix", [_INDEX, _DATA])
 def test_half_a_checkpoint_is_no_new_run(trained, files, tmp_path, suffix):
   shutil.copy(files["native"] + suffix, tmp_path / f"model.ckpt-1{suffix}")
-  run = checkpoints.RunCheckpoints(tmp_path, trained, keep=1)
+  run = checkpoint_files.RunCheckpoints(tmp_path, trained, keep=1)
   with pytest.raises(CheckpointError, match="missing|no checkpoint"):
     run.restore(_dataset(tmp_path))
   assert [x.name for x in tmp_path.iterdir()] == [f"model.ckpt-1{suffix}"]
@@ -583,13 +589,13 @@ def test_the_shipped_model_stands_in_for_one_of_its_name(
 ):
   caplog.set_level(logging.INFO)
   monkeypatch.chdir(tmp_path)
-  prefix = checkpoints.find("checkpoints/demo")
-  assert checkpoints.is_shipped(prefix)
+  prefix = checkpoint_files.find("checkpoints/demo")
+  assert checkpoint_files.is_shipped(prefix)
   assert "There is no checkpoints/demo: taking the model that" in caplog.text
   for path in ("demo", "other/demo", "checkpoints/clevr6", "checkpoints/.."):
-    with pytest.raises(checkpoints.CheckpointError, match="no checkpoint"):
-      checkpoints.find(path)
+    with pytest.raises(checkpoint_files.CheckpointError, match="no checkpoint"):
+      checkpoint_files.find(path)
   (tmp_path / "checkpoints" / "demo").mkdir(parents=True)
-  with pytest.raises(checkpoints.CheckpointError, match="no checkpoint"):
-    checkpoints.find("checkpoints/demo")
-  assert not checkpoints.is_shipped(str(tmp_path / "model.ckpt"))
+  with pytest.raises(checkpoint_files.CheckpointError, match="no checkpoint"):
+    checkpoint_files.find("checkpoints/demo")
+  assert not checkpoint_files.is_shipped(str(tmp_path / "model.ckpt"))

@@ -13,9 +13,11 @@ import tensorflow as tf
 import tiny
 from tiny_runs import NUM_SCENES, TINY, contents, fail, run, write_scenes
 
-from iodine import checkpoints, config, evaluation, run_data
-from iodine.modules import data
+from iodine.config import resolution
+from iodine.data import datasets, opening
+from iodine.evaluation import scores as scoring
 from iodine.modules.utils import ConfigError
+from iodine.runs import checkpoint_files
 
 STEPS = 2
 FILES = {"evaluation.json", "evaluation.md", "evaluation.png"}
@@ -129,7 +131,7 @@ def test_what_inner_losses_are_divided_by(
     models.append(model)
     raise ConfigError("seen")
 
-  monkeypatch.setattr(evaluation, "evaluate", stop)
+  monkeypatch.setattr(scoring, "evaluate", stop)
   words = [f"paper_batch_size={paper}"]
   words += [f"model.inner_batch_size={given}"] if given else []
   with pytest.raises(SystemExit):
@@ -240,7 +242,7 @@ def test_evaluate_that_fails_late(
   def give_up(*args, **kwargs):
     raise fault
 
-  monkeypatch.setattr(evaluation, "evaluate", give_up)
+  monkeypatch.setattr(scoring, "evaluate", give_up)
   error = _evaluate_fails(capsys, data_dir, copied, code=code)
   assert text in error
   assert "data:" not in error
@@ -299,7 +301,7 @@ def test_there_and_back_to_the_bit(tmp_path, case, adam):
   assert actual["global_step"] == 3
   _assert_same_bits(actual, original)
   # What was converted reads alike, and says what it was trained with.
-  values = checkpoints.read(str(native / "model.ckpt-3"))
+  values = checkpoint_files.read(str(native / "model.ckpt-3"))
   _assert_same_bits({k: values[k] for k in original}, original)
   saved = json.loads((native / "config.json").read_text())
   assert saved["model"]["inner_batch_size"] == 2
@@ -332,8 +334,8 @@ def test_a_converted_checkpoint_goes_on_training(data_dir, converted, tmp_path):
   shutil.copytree(converted, folder)
   words = ("continue_run=True", "stop_after_steps=5")
   run(*_tiny_cos(data_dir, folder), *words)
-  values = checkpoints.read(checkpoints.find(str(folder)))
-  before = checkpoints.read(checkpoints.find(str(converted)))
+  values = checkpoint_files.read(checkpoint_files.find(str(folder)))
+  before = checkpoint_files.read(checkpoint_files.find(str(converted)))
   assert (before["global_step"], values["global_step"]) == (3, 5)
   name = "model/iodine/initial_sample_distribution"
   assert np.all(values[name] != before[name])
@@ -348,8 +350,8 @@ def test_training_goes_on_from_the_references_files(data_dir, tmp_path):
   shutil.copytree(_PARITY / "tiny_cos" / "tf1_trained", folder)
   words = ("continue_run=True", "stop_after_steps=4")
   run(*_tiny_cos(data_dir, folder), *words)
-  assert checkpoints.find(str(folder)) == str(folder / "model.ckpt-4")
-  assert checkpoints.read(str(folder / "model.ckpt-4"))["global_step"] == 4
+  assert checkpoint_files.find(str(folder)) == str(folder / "model.ckpt-4")
+  assert checkpoint_files.read(str(folder / "model.ckpt-4"))["global_step"] == 4
 
 
 def test_evaluate_reads_the_references_files(data_dir, tmp_path, caplog):
@@ -367,7 +369,7 @@ def test_export_of_a_trained_run(data_dir, trained, tmp_path):
   words = (*TINY, f"data_dir={data_dir}", f"checkpoint_dir={trained}")
   run("export_tf1", *words, f"tf1_checkpoint={target}")
   actual = tiny.read_checkpoint(target)
-  expected = checkpoints.read(checkpoints.find(str(trained)))
+  expected = checkpoint_files.read(checkpoint_files.find(str(trained)))
   of_run = ("trainer_seed", "seed", "epoch", "offset", "save_counter")
   expected = {k: v for k, v in expected.items() if k not in of_run}
   _assert_same_bits(actual, expected)
@@ -433,14 +435,14 @@ def test_an_export_that_cannot_be_written(data_dir, trained, tmp_path, capsys):
 def test_inspect_lists_variables_and_fitting_configurations(
   trained, tmp_path, capsys, monkeypatch, given
 ):
-  values = checkpoints.read(checkpoints.find(str(trained)))
+  values = checkpoint_files.read(checkpoint_files.find(str(trained)))
   folder = trained
   if given == "exported":
     folder = tmp_path
     values.pop("save_counter")
     text = {"text": np.array(b"comment", object)}
     tiny.write_checkpoint(folder / "model.ckpt", {**values, **text})
-  saved = config.load_file(trained / "config.json")
+  saved = resolution.load_file(trained / "config.json")
   configurations = {
     "same": saved,
     "more_slots": {**saved, "num_components": 5},
@@ -448,14 +450,14 @@ def test_inspect_lists_variables_and_fitting_configurations(
   }
   for name, entries in configurations.items():
     # As in a file, which leaves to the other entries what follows from them.
-    configurations[name] = config.without_derived(entries)
+    configurations[name] = resolution.without_derived(entries)
   del configurations["other_size"]["model"]["n_z"]
   del configurations["more_slots"]["model"]["num_components"]
   output = configurations["more_slots"]["model"]["output_dist"]
   configurations["more_slots"]["model"]["output_dist"] = {
     k: v for k, v in output.items() if k != "num_components"
   }
-  monkeypatch.setattr(config, "named_configs", lambda: configurations)
+  monkeypatch.setattr(resolution, "named_configs", lambda: configurations)
   run("inspect_checkpoint", "with", f"checkpoint_dir={folder}")
   lines = capsys.readouterr().out.splitlines()
   rows = {tuple(line.split()) for line in lines if line}
@@ -495,10 +497,10 @@ def test_evaluation_takes_the_scenes_that_were_left_out(
     seen.extend(batch["image"].numpy() for batch in batches)
     raise ConfigError("seen")
 
-  monkeypatch.setattr(evaluation, "evaluate", stop)
+  monkeypatch.setattr(scoring, "evaluate", stop)
   with pytest.raises(SystemExit):
     _evaluate(data_dir, copied, "num_scenes=7", "held_out_scenes=7")
-  dataset = data.Tetrominoes(
+  dataset = datasets.Tetrominoes(
     data_dir / "tetrominoes_train.tfrecords", batch_size=7, image_dim=(9, 7)
   )
   (first,) = dataset("eval").take(1)
@@ -508,7 +510,7 @@ def test_evaluation_takes_the_scenes_that_were_left_out(
 def test_the_shipped_model_takes_its_scenes_apart(
   tmp_path, monkeypatch, capsys
 ):
-  monkeypatch.setattr(run_data, "_NUM_SPRITES", 40)
+  monkeypatch.setattr(opening, "_NUM_SPRITES", 40)
   monkeypatch.chdir(tmp_path)
   run("evaluate", "with", "demo", f"data_dir={tmp_path}", "num_scenes=40")
   (tmp_path / "demo_train.tfrecords").unlink()

@@ -14,10 +14,11 @@ import pytest
 import sacred.arg_parser
 import yaml
 
-from iodine import config as configuration
 from iodine import main as command_line
 from iodine import training
-from iodine.modules import data, iodine
+from iodine.config import resolution as configuration
+from iodine.data import datasets
+from iodine.modules import iodine
 from iodine.modules.utils import ConfigError
 
 NAMES = ("clevr6", "demo", "multi_dsprites", "tetrominoes")
@@ -244,7 +245,7 @@ def test_a_named_configuration_is_printed_and_builds(name, capsys):
   assert "model:" in capsys.readouterr().out
   config = resolve(name)
   assert isinstance(
-    configuration.build_part(config, "data"), data.IODINEDataset
+    configuration.build_part(config, "data"), datasets.IODINEDataset
   )
   assert isinstance(configuration.build_part(config, "model"), iodine.IODINE)
   assert isinstance(

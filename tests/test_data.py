@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine.modules import data
+from iodine.data import datasets
 from iodine.multi_object_datasets import (
   clevr_with_masks,
   multi_dsprites,
@@ -79,7 +79,7 @@ def fixture_numbered(path):
   def make(num_scenes, visible=None, **kwargs):
     kwargs = {"batch_size": 3, "seed": 5, "shuffle_buffer": 4, **kwargs}
     features = tetromino_features(num_scenes, visible)
-    return data.Tetrominoes(path, reader=make_reader(features), **kwargs)
+    return datasets.Tetrominoes(path, reader=make_reader(features), **kwargs)
 
   return make
 
@@ -125,7 +125,7 @@ def test_crops_and_resizes_as_tensorflow_1(path, size, grayscale):
   features["mask"] = np.uint8(
     255 * (owner[:, None] == np.arange(4)[:, None, None])
   )[..., None]
-  dataset = data.Tetrominoes(
+  dataset = datasets.Tetrominoes(
     path,
     batch_size=2,
     image_dim=size,
@@ -155,7 +155,7 @@ def test_crops_and_resizes_as_tensorflow_1(path, size, grayscale):
 @needs_real_scenes
 def test_real_tetrominoes():
   stored = list(tetrominoes.dataset(REAL_SCENES).as_numpy_iterator())
-  dataset = data.Tetrominoes(REAL_SCENES, batch_size=4)
+  dataset = datasets.Tetrominoes(REAL_SCENES, batch_size=4)
   batches = list(dataset("eval").as_numpy_iterator())
   assert [len(batch["image"]) for batch in batches] == [4, 4, 2]
   batch = {
@@ -180,12 +180,12 @@ def test_real_tetrominoes():
 def test_sprites(tmp_path):
   path = tmp_path / "new.tfrecords"
   with pytest.raises(FileNotFoundError, match="iodine.synthetic sprites --sc"):
-    data.Sprites(path, batch_size=2)()
+    datasets.Sprites(path, batch_size=2)()
   generation.write_tfrecords(
     path, sprites.FEATURES, sprites.sample_scenes, num_scenes=5, seed=3
   )
   (stored,) = generation.sample_chunks(sprites.sample_scenes, 5, seed=3)
-  (batch,) = data.Sprites(path, batch_size=5)("eval")
+  (batch,) = datasets.Sprites(path, batch_size=5)("eval")
   np.testing.assert_array_equal(
     batch["image"], stored["image"][:, None] / np.float32(255)
   )
@@ -226,7 +226,7 @@ def clevr_features(num_scenes):
 
 def test_clevr_factors_and_default_size(path):
   features = clevr_features(1)
-  dataset = data.CLEVR(path, batch_size=1, reader=make_reader(features))
+  dataset = datasets.CLEVR(path, batch_size=1, reader=make_reader(features))
   (batch,) = dataset("eval")
   factors = batch["factors"]
   for name in ("size", "shape", "color", "rotation"):
@@ -255,7 +255,7 @@ def variant_features(module, entities, channels=3):
 
 DSPRITES = [
   (
-    data.MultiDSprites,
+    datasets.MultiDSprites,
     variant,
     multi_dsprites,
     entities,
@@ -264,7 +264,7 @@ DSPRITES = [
   for variant, entities in multi_dsprites.MAX_NUM_ENTITIES.items()
 ]
 ROOMS = [
-  (data.ObjectsRoom, variant, objects_room, entities, 3)
+  (datasets.ObjectsRoom, variant, objects_room, entities, 3)
   for variant, entities in objects_room.MAX_NUM_ENTITIES.items()
 ]
 
@@ -290,7 +290,7 @@ def test_variants(path, cls, variant, module, entities, channels):
   assert set(batch["factors"]) == set(dataset.factors)
 
 
-@pytest.mark.parametrize("cls", [data.MultiDSprites, data.ObjectsRoom])
+@pytest.mark.parametrize("cls", [datasets.MultiDSprites, datasets.ObjectsRoom])
 def test_unknown_variant(cls):
   with pytest.raises(ValueError, match="dataset_variant='mono': expected one"):
     cls("scenes", batch_size=2, dataset_variant="mono")
@@ -305,7 +305,7 @@ def test_own_reader_gets_the_variant(path):
       variant_features(objects_room, 10)
     )
 
-  dataset = data.ObjectsRoom(
+  dataset = datasets.ObjectsRoom(
     path, batch_size=1, reader=reader, dataset_variant="six_objects"
   )
   next(iter(dataset()))
@@ -321,7 +321,7 @@ def test_batch_spec(numbered):
 
 
 def test_clevr_batch_spec(path):
-  dataset = data.CLEVR(
+  dataset = datasets.CLEVR(
     path, batch_size=2, reader=make_reader(clevr_features(1))
   )
   assert dataset.batch_spec() == dataset("train").element_spec
@@ -359,12 +359,14 @@ def test_objects_room_visibility(path):
   # Scene 0: wall 3 is hidden, one object. Scene 1: objects in slots 4 and 6.
   features["mask"][0, [0, 1, 2, 5], 3, 8] = 255
   features["mask"][1, [0, 1, 2, 3, 4, 6], 5, 2] = 255
-  dataset = data.ObjectsRoom(path, batch_size=2, reader=make_reader(features))
+  dataset = datasets.ObjectsRoom(
+    path, batch_size=2, reader=make_reader(features)
+  )
   (batch,) = dataset("eval")
   np.testing.assert_array_equal(
     batch["visibility"], [[1, 1, 1, 1, 0, 1, 0], [1, 1, 1, 1, 1, 0, 1]]
   )
-  dataset = data.ObjectsRoom(
+  dataset = datasets.ObjectsRoom(
     path, batch_size=2, reader=make_reader(features), min_num_objects=2
   )
   (batch,) = dataset("eval")
@@ -495,7 +497,7 @@ def test_far_epochs_cost_no_replay(numbered):
     return reader(*args, **kwargs).map(count)
 
   dataset._read = counting_reader
-  ((_, after),) = stream(dataset, 1, data.Position(10**9, 2))
+  ((_, after),) = stream(dataset, 1, datasets.Position(10**9, 2))
   assert after == (10**9, 5)
   # The test for a first scene, this epoch, and what is prefetched.
   assert reads["scenes"] < 100
@@ -558,17 +560,17 @@ def test_impossible_position(numbered, position):
 )
 def test_impossible_arguments(kwargs, message):
   with pytest.raises(ValueError, match=message):
-    data.Tetrominoes(**{"path": "scenes", "batch_size": 2, **kwargs})
+    datasets.Tetrominoes(**{"path": "scenes", "batch_size": 2, **kwargs})
 
 
 def test_all_faults_are_reported_together():
   with pytest.raises(ValueError, match="Tetrominoes: batch_size=0") as error:
-    data.Tetrominoes("scenes", batch_size=0, skip=-1, grayscale=1)
+    datasets.Tetrominoes("scenes", batch_size=0, skip=-1, grayscale=1)
   assert "skip=-1" in str(error.value) and "grayscale=1" in str(error.value)
 
 
 @pytest.mark.parametrize(
-  "cls", [data.CLEVR, data.MultiDSprites, data.ObjectsRoom]
+  "cls", [datasets.CLEVR, datasets.MultiDSprites, datasets.ObjectsRoom]
 )
 def test_unknown_arguments_are_errors(cls):
   with pytest.raises(TypeError, match="min_num_objs"):
@@ -579,7 +581,7 @@ def test_unknown_arguments_are_errors(cls):
 
 def test_lists_of_a_config_file_are_not_kept():
   crop = [[29, 221], [64, 256]]
-  dataset = data.CLEVR(
+  dataset = datasets.CLEVR(
     ["a", "b"], batch_size=2, image_dim=[128, 128], crop_region=crop
   )
   crop[0][0] = 0
@@ -590,9 +592,9 @@ def test_lists_of_a_config_file_are_not_kept():
 
 def test_path_is_expanded(monkeypatch):
   monkeypatch.setenv("HOME", "/home/someone")
-  path = data.Tetrominoes("~/scenes", batch_size=2).path
+  path = datasets.Tetrominoes("~/scenes", batch_size=2).path
   assert path == "/home/someone/scenes"
-  path = data.Tetrominoes("gs://bucket/scenes", batch_size=2).path
+  path = datasets.Tetrominoes("gs://bucket/scenes", batch_size=2).path
   assert path == "gs://bucket/scenes"
 
 
@@ -601,7 +603,7 @@ def test_path_is_expanded(monkeypatch):
 
 def test_missing_file_says_where_to_get_it(tmp_path):
   path = tmp_path / "no such folder" / "scenes.tfrecords"
-  dataset = data.Tetrominoes(path, batch_size=2)
+  dataset = datasets.Tetrominoes(path, batch_size=2)
   with pytest.raises(FileNotFoundError) as error:
     dataset()
   text = str(error.value)
@@ -616,15 +618,15 @@ def test_missing_file_says_where_to_get_it(tmp_path):
 @pytest.mark.parametrize(
   ("cls", "variant", "url"),
   [
-    (data.CLEVR, None, "clevr_with_masks/clevr_with_masks_train"),
+    (datasets.CLEVR, None, "clevr_with_masks/clevr_with_masks_train"),
     (
-      data.MultiDSprites,
+      datasets.MultiDSprites,
       "binarized",
       "multi_dsprites/multi_dsprites_binarized",
     ),
-    (data.ObjectsRoom, "train", "objects_room/objects_room_train"),
+    (datasets.ObjectsRoom, "train", "objects_room/objects_room_train"),
     (
-      data.ObjectsRoom,
+      datasets.ObjectsRoom,
       "empty_room",
       "objects_room/objects_room_test_empty_room",
     ),
@@ -648,11 +650,11 @@ def test_missing_file_of_other_datasets(tmp_path, cls, variant, url):
 @pytest.mark.parametrize(
   ("cls", "variants"),
   [
-    (data.CLEVR, [None]),
-    (data.MultiDSprites, list(multi_dsprites.MAX_NUM_ENTITIES)),
-    (data.ObjectsRoom, list(objects_room.MAX_NUM_ENTITIES)),
-    (data.Sprites, [None]),
-    (data.Tetrominoes, [None]),
+    (datasets.CLEVR, [None]),
+    (datasets.MultiDSprites, list(multi_dsprites.MAX_NUM_ENTITIES)),
+    (datasets.ObjectsRoom, list(objects_room.MAX_NUM_ENTITIES)),
+    (datasets.Sprites, [None]),
+    (datasets.Tetrominoes, [None]),
   ],
 )
 def test_the_command_that_generates_a_file(tmp_path, capsys, cls, variants):
@@ -669,21 +671,21 @@ def test_the_command_that_generates_a_file(tmp_path, capsys, cls, variants):
 
 @needs_real_scenes
 def test_file_of_another_dataset():
-  dataset = data.ObjectsRoom(REAL_SCENES, batch_size=2)
+  dataset = datasets.ObjectsRoom(REAL_SCENES, batch_size=2)
   with pytest.raises(ValueError, match="of another dataset or variant"):
     dataset("train")
 
 
 @needs_real_scenes
 def test_several_files():
-  dataset = data.Tetrominoes([REAL_SCENES, str(REAL_SCENES)], batch_size=10)
+  dataset = datasets.Tetrominoes([REAL_SCENES, str(REAL_SCENES)], batch_size=10)
   first, second = dataset("eval")
   assert_equal(first, second)
 
 
 def test_empty_file(path):
   with pytest.raises(ValueError, match="is empty"):
-    data.Tetrominoes(path, batch_size=2)()
+    datasets.Tetrominoes(path, batch_size=2)()
 
 
 @pytest.mark.parametrize(
@@ -704,7 +706,7 @@ def test_empty_file(path):
 )
 def test_reader_that_does_not_fit(path, change, kwargs, message):
   reader = make_reader(tetromino_features(2) | change)
-  dataset = data.Tetrominoes(path, batch_size=2, reader=reader, **kwargs)
+  dataset = datasets.Tetrominoes(path, batch_size=2, reader=reader, **kwargs)
   with pytest.raises(ValueError, match=message):
     dataset()
 
@@ -712,7 +714,9 @@ def test_reader_that_does_not_fit(path, change, kwargs, message):
 def test_reader_without_masks(path):
   features = tetromino_features(2)
   del features["mask"]
-  dataset = data.Tetrominoes(path, batch_size=2, reader=make_reader(features))
+  dataset = datasets.Tetrominoes(
+    path, batch_size=2, reader=make_reader(features)
+  )
   with pytest.raises(ValueError, match=r"have no \['mask'\]"):
     dataset()
 
@@ -722,7 +726,7 @@ def test_reader_without_masks(path):
 
 @needs_real_scenes
 def test_reader_by_name():
-  dataset = data.Tetrominoes(
+  dataset = datasets.Tetrominoes(
     REAL_SCENES,
     batch_size=10,
     reader="iodine.multi_object_datasets.tetrominoes.dataset",
@@ -747,7 +751,7 @@ def test_reader_by_name():
 )
 def test_reader_elsewhere_is_refused(reader):
   with pytest.raises(ValueError, match="reader=.*dotted name of a function"):
-    data.Tetrominoes("scenes", batch_size=2, reader=reader)
+    datasets.Tetrominoes("scenes", batch_size=2, reader=reader)
 
 
 @pytest.mark.parametrize(
@@ -756,12 +760,12 @@ def test_reader_elsewhere_is_refused(reader):
     "iodine.multi_object_datasets.tetrominoes.datasets",
     "iodine.multi_object_datasets.tetromino.dataset",
     "iodine.multi_object_datasets.tetrominoes.IMAGE_SIZE",
-    "iodine.multi_object_datasets._tfrecords.Any",
+    "iodine.multi_object_datasets.tetrominoes.tf",
   ],
 )
 def test_no_such_reader(reader):
   with pytest.raises(ValueError, match="has no function|No module named"):
-    data.Tetrominoes("scenes", batch_size=2, reader=reader)
+    datasets.Tetrominoes("scenes", batch_size=2, reader=reader)
 
 
 class HidesDeepMindsPackage:
@@ -785,7 +789,7 @@ def test_deepmind_package_not_installed(monkeypatch):
   forget_deepminds_package(monkeypatch)
   monkeypatch.setattr(sys, "meta_path", [HidesDeepMindsPackage, *sys.meta_path])
   with pytest.raises(ValueError, match="extra `deepmind-readers`"):
-    data.Tetrominoes(
+    datasets.Tetrominoes(
       "scenes", batch_size=2, reader="multi_object_datasets.tetrominoes.dataset"
     )
 
@@ -825,7 +829,7 @@ def test_reader_that_uses_the_tensorflow_1_api(tmp_path, monkeypatch):
   with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
     writer.write(example.SerializeToString())
   try:
-    dataset = data.Tetrominoes(
+    dataset = datasets.Tetrominoes(
       path, batch_size=2, reader="multi_object_datasets.tetrominoes.dataset"
     )
   finally:
@@ -843,7 +847,7 @@ def test_reader_that_uses_the_tensorflow_1_api(tmp_path, monkeypatch):
 
 
 def test_image_batch():
-  dataset = data.Tetrominoes("scenes", batch_size=2, image_dim=(5, 7))
+  dataset = datasets.Tetrominoes("scenes", batch_size=2, image_dim=(5, 7))
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, [3, 5, 7, 3], dtype=np.uint8)
   batch = dataset.image_batch(images)
@@ -871,7 +875,7 @@ def test_image_batch():
   ],
 )
 def test_image_batch_rejects(images, message):
-  dataset = data.Tetrominoes("scenes", batch_size=2, image_dim=(5, 7))
+  dataset = datasets.Tetrominoes("scenes", batch_size=2, image_dim=(5, 7))
   with pytest.raises(ValueError, match=message):
     dataset.image_batch(images)
 
@@ -893,7 +897,7 @@ def cater_features(num_scenes):
 def test_cater(path, frames):
   features = cater_features(2)
   reader = make_reader(features)
-  dataset = data.CATER(path, batch_size=2, num_frames=frames, reader=reader)
+  dataset = datasets.CATER(path, batch_size=2, num_frames=frames, reader=reader)
   (batch,) = dataset("eval")
   np.testing.assert_array_equal(
     batch["image"], features["image"][:, :frames] / np.float32(255)
@@ -909,7 +913,7 @@ def test_cater(path, frames):
 @pytest.mark.parametrize("frames", [0, 34, "all"])
 def test_impossible_number_of_frames(frames):
   with pytest.raises(ValueError, match="num_frames=.*from 1 to 33"):
-    data.CATER("scenes", batch_size=2, num_frames=frames)
+    datasets.CATER("scenes", batch_size=2, num_frames=frames)
 
 
 def test_wildcards(tmp_path):
@@ -918,16 +922,18 @@ def test_wildcards(tmp_path):
     generation.write_tfrecords(
       path, sprites.FEATURES, sprites.sample_scenes, num_scenes=3, seed=seed
     )
-  expected = data.Sprites(paths, batch_size=6)
-  by_glob = data.Sprites(tmp_path / "train-*-of-2", batch_size=6)
+  expected = datasets.Sprites(paths, batch_size=6)
+  by_glob = datasets.Sprites(tmp_path / "train-*-of-2", batch_size=6)
   assert_equal(next(iter(by_glob("eval"))), next(iter(expected("eval"))))
   with pytest.raises(FileNotFoundError, match="no file .*test-"):
-    data.Sprites(tmp_path / "test-*-of-2", batch_size=6)("eval")
+    datasets.Sprites(tmp_path / "test-*-of-2", batch_size=6)("eval")
 
 
 def test_datasets_declare_what_the_readers_give():
-  assert data.CLEVR.num_true_objects == clevr_with_masks.MAX_NUM_ENTITIES == 11
-  assert data.Tetrominoes.num_true_objects == 4
-  assert data.Sprites.num_true_objects == sprites.MAX_NUM_ENTITIES == 4
-  assert data.ObjectsRoom.num_background_entities == 4
-  assert data.CLEVR.num_background_entities == 1
+  assert (
+    datasets.CLEVR.num_true_objects == clevr_with_masks.MAX_NUM_ENTITIES == 11
+  )
+  assert datasets.Tetrominoes.num_true_objects == 4
+  assert datasets.Sprites.num_true_objects == sprites.MAX_NUM_ENTITIES == 4
+  assert datasets.ObjectsRoom.num_background_entities == 4
+  assert datasets.CLEVR.num_background_entities == 1

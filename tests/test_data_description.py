@@ -1,4 +1,4 @@
-"""Tests of iodine.data_description, and of the command that prints it."""
+"""Tests of iodine.data.description, and of the command that prints it."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import tensorflow as tf
 from test_dataset import Blobs, Clips
 from tiny_runs import fail, run, write_scenes
 
-from iodine import data_description
-from iodine.modules import data
+from iodine.data import datasets
+from iodine.data import description as data_description
 
 
 def text(dataset):
@@ -63,7 +63,7 @@ def test_no_object():
   ],
 )
 def test_values(values, expected):
-  class Numbered(data.IODINEDataset):
+  class Numbered(datasets.IODINEDataset):
     factors = {"x": (tf.float32, 1)}
 
     def examples(self):

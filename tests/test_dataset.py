@@ -1,4 +1,4 @@
-"""Tests of iodine.modules.dataset: datasets of one's own, and the cache."""
+"""Tests of iodine.data.pipeline: datasets of one's own, and the cache."""
 
 import dataclasses
 import logging
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine.modules import dataset as datasets
-from iodine.modules import scene_cache
+from iodine.data import cache as scene_cache
+from iodine.data import pipeline as datasets
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

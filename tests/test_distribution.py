@@ -19,8 +19,9 @@ import tensorflow as tf
 import tiny
 from tiny_runs import TINY, fail, metrics, run
 
-from iodine import distribution, main, training
+from iodine import main, training
 from iodine.modules.utils import ConfigError
+from iodine.training import replicas
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 _SHAPE = (tiny.H, tiny.W, tiny.C)
@@ -38,7 +39,7 @@ def _log(caplog):
 def _trainer(accumulate: int, **overrides: Any) -> training.Trainer:
   """Makes a trainer; all of them start from the same variables."""
   model = tiny.initialized(num_iters=1, **overrides)
-  devices = distribution.Distribution(accumulate)
+  devices = replicas.Distribution(accumulate)
   return training.Trainer(model, training.make_optimizer(1e-3), 7, devices)
 
 
@@ -111,7 +112,7 @@ class _Model(tf.Module):
 
 
 def _step(accumulate: int, **data: Sequence[float]) -> dict[str, float]:
-  devices = distribution.Distribution(accumulate)
+  devices = replicas.Distribution(accumulate)
   trainer = training.Trainer(
     _Model(), training.make_optimizer(1e-3), 7, devices
   )
@@ -138,7 +139,7 @@ def test_each_sub_batch_has_noise_of_its_own():
 
 
 def test_only_the_first_step_is_traced():
-  devices, model = distribution.Distribution(2), _Model()
+  devices, model = replicas.Distribution(2), _Model()
   trainer = training.Trainer(model, training.make_optimizer(1e-3), 7, devices)
   trainer.optimizer.initialize(trainer.model.trainable_variables)
   losses = set()
@@ -182,14 +183,14 @@ def test_mistakes_are_told_before_any_work(words, error, capsys):
 
 def test_the_batch_must_divide_among_the_replicas(monkeypatch):
   monkeypatch.setattr(
-    distribution.Distribution, "num_replicas", property(lambda self: 8)
+    replicas.Distribution, "num_replicas", property(lambda self: 8)
   )
   with pytest.raises(
     ConfigError,
     match=r"batch_size=40: must be a multiple of 8 replicas x accumulate=2, "
     r"such as 48",
   ):
-    distribution.create(None, accumulate=2, batch_size=40)
+    replicas.create(None, accumulate=2, batch_size=40)
 
 
 def _tf_config(index: Any = 0, kind: str = "worker", **cluster: Any) -> str:
@@ -242,7 +243,7 @@ def test_a_wrong_tf_config_is_one_clear_error(
 )
 def test_tf_config_names_the_workers(text, rank, monkeypatch):
   monkeypatch.setenv("TF_CONFIG", text)
-  cluster = distribution.cluster_of_environment()
+  cluster = replicas.cluster_of_environment()
   assert cluster == (("a:1", "b:2"), rank)
   assert cluster.is_chief == (rank == 0)
 
@@ -264,7 +265,7 @@ def test_a_machine_without_a_gpu_is_told(
   if visible is not None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
   monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
-  distribution.warn_without_gpu()
+  replicas.warn_without_gpu()
   assert ("TensorFlow finds no GPU" in caplog.text) == warned
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine import config
-from iodine.modules import data, distributions, refinement
+from iodine.config import resolution
+from iodine.data import datasets
+from iodine.modules import distributions, refinement
 from tests import tiny
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -36,7 +37,7 @@ _SUFFIXES = (".ipynb", ".md", ".py", ".sh", ".toml", ".yaml")
 _DATA_FILES = ("csv", "gif", "html", "json", "npz", "png", "txt")
 # `data.path` is an entry of a configuration and `metrics.ari` one of a result,
 # though there are modules of these names.
-_ENTRIES = (*config.PLANS, "info", "metrics")
+_ENTRIES = (*resolution.PLANS, "info", "metrics")
 
 
 def _prose(text: str) -> str:
@@ -262,7 +263,7 @@ def _column(first_header: str, configuration: str) -> dict[str, str]:
 
 @functools.cache
 def _entries(configuration: str) -> dict[str, Any]:
-  return config.complete(config.named_configs()[configuration])
+  return resolution.complete(resolution.named_configs()[configuration])
 
 
 @functools.cache
@@ -270,9 +271,9 @@ def _shapes(configuration: str) -> dict[str, tuple[int, ...]]:
   """Shapes of a configuration's trainable variables, by their names."""
   # No shape depends on the number of slots or steps, or the image's size: the
   # fewest and smallest are quickest.
-  entries = {**config.named_configs()[configuration], "num_iters": 1}
-  model = config.build_part(
-    config.complete({**entries, "num_components": 2}), "model"
+  entries = {**resolution.named_configs()[configuration], "num_iters": 1}
+  model = resolution.build_part(
+    resolution.complete({**entries, "num_components": 2}), "model"
   )
   factors = {
     factor.name: factor.size if factor.type == "scalar" else 1
@@ -315,7 +316,7 @@ def test_shapes_of_weights(configuration):
 def test_sizes_of_images(configuration):
   entries = _entries(configuration)
   name = entries["data"]["constructor"].rpartition(".")[2]
-  parameters = inspect.signature(getattr(data, name)).parameters
+  parameters = inspect.signature(getattr(datasets, name)).parameters
   height, width = parameters["image_dim"].default
   encoder = entries["model"]["refinement_core"]["encoder_net"]["cnn_opt"]
   (stride,), sizes = encoder["strides"], [height]

@@ -5,12 +5,16 @@ import json
 
 import pytest
 
-from iodine import config, drift, main
+from iodine import main
+from iodine.config import resolution
 from iodine.modules.utils import ConfigError
+from iodine.runs import continuation
 
 
 def resolved(name: str = "tetrominoes", **overrides) -> dict:
-  return config.resolve(config.named_configs()[name], overrides, main.DEFAULTS)
+  return resolution.resolve(
+    resolution.named_configs()[name], overrides, main.DEFAULTS
+  )
 
 
 def saved(name: str = "tetrominoes", **overrides) -> dict:
@@ -21,7 +25,7 @@ def saved(name: str = "tetrominoes", **overrides) -> dict:
 def differences(tmp_path, before: dict, now: dict) -> list[str]:
   """The lines that tell of differences."""
   with pytest.raises(ConfigError) as error:
-    drift.check_drift(before, now, tmp_path)
+    continuation.check_drift(before, now, tmp_path)
   first, *lines = str(error.value).splitlines()
   assert first.startswith(f"checkpoint_dir='{tmp_path}': continue_run=True")
   assert lines[-2].startswith("May differ: ")
@@ -30,10 +34,10 @@ def differences(tmp_path, before: dict, now: dict) -> list[str]:
   return [line.strip() for line in lines[:-2]]
 
 
-@pytest.mark.parametrize("name", config.named_configs())
+@pytest.mark.parametrize("name", resolution.named_configs())
 def test_the_same_configuration_may_go_on(name, tmp_path):
   now = resolved(name, continue_run=True, checkpoint_dir=str(tmp_path))
-  drift.check_drift(saved(name), now, tmp_path)
+  continuation.check_drift(saved(name), now, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -85,28 +89,28 @@ def test_an_entry_that_is_gone_is_told(tmp_path):
   ],
 )
 def test_what_may_differ_may(overrides, tmp_path):
-  drift.check_drift(saved(), resolved(**overrides), tmp_path)
+  continuation.check_drift(saved(), resolved(**overrides), tmp_path)
 
 
 def test_tuples_and_whole_floats_are_no_difference(tmp_path):
   now = resolved(image_dim=(35, 35), n_z=32.0)
-  drift.check_drift(saved(image_dim=[35, 35]), now, tmp_path)
+  continuation.check_drift(saved(image_dim=[35, 35]), now, tmp_path)
 
 
 def test_entries_of_another_version_are_no_difference(tmp_path):
   before, now = saved(), resolved()
   before["sub_batch_size"] = 4
   del before["num_iters"]
-  drift.check_drift(before, now, tmp_path)
+  continuation.check_drift(before, now, tmp_path)
 
 
 @pytest.mark.parametrize("before", [{}, {"n_z": 32}])
 def test_a_folder_that_tells_nothing_may_go_on(before, tmp_path):
-  drift.check_drift(before, resolved(), tmp_path)
+  continuation.check_drift(before, resolved(), tmp_path)
 
 
 def test_nothing_is_changed(tmp_path):
   before, now = saved(), resolved()
   copies = copy.deepcopy((before, now))
-  drift.check_drift(before, now, tmp_path)
+  continuation.check_drift(before, now, tmp_path)
   assert (before, now) == copies

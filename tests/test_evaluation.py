@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from iodine import evaluation
+from iodine.evaluation import scores as scoring
 from iodine.modules import factor_eval
 
 NUM_SCENES = 8
@@ -34,7 +34,7 @@ def _evaluate(model, data=None, batch_size=5, compiled=False, **options):
   # Compiling takes longer than all the scenes here.
   tf.config.run_functions_eagerly(not compiled)
   try:
-    return evaluation.evaluate(
+    return scoring.evaluate(
       model,
       _batches(data, batch_size),
       batch_size=batch_size,
@@ -388,7 +388,7 @@ def test_pixels_outside_of_their_range_are_an_error(model):
 
 def test_no_scene_is_an_error(model):
   with pytest.raises(ValueError, match="no scene"):
-    evaluation.evaluate(model, [], batch_size=4, seed=0)
+    scoring.evaluate(model, [], batch_size=4, seed=0)
 
 
 def test_progress_and_speed(model):
@@ -409,7 +409,7 @@ def test_batches_are_read_one_by_one(model, monkeypatch):
       yield batch
 
   monkeypatch.setattr(tf, "function", lambda func, **_: func)
-  evaluation.evaluate(
+  scoring.evaluate(
     model, batches(), batch_size=3, seed=0, on_progress=alive.append
   )
   assert len(alive) == 3

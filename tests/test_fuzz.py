@@ -25,11 +25,13 @@ import tensorflow as tf
 from hypothesis import strategies as st
 from PIL import Image
 
-from iodine import checkpoints, config, main, tf1_checkpoint
-from iodine.modules import image_files
-from iodine.modules.data import HDF5
+from iodine import main, tf1_checkpoint
+from iodine.config import resolution
+from iodine.data import image_files
+from iodine.data.datasets import HDF5
 from iodine.modules.utils import ConfigError
-from iodine.multi_object_datasets import _tfrecords, inspection
+from iodine.runs import checkpoint_files
+from iodine.tfrecords import inspection, reading
 
 # Longest time, in seconds, and largest growth of the process, in bytes, that
 # reading may take. (An image of the largest size allowed is 0.8 GB as RGB, RGBA
@@ -305,8 +307,10 @@ _PYTHON_TAGS = [
 
 
 def _check_configuration(entries: dict[str, Any]) -> None:
-  entries = config.without_derived(entries)
-  config.check(config.resolve(entries, {}, main.DEFAULTS), main.DEFAULTS)
+  entries = resolution.without_derived(entries)
+  resolution.check(
+    resolution.resolve(entries, {}, main.DEFAULTS), main.DEFAULTS
+  )
 
 
 @inputs(300, 20_000)
@@ -322,7 +326,7 @@ def test_configurations(tmp_path, monkeypatch, num_inputs):
 
   def read() -> bool:
     try:
-      entries = config.load_file(current)
+      entries = resolution.load_file(current)
     except ConfigError:
       return False
     with contextlib.suppress(ConfigError):
@@ -357,7 +361,7 @@ def test_configurations_that_attack(tmp_path, monkeypatch, text, key):
   path = tmp_path / "a.yaml"
   path.write_text(f"{key}: {text}")
   with guard(), pytest.raises(ConfigError):
-    _check_configuration(config.load_file(path))
+    _check_configuration(resolution.load_file(path))
   assert not (tmp_path / "hacked").exists()
 
 
@@ -370,7 +374,7 @@ _FEATURES = {
 
 
 def _decode(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-  return _tfrecords.decode_bytes(example, ["image"])
+  return reading.decode_bytes(example, ["image"])
 
 
 def _record(seed: int) -> bytes:
@@ -387,7 +391,7 @@ def _tfrecord_files(folder: pathlib.Path) -> list[bytes]:
 def _read_records(path: pathlib.Path) -> bool:
   """Reads a file to its end."""
   try:
-    dataset = _tfrecords.read(path, _FEATURES, _decode)
+    dataset = reading.read(path, _FEATURES, _decode)
     for _ in dataset:
       pass
   except inspection.READ_ERRORS as error:
@@ -443,7 +447,7 @@ def test_records_with_the_right_checksums(tmp_path, num_inputs):
 
 def _read_checkpoint(folder: pathlib.Path) -> bool:
   try:
-    checkpoints.read(checkpoints.find(str(folder)))
+    checkpoint_files.read(checkpoint_files.find(str(folder)))
   except tf1_checkpoint.CheckpointError as error:
     return _told(str(error), folder)
   return True
@@ -460,7 +464,7 @@ def _saved(folder: pathlib.Path) -> dict[str, bytes]:
     tf.train.Checkpoint(trainer=module),
     str(folder),
     max_to_keep=2,
-    checkpoint_name=checkpoints.CHECKPOINT_NAME,
+    checkpoint_name=checkpoint_files.CHECKPOINT_NAME,
   )
   manager.save(checkpoint_number=7)
   return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
@@ -484,7 +488,7 @@ def test_checkpoints(tmp_path, num_inputs):
 @inputs(60, 4_000)
 def test_object_graphs_with_the_right_checksums(tmp_path, num_inputs):
   _saved(tmp_path / "whole")
-  prefix = checkpoints.find(str(tmp_path / "whole"))
+  prefix = checkpoint_files.find(str(tmp_path / "whole"))
   values = tf1_checkpoint.read(prefix)
   (key,) = (k for k, v in values.items() if v.dtype == object)
   del values[key]

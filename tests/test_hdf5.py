@@ -1,4 +1,4 @@
-"""Tests of iodine.modules.hdf5: layout, slices, faults."""
+"""Tests of iodine.data.hdf5: layout, slices, faults."""
 
 import sys
 
@@ -7,9 +7,8 @@ import pytest
 import tensorflow as tf
 
 from iodine import main as command_line
-from iodine import run_data
-from iodine.modules import hdf5
-from iodine.modules.data import HDF5
+from iodine.data import hdf5, opening
+from iodine.data.datasets import HDF5
 from iodine.modules.utils import ConfigError
 
 h5py = pytest.importorskip("h5py")
@@ -162,7 +161,7 @@ def test_cache_notices_a_changed_file(tmp_path, path):
 
 
 def fault(dataset):
-  with pytest.raises(ConfigError) as caught, run_data.user_faults(dataset):
+  with pytest.raises(ConfigError) as caught, opening.user_faults(dataset):
     list(dataset("eval"))
   text = str(caught.value)
   assert "\n" not in text

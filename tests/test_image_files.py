@@ -1,4 +1,4 @@
-"""Tests of iodine.modules.image_files: formats, modes, orientation, damage."""
+"""Tests of iodine.data.image_files: formats, modes, orientation, damage."""
 
 import io
 import struct
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from iodine.modules import image_files
-from iodine.modules.image_files import ImageFileError
+from iodine.data import image_files
+from iodine.data.image_files import ImageFileError
 
 H, W = 11, 17
 PIXELS = np.random.default_rng(0).integers(256, size=[H, W, 3], dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Tests of iodine.modules.image_folder: a folder, masks, the configuration."""
+"""Tests of iodine.data.image_folder: a folder, masks, the configuration."""
 
 import json
 import logging
@@ -10,11 +10,10 @@ import tensorflow as tf
 from PIL import Image
 from tiny_runs import TINY_MODEL, fail, run
 
-from iodine import config as configuration
 from iodine import main as command_line
-from iodine import run_data
-from iodine.modules import image_files
-from iodine.modules.data import ImageFolder
+from iodine.config import resolution as configuration
+from iodine.data import image_files, opening
+from iodine.data.datasets import ImageFolder
 from iodine.modules.utils import ConfigError
 
 H, W = 9, 7
@@ -289,7 +288,7 @@ def test_an_image_that_is_cut_off(folder, number):
   path = folder / f"{number}.png"
   path.write_bytes(path.read_bytes()[:-30])
   dataset = build(folder)
-  with pytest.raises(ConfigError) as caught, run_data.user_faults(dataset):
+  with pytest.raises(ConfigError) as caught, opening.user_faults(dataset):
     list(dataset("eval"))
   text = str(caught.value)
   assert text.startswith(f"data: {path}: damaged or cut off (")

@@ -1,11 +1,11 @@
-"""Tests for iodine.modules.images."""
+"""Tests for iodine.pictures.tiles."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iodine.modules import images as pictures
+from iodine.pictures import tiles as pictures
 
 tfd = tfp.distributions
 

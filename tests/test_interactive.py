@@ -1,4 +1,4 @@
-"""Tests for iodine.interactive: what the sliders draw, without a browser."""
+"""Tests for iodine.pictures.sliders: what they draw, without a browser."""
 
 import base64
 import io
@@ -12,8 +12,9 @@ import tiny
 from matplotlib import figure as mpl_figure
 from PIL import Image
 
-from iodine import exploration, interactive
-from iodine.modules import plotting
+from iodine import exploration
+from iodine.pictures import decompositions
+from iodine.pictures import sliders as latent_sliders
 
 ipywidgets = pytest.importorskip("ipywidgets")
 
@@ -36,20 +37,20 @@ def info(model):
 def drawn(monkeypatch) -> list:
   """What was drawn in a test: image, recons, masks, components."""
   calls = []
-  plot = plotting.decomposition_plot
+  plot = decompositions.decomposition_plot
 
   def remember(*arrays, **kwargs):
     calls.append([array[0] for array in arrays])
     return plot(*arrays, **kwargs)
 
-  monkeypatch.setattr(plotting, "decomposition_plot", remember)
+  monkeypatch.setattr(decompositions, "decomposition_plot", remember)
   return calls
 
 
 @pytest.fixture
-def sliders(model, info, drawn) -> interactive.LatentSliders:
-  sliders = interactive.explore_latents(model, info)
-  assert isinstance(sliders, interactive.LatentSliders)
+def sliders(model, info, drawn) -> latent_sliders.LatentSliders:
+  sliders = latent_sliders.explore_latents(model, info)
+  assert isinstance(sliders, latent_sliders.LatentSliders)
   return sliders
 
 
@@ -151,7 +152,7 @@ def test_values_reach_as_far_as_what_was_inferred(model, info):
   far = {**info, "latent": {**info["latent"]}}
   means = far["latent"]["z_mean"] = info["latent"]["z_mean"].copy()
   means[1, -1, 0, 4] = 50.0  # B K - 1 others near 0 leave it 2.6 away
-  sliders = interactive.explore_latents(model, far)
+  sliders = latent_sliders.explore_latents(model, far)
   sliders.range_of.value = "prior"
   sliders.scene.value, sliders.slot.value, sliders.latent.value = 2, 1, 4
   assert sliders.value.value == pytest.approx(50.0 / np.sqrt(np.log(2.0)))
@@ -166,7 +167,7 @@ def test_errors_of_a_redraw_reach_the_user(sliders, monkeypatch, caplog):
 
   before = sliders.picture.value
   with monkeypatch.context() as patch:
-    patch.setattr(plotting, "decomposition_plot", fail)
+    patch.setattr(decompositions, "decomposition_plot", fail)
     sliders.value.value = 1.0
   assert sliders.message.value == "MemoryError: no room for a picture"
   assert "no room for a picture" in caplog.text
@@ -200,7 +201,7 @@ def test_without_ipywidgets_there_is_a_picture(
 ):
   monkeypatch.setitem(sys.modules, "ipywidgets", None)
   with caplog.at_level(logging.WARNING):
-    picture = interactive.explore_latents(model, info)
+    picture = latent_sliders.explore_latents(model, info)
   assert isinstance(picture, mpl_figure.Figure)
   _assert_drawn(drawn, model, info, 0)
   assert "pip install '.[notebook]'" in caplog.text

@@ -1,4 +1,4 @@
-"""Tests for iodine.modules.latent_plots."""
+"""Tests for iodine.pictures.latents."""
 
 import itertools
 
@@ -10,8 +10,8 @@ from matplotlib import figure as mpl_figure
 from matplotlib import text as mpl_text
 
 from iodine.exploration import Composition, Removal, Swap, Traversal
-from iodine.modules import latent_plots
-from iodine.modules.images import get_mask_plot_colors
+from iodine.pictures import latents as latent_pictures
+from iodine.pictures.tiles import get_mask_plot_colors
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -123,12 +123,14 @@ def _segmentation(masks):
 @pytest.mark.parametrize(
   "plot",
   [
-    lambda c, s: latent_plots.traversal_plot(_traversal(channels=c), 0.75 * s),
-    lambda c, s: latent_plots.traversal_plot(
+    lambda c, s: latent_pictures.traversal_plot(
+      _traversal(channels=c), 0.75 * s
+    ),
+    lambda c, s: latent_pictures.traversal_plot(
       _traversal(rows=1, columns=15, channels=c, slot=10), 0.75 * s
     ),
-    lambda c, s: latent_plots.removal_plot(_removal(11, c), 1.5 * s),
-    lambda c, s: latent_plots.swap_plot(_swap(11, c), 1.5 * s),
+    lambda c, s: latent_pictures.removal_plot(_removal(11, c), 1.5 * s),
+    lambda c, s: latent_pictures.swap_plot(_swap(11, c), 1.5 * s),
   ],
   ids=["traversal", "one_latent", "removal", "swap"],
 )
@@ -142,7 +144,7 @@ def test_every_plot_is_readable_and_leaves_pyplot_alone(plot, scale, channels):
 
 def test_a_traversal_shows_the_slot_through_its_mask_and_the_scene():
   traversal = _traversal(channels=1)
-  fig = latent_plots.traversal_plot(traversal)
+  fig = latent_pictures.traversal_plot(traversal)
   assert [ax.get_title() for ax in fig.axes] == ["Slot 3 alone", "Scene"]
   alone, scene = fig.axes
   assert len(alone.images) == len(scene.images) == R * N
@@ -160,7 +162,7 @@ def test_a_traversal_shows_the_slot_through_its_mask_and_the_scene():
 
 
 def test_a_traversal_names_latents_values_and_what_was_inferred():
-  fig = latent_plots.traversal_plot(_traversal())
+  fig = latent_pictures.traversal_plot(_traversal())
   alone, scene = fig.axes
   assert [t.get_text() for t in alone.get_yticklabels()] == [
     "latent 122\nKL 12.35",
@@ -185,7 +187,7 @@ def test_a_traversal_names_latents_values_and_what_was_inferred():
 
 
 def test_of_many_values_some_are_named():
-  fig = latent_plots.traversal_plot(_traversal(columns=15))
+  fig = latent_pictures.traversal_plot(_traversal(columns=15))
   labels = [t.get_text() for t in fig.axes[1].get_xticklabels()]
   assert labels[7] == "0"
   assert labels[::2] == [""] * 8
@@ -196,7 +198,7 @@ def test_of_many_values_some_are_named():
 
 def test_a_removal_shows_scene_and_masks_without_each_slot():
   removal = _removal()
-  fig = latent_plots.removal_plot(removal)
+  fig = latent_pictures.removal_plot(removal)
   scenes, masks = np.array(fig.axes, object).reshape(2, 6)
   titles = ["Image", "Reconstruction"]
   titles += [f"Without slot {k}" for k in (1, 2, 3, 4)]
@@ -220,7 +222,7 @@ def test_a_removal_shows_scene_and_masks_without_each_slot():
 
 def test_a_swap_shows_both_scenes_before_and_after():
   swap = _swap()
-  fig = latent_plots.swap_plot(swap)
+  fig = latent_pictures.swap_plot(swap)
   axes = np.array(fig.axes, object).reshape(2, 6)
   assert [ax.get_ylabel() for ax in axes[:, 0]] == [
     "Scene 1, slot 4",
@@ -246,17 +248,17 @@ def test_a_swap_shows_both_scenes_before_and_after():
   "plot, wrong, name",
   [
     (
-      latent_plots.traversal_plot,
+      latent_pictures.traversal_plot,
       _traversal()._replace(scenes=np.ones([R, N, H, W + 1, 3])),
       "scenes",
     ),
     (
-      latent_plots.removal_plot,
+      latent_pictures.removal_plot,
       _removal()._replace(image=np.ones([H, W + 1, 3])),
       "image",
     ),
     (
-      latent_plots.swap_plot,
+      latent_pictures.swap_plot,
       _swap()._replace(images=np.ones([3, H, W, 3])),
       "images",
     ),
@@ -275,7 +277,7 @@ def test_curves_are_readable_and_shown_with_their_mean():
   curves = _curves()
   steps, values = next(iter(curves.values()))
   values[7] = np.nan
-  fig = latent_plots.curves_plot(curves)
+  fig = latent_pictures.curves_plot(curves)
   _assert_readable(fig)
   assert [ax.get_title() for ax in fig.axes if ax.get_visible()] == list(curves)
   raw, mean = fig.axes[0].lines
@@ -290,7 +292,9 @@ def test_curves_are_readable_and_shown_with_their_mean():
 
 @pytest.mark.parametrize("value", [2.0, np.nan])
 def test_a_curve_of_one_point(value):
-  fig = latent_plots.curves_plot({"loss": (np.array([3]), np.array([value]))})
+  fig = latent_pictures.curves_plot(
+    {"loss": (np.array([3]), np.array([value]))}
+  )
   _assert_readable(fig)
   (point,) = fig.axes[0].lines[1].get_ydata()
   np.testing.assert_equal(point, value)
@@ -298,6 +302,6 @@ def test_a_curve_of_one_point(value):
 
 def test_there_must_be_a_curve_of_as_many_values_as_steps():
   with pytest.raises(ValueError, match="nothing to plot"):
-    latent_plots.curves_plot({})
+    latent_pictures.curves_plot({})
   with pytest.raises(ValueError, match="loss values has shape"):
-    latent_plots.curves_plot({"loss": (np.arange(3), np.arange(4))})
+    latent_pictures.curves_plot({"loss": (np.arange(3), np.arange(4))})

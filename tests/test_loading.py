@@ -1,4 +1,4 @@
-"""Tests for iodine.loading, by way of `iodine.main.load_checkpoint`."""
+"""Tests for iodine.runs.loading, by way of `iodine.main.load_checkpoint`."""
 
 import json
 import logging

@@ -1,11 +1,11 @@
-"""Tests of iodine.modules.metrics, against counts in NumPy."""
+"""Tests of iodine.metrics, against counts in NumPy."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from sklearn import metrics as sklearn_metrics
 
-from iodine.modules import metrics
+from iodine import metrics
 
 B, L, K, H, W, C = 5, 6, 4, 9, 7, 3
 

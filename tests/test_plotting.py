@@ -1,4 +1,4 @@
-"""Tests for iodine.modules.plotting."""
+"""Tests for iodine.pictures.decompositions."""
 
 import copy
 import itertools
@@ -10,7 +10,7 @@ import pytest
 from matplotlib import colors as mpl_colors
 from matplotlib import figure as mpl_figure
 
-from iodine.modules import plotting
+from iodine.pictures import decompositions
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -61,7 +61,7 @@ def _rinfo(num_slots=4, channels=3, num_frames=1):
 
 def _decomposition(rinfo, **kwargs):
   outputs = rinfo["outputs"]
-  return plotting.decomposition_plot(
+  return decompositions.decomposition_plot(
     rinfo["data"]["image"][:, 0],
     outputs["recons"][:, -1, 0],
     outputs["pred_mask"][:, -1],
@@ -86,7 +86,7 @@ def _shown(ax):
 
 def _segmentation(masks):
   return np.einsum(
-    "khw,kc->hwc", masks, plotting.get_mask_plot_colors(len(masks))
+    "khw,kc->hwc", masks, decompositions.get_mask_plot_colors(len(masks))
   )
 
 
@@ -128,9 +128,9 @@ def test_every_plot_is_readable_and_leaves_pyplot_alone(
   rinfo = _rinfo(num_slots, channels)
   before = copy.deepcopy(rinfo)
   for t in (0, T - 1):  # inputs are constant at step 0
-    _assert_readable(plotting.inputs_plot(rinfo, t=t, size=size))
-  _assert_readable(plotting.example_plot(rinfo, size=size))
-  _assert_readable(plotting.iterations_plot(rinfo, size=size))
+    _assert_readable(decompositions.inputs_plot(rinfo, t=t, size=size))
+  _assert_readable(decompositions.example_plot(rinfo, size=size))
+  _assert_readable(decompositions.iterations_plot(rinfo, size=size))
   _assert_readable(
     _decomposition(
       rinfo,
@@ -148,7 +148,9 @@ def test_every_plot_is_readable_and_leaves_pyplot_alone(
 @pytest.mark.parametrize("mask_components", [False, True])
 def test_example_plot(channels, mask_components):
   rinfo = _rinfo(4, channels)
-  fig = plotting.example_plot(rinfo, b=1, t=1, mask_components=mask_components)
+  fig = decompositions.example_plot(
+    rinfo, b=1, t=1, mask_components=mask_components
+  )
   assert _titles(fig) == ["Image", "Reconstruction", "Mask"] + [
     f"Slot {k}" for k in (1, 2, 3, 4)
   ]
@@ -168,8 +170,8 @@ def test_example_plot(channels, mask_components):
   frames = [
     mpl_colors.to_rgb(ax.spines["left"].get_edgecolor()) for ax in fig.axes[3:]
   ]
-  np.testing.assert_allclose(frames, plotting.get_mask_plot_colors(4))
-  assert not _titles(plotting.example_plot(rinfo, column_titles=False))
+  np.testing.assert_allclose(frames, decompositions.get_mask_plot_colors(4))
+  assert not _titles(decompositions.example_plot(rinfo, column_titles=False))
 
 
 @pytest.mark.parametrize("num_scenes", [1, 4])
@@ -178,7 +180,7 @@ def test_scenes_decomposition_plot(num_scenes):
   rinfo["metrics"] = {"ari_nobg": np.arange(B * T).reshape(B, T) / 7.0}
   rinfo["metrics"]["ari_nobg"][1, -1] = np.nan
   rows = min(num_scenes, B)
-  fig = plotting.scenes_decomposition_plot(rinfo, num_scenes)
+  fig = decompositions.scenes_decomposition_plot(rinfo, num_scenes)
   axes = _axes(fig, rows, 8)
   assert [ax.get_ylabel() for ax in axes[:, 0]] == ["ARI 0.29", ""][:rows]
   data, outputs = rinfo["data"], rinfo["outputs"]
@@ -196,14 +198,14 @@ def test_scenes_decomposition_plot(num_scenes):
       np.testing.assert_allclose(_shown(ax), panel, atol=1e-6)
   _assert_readable(fig)
   del rinfo["data"]["true_mask"], rinfo["metrics"]
-  fig = plotting.scenes_decomposition_plot(rinfo, num_scenes)
+  fig = decompositions.scenes_decomposition_plot(rinfo, num_scenes)
   assert "True mask" not in _titles(fig)
   assert len(fig.axes) == rows * 7
 
 
 def test_iterations_plot():
   rinfo = _rinfo(4)
-  fig = plotting.iterations_plot(rinfo, b=1)
+  fig = decompositions.iterations_plot(rinfo, b=1)
   assert len(fig.axes) == (T + 1) * 6
   axes = _axes(fig, T + 1, 6)
   assert _titles(fig) == ["Reconstruction", "Mask"] + [
@@ -249,17 +251,17 @@ def test_plots_without_true_masks(missing):
     del rinfo["data"]["true_mask"]
   else:
     rinfo["data"]["true_mask"] = None
-  fig = plotting.iterations_plot(rinfo)
+  fig = decompositions.iterations_plot(rinfo)
   assert not fig.axes[T * 6 + 1].get_visible()
   assert fig.axes[T * 6].get_visible()
   _assert_readable(fig)
-  _assert_readable(plotting.example_plot(rinfo))
+  _assert_readable(decompositions.example_plot(rinfo))
 
 
 def test_sequence_shows_the_frame_of_each_step():
   rinfo = _rinfo(num_frames=T)
   frames = rinfo["data"]["image"][0]
-  fig = plotting.iterations_plot(rinfo)
+  fig = decompositions.iterations_plot(rinfo)
   axes = _axes(fig, T + 1, 7)
   assert _titles(fig)[:2] == ["Frame", "Reconstruction"]
   for t in range(T):
@@ -269,7 +271,7 @@ def test_sequence_shows_the_frame_of_each_step():
   assert axes[-1, 1].get_xlabel() == "Last frame"
   _assert_readable(fig)
   for t in (1, -1):
-    example = plotting.example_plot(rinfo, t=t)
+    example = decompositions.example_plot(rinfo, t=t)
     np.testing.assert_allclose(_shown(example.axes[0]), frames[t])
 
 
@@ -277,7 +279,7 @@ def test_inputs_plot():
   rinfo = _rinfo(4)
   spatial = rinfo["inputs"]["spatial"]
   spatial["dmask"][1, 2, 0, 3, 4] = 0.5  # positive and negative ends differ
-  fig = plotting.inputs_plot(rinfo, b=1, t=2)
+  fig = decompositions.inputs_plot(rinfo, b=1, t=2)
   axes = _axes(fig, len(spatial), 4)
   assert _titles(fig) == [f"Slot {k}" for k in (1, 2, 3, 4)]
   names = [ax.get_ylabel() for ax in axes[:, 0]]
@@ -318,7 +320,7 @@ def test_inputs_plot():
   # Shared inputs have a black frame, those of a slot one of its colour.
   edges = [axes[row, 2].spines["top"].get_edgecolor()[:3] for row in (0, 1)]
   np.testing.assert_allclose(
-    edges, [(0, 0, 0), plotting.get_mask_plot_colors(3)[2]]
+    edges, [(0, 0, 0), decompositions.get_mask_plot_colors(3)[2]]
   )
 
 
@@ -327,7 +329,7 @@ def test_inputs_plot_of_a_single_input(name):
   rinfo = _rinfo()
   value = rinfo["inputs"]["spatial"].get(name, np.ones([B, T, 1, H, W, 2]))
   rinfo["inputs"]["spatial"] = {name: value}
-  fig = plotting.inputs_plot(rinfo, t=-1)
+  fig = decompositions.inputs_plot(rinfo, t=-1)
   assert len(fig.axes) == 4
   assert fig.axes[0].get_ylabel() == name
   _assert_readable(fig)
@@ -367,9 +369,9 @@ def test_nan_and_constant_panels():
     value[0, 1] = np.nan
     value[0, 2, :, :3] = -np.inf
   for t in range(T):
-    _assert_readable(plotting.inputs_plot(rinfo, t=t))
-  _assert_readable(plotting.iterations_plot(rinfo, mask_components=True))
-  fig = plotting.example_plot(rinfo)
+    _assert_readable(decompositions.inputs_plot(rinfo, t=t))
+  _assert_readable(decompositions.iterations_plot(rinfo, mask_components=True))
+  fig = decompositions.example_plot(rinfo)
   _assert_readable(fig)
   recons = _shown(fig.axes[1])
   np.testing.assert_array_equal(recons[2], [[1.0, 0.0, 1.0]] * W)
@@ -377,7 +379,7 @@ def test_nan_and_constant_panels():
 
 
 def test_figures_display_themselves_in_a_notebook(tmp_path):
-  fig: Any = plotting.example_plot(_rinfo(), size=1)
+  fig: Any = decompositions.example_plot(_rinfo(), size=1)
   assert fig._repr_png_().startswith(b"\x89PNG")
   fig.savefig(tmp_path / "example.png")
   assert (tmp_path / "example.png").stat().st_size > 1000
@@ -388,7 +390,9 @@ class TestHelpers:
     img = np.linspace(-3.0, 5.0, H * W * 3).reshape(H, W, 3)
     mask = np.zeros([H, W, 1])
     mask[2] = 1.0
-    shown = np.asarray(plotting.show_img(img, mask=mask, norm=True).get_array())
+    shown = np.asarray(
+      decompositions.show_img(img, mask=mask, norm=True).get_array()
+    )
     np.testing.assert_allclose(shown[2], (img[2] + 3.0) / 8.0, atol=1e-6)
     np.testing.assert_array_equal(np.delete(shown, 2, axis=0), 1.0)
 
@@ -397,13 +401,13 @@ class TestHelpers:
     self, channels, first
   ):
     img = np.random.default_rng(0).uniform(size=[H, W, channels])
-    shown = np.asarray(plotting.show_img(img).get_array())
+    shown = np.asarray(decompositions.show_img(img).get_array())
     np.testing.assert_allclose(shown, _rgb(img[..., :first]), rtol=1e-6)
 
   def test_show_mat_draws_nan_in_magenta(self):
     m = np.ones([H, W, 1])
     m[1, 2] = np.nan
-    mappable = plotting.show_mat(m, cmap="coolwarm", vmin=-1.0)
+    mappable = decompositions.show_mat(m, cmap="coolwarm", vmin=-1.0)
     assert mappable.get_clim() == pytest.approx((-1.0, 1.1))
     rgba = mappable.to_rgba(np.ma.masked_invalid(m[..., 0]))
     np.testing.assert_allclose(rgba[1, 2], mpl_colors.to_rgba("magenta"))
@@ -411,16 +415,18 @@ class TestHelpers:
   @pytest.mark.parametrize("channels", [1, 2, 8])
   def test_show_coords_stays_in_range(self, channels):
     m = np.random.default_rng(0).normal(size=[H, W, channels])
-    shown = np.asarray(plotting.show_coords(m).get_array())
+    shown = np.asarray(decompositions.show_coords(m).get_array())
     assert shown.shape == (H, W, 3)
     assert 0.0 <= shown.min() < shown.max() <= 1.0
 
   def test_helpers_draw_into_given_axes(self):
     ax = mpl_figure.Figure().subplots()
-    mappable = plotting.show_mask(np.eye(3)[:, :, None], ax=ax, color="red")
+    mappable = decompositions.show_mask(
+      np.eye(3)[:, :, None], ax=ax, color="red"
+    )
     assert mappable.axes is ax
     np.testing.assert_allclose(
-      _shown(ax)[:, 0], plotting.get_mask_plot_colors(3)
+      _shown(ax)[:, 0], decompositions.get_mask_plot_colors(3)
     )
     assert ax.spines["top"].get_edgecolor() == mpl_colors.to_rgba("red")
     assert not len(ax.get_xticks())
@@ -430,14 +436,18 @@ class TestHelpers:
 class TestErrors:
   @pytest.mark.parametrize(
     "plot",
-    [plotting.example_plot, plotting.iterations_plot, plotting.inputs_plot],
+    [
+      decompositions.example_plot,
+      decompositions.iterations_plot,
+      decompositions.inputs_plot,
+    ],
   )
   def test_index_out_of_range(self, plot):
     with pytest.raises(ValueError, match="b=2 is out of range; valid: -2 to 1"):
       plot(_rinfo(), b=2)
 
   @pytest.mark.parametrize(
-    "plot", [plotting.example_plot, plotting.inputs_plot]
+    "plot", [decompositions.example_plot, decompositions.inputs_plot]
   )
   def test_step_out_of_range(self, plot):
     with pytest.raises(ValueError, match="t=3 is out of range; valid: -3 to 2"):
@@ -452,9 +462,9 @@ class TestErrors:
         r"rinfo\['outputs'\]\['recons'\] is missing; .* has: components, p"
       ),
     ):
-      plotting.example_plot(rinfo)
+      decompositions.example_plot(rinfo)
     with pytest.raises(ValueError, match=r"rinfo\['outputs'\] has: nothing"):
-      plotting.inputs_plot({})
+      decompositions.inputs_plot({})
 
   def test_wrong_shape_names_the_array_and_both_shapes(self):
     rinfo = _rinfo(4)
@@ -466,7 +476,7 @@ class TestErrors:
         r"\[B, T, K, H, W, 1\]"
       ),
     ):
-      plotting.example_plot(rinfo)
+      decompositions.example_plot(rinfo)
 
   def test_wrong_shape_of_an_input(self):
     rinfo = _rinfo(4)
@@ -475,13 +485,13 @@ class TestErrors:
       ValueError,
       match=(r"inputs/spatial/mask has shape \[2, 3, 5, 7, 9, 1\], .* K=4"),
     ):
-      plotting.inputs_plot(rinfo)
+      decompositions.inputs_plot(rinfo)
 
   def test_no_inputs(self):
     rinfo = _rinfo()
     rinfo["inputs"]["spatial"] = {}
     with pytest.raises(ValueError, match="is empty"):
-      plotting.inputs_plot(rinfo)
+      decompositions.inputs_plot(rinfo)
 
   def test_labels_must_be_one_for_each_image(self):
     with pytest.raises(ValueError, match="row_labels has 1 texts for 2 images"):
@@ -489,4 +499,4 @@ class TestErrors:
 
   def test_size_must_be_positive(self):
     with pytest.raises(ValueError, match="size must be positive, got 0"):
-      plotting.example_plot(_rinfo(), size=0)
+      decompositions.example_plot(_rinfo(), size=0)

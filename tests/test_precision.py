@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from iodine import config, training
 from iodine import main as command_line
-from iodine.modules import convolutions, networks, utils
+from iodine import training
+from iodine.config import resolution
+from iodine.modules import _convolutions, networks, utils
 from iodine.modules.utils import ConfigError
 
 # Relative errors, in the Euclidean norm, of all steps' losses and latents.
@@ -135,7 +136,7 @@ def test_transposed_convolutions_compute_in_float32():
 @pytest.mark.parametrize("channels", [3, 32])  # few, for which there is a way
 def test_gradients_add_up_many_pixels(channels):
   # A sum of ones in bfloat16 would end at 256.
-  net = convolutions.ConvNet2D([channels], [3], [1])
+  net = _convolutions.ConvNet2D([channels], [3], [1])
   net.dtype = tf.bfloat16
   image = tf.ones([2, 48, 48, 5])
   net(image)
@@ -153,8 +154,8 @@ def test_gradients_add_up_many_pixels(channels):
 
 
 def test_gradients_of_the_broadcast_layer_add_up_many_pixels():
-  net = convolutions.ConvNet2D(
-    [4], [3], [1], first_layer=convolutions.BroadcastConv2D
+  net = _convolutions.ConvNet2D(
+    [4], [3], [1], first_layer=_convolutions.BroadcastConv2D
   )
   z, coords = tf.ones([3, 2]), utils.coordinate_channels(48, 48, "linear")
   net((z, coords))
@@ -174,36 +175,36 @@ def test_gradients_of_the_broadcast_layer_add_up_many_pixels():
 
 
 def _resolved(entries, **overrides):
-  return config.resolve(entries, overrides, command_line.DEFAULTS)
+  return resolution.resolve(entries, overrides, command_line.DEFAULTS)
 
 
 def test_the_entry_reaches_the_model():
-  entries = config.named_configs()["demo"]
+  entries = resolution.named_configs()["demo"]
   assert _resolved(entries)["model"]["precision"] == "float32"
   low = _resolved(entries, precision="bfloat16")
-  config.check(low, command_line.DEFAULTS)
-  model = config.build_part(low, "model")
-  nets = [m for m in model.submodules if isinstance(m, convolutions.ConvNet2D)]
+  resolution.check(low, command_line.DEFAULTS)
+  model = resolution.build_part(low, "model")
+  nets = [m for m in model.submodules if isinstance(m, _convolutions.ConvNet2D)]
   assert [net.dtype for net in nets] == [tf.bfloat16, tf.bfloat16]
   # As in a benchmark, which has no other defaults.
-  completed = config.complete({**entries, "precision": "bfloat16"})
+  completed = resolution.complete({**entries, "precision": "bfloat16"})
   assert completed["model"]["precision"] == "bfloat16"
 
 
 def test_a_run_s_own_precision_is_kept_unless_it_is_overridden(tmp_path):
   path = tmp_path / "config.json"
-  saved = _resolved(config.named_configs()["demo"], precision="bfloat16")
+  saved = _resolved(resolution.named_configs()["demo"], precision="bfloat16")
   path.write_text(json.dumps(saved))
-  entries = config.without_derived(config.load_file(path))
+  entries = resolution.without_derived(resolution.load_file(path))
   assert _resolved(entries)["model"]["precision"] == "bfloat16"
   other = _resolved(entries, precision="float32")
   assert other["model"]["precision"] == "float32"
 
 
 def test_a_run_without_the_entry_is_one_in_float32():
-  saved = dict(_resolved(config.named_configs()["demo"]))
+  saved = dict(_resolved(resolution.named_configs()["demo"]))
   del saved["precision"], saved["model"]["precision"]
-  entries = config.without_derived(saved)
+  entries = resolution.without_derived(saved)
   assert _resolved(entries)["model"]["precision"] == "float32"
 
 
@@ -211,7 +212,7 @@ def test_errors():
   message = "precision='float16': .*Did you mean 'bfloat16'"
   with pytest.raises(ConfigError, match=message):
     tiny.build(precision="float16")
-  entries = _resolved(config.named_configs()["demo"], precision="float16")
+  entries = _resolved(resolution.named_configs()["demo"], precision="float16")
   with pytest.raises(ConfigError, match=message) as error:
-    config.check(entries, command_line.DEFAULTS)
+    resolution.check(entries, command_line.DEFAULTS)
   assert str(error.value).count("float16'") == 2  # the value and the remedy

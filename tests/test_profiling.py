@@ -1,9 +1,9 @@
-"""Tests of iodine.profiling."""
+"""Tests of iodine.runs.profiling."""
 
 import pytest
 import tensorflow as tf
 
-from iodine import profiling
+from iodine.runs import profiling
 
 
 @pytest.fixture(name="calls")

@@ -19,15 +19,13 @@ from test_training_loop import checkpoints, train, write_scenes
 from tiny_runs import NUM_SCENES, TINY, contents, fail
 from tiny_runs import run as run_command
 
-from iodine import (
-  event_files,
-  run_lock,
-  run_records,
-  run_versions,
-  runs,
-  training_loop,
-)
+from iodine import experiment
 from iodine.modules.utils import ConfigError
+from iodine.runs import folder as run_folder
+from iodine.runs import lock as run_lock
+from iodine.runs import loop as training_loop
+from iodine.runs import summaries
+from iodine.runs import versions as run_versions
 
 STEPS = 8  # of a whole run, with checkpoints at 3, 6 and 8; two are kept
 
@@ -79,7 +77,7 @@ def assert_goes_on(folder, scenes, whole_run, first: int) -> None:
     for path in (folder, whole_folder)
   )
   assert names == whole_names
-  steps, values = event_files.read_scalars(folder)["loss/total"]
+  steps, values = summaries.read_scalars(folder)["loss/total"]
   np.testing.assert_array_equal(steps, np.arange(1, STEPS + 1))
   expected = [whole["loss"][step] for step in steps]
   np.testing.assert_allclose(values, expected, rtol=1e-4)
@@ -162,7 +160,7 @@ def test_records_are_on_disk_before_a_checkpoint_is(
   loop = training_loop.run
 
   def flush():
-    steps, _ = event_files.read_scalars(folder)["loss/total"]
+    steps, _ = summaries.read_scalars(folder)["loss/total"]
     flushed.append((int(steps[-1]), checkpoints(folder)))
 
   monkeypatch.setattr(
@@ -193,7 +191,7 @@ def test_summaries_that_cannot_be_written_end_the_run(
     monkeypatch.setattr(tf.summary, "create_file_writer", create_broken)
   else:
     monkeypatch.setattr(tf.summary, function, refuse)
-  with pytest.raises(runs.RunError) as error:
+  with pytest.raises(run_folder.RunError) as error:
     train(scenes, tmp_path / "run")
   step = {"scalar": 1, "image": 4, "flush": 3}[function]
   text = str(error.value)
@@ -204,7 +202,7 @@ def test_summaries_that_cannot_be_written_end_the_run(
 
 def test_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
   path = tmp_path / "file"
-  runs.write_whole(path, "before")
+  run_folder.write_whole(path, "before")
 
   def fail_to_replace(*_):
     raise OSError(28, "No space left on device")
@@ -212,11 +210,11 @@ def test_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(pathlib.Path, "replace", fail_to_replace)
     with pytest.raises(
-      runs.RunError, match="file: cannot be written: No space"
+      run_folder.RunError, match="file: cannot be written: No space"
     ):
-      runs.write_whole(path, b"after")
+      run_folder.write_whole(path, b"after")
   assert contents(tmp_path) == {"file": b"before"}
-  runs.write_whole(path, b"after")
+  run_folder.write_whole(path, b"after")
   assert contents(tmp_path) == {"file": b"after"}
 
 
@@ -247,9 +245,9 @@ def test_versions_that_cannot_be_read_begin_anew(tmp_path, content, caplog):
 def package(tmp_path, monkeypatch) -> pathlib.Path:
   """A folder that holds this package, as far as it knows."""
   root = tmp_path / "root"
-  (root / "iodine").mkdir(parents=True)
-  (root / "iodine" / "run_versions.py").touch()
-  path = str(root / "iodine" / "run_versions.py")
+  (root / "iodine" / "runs").mkdir(parents=True)
+  (root / "iodine" / "runs" / "versions.py").touch()
+  path = str(root / "iodine" / "runs" / "versions.py")
   monkeypatch.setattr(run_versions, "__file__", path)
   return root
 
@@ -279,7 +277,7 @@ def test_the_commit_of_a_checkout_is_told(package, tmp_path):
   git(package, "tag", "v1")
   commit = git(package, "rev-parse", "HEAD")
   assert saved_commit(tmp_path) == commit
-  (package / "iodine" / "run_versions.py").write_text("changed")
+  (package / "iodine" / "runs" / "versions.py").write_text("changed")
   assert saved_commit(tmp_path) == f"{commit}-dirty"
 
 
@@ -306,16 +304,16 @@ def test_without_git_there_is_no_commit(package, tmp_path, monkeypatch):
   ],
 )
 def test_output_is_filtered_as_sacred_does(text):
-  assert run_records.filter_output(text) == apply_backspaces_and_linefeeds(text)
+  assert experiment.filter_output(text) == apply_backspaces_and_linefeeds(text)
 
 
 def sacred_run(storage: pathlib.Path, function) -> None:
   """Runs a function of Sacred's run, observed and made safe."""
-  experiment = Experiment("test", save_git_info=False)
-  experiment.observers.append(FileStorageObserver(storage))
-  experiment.main(lambda _run: function(_run))
-  run = experiment._create_run()
-  run_records.make_safe(run)
+  own = Experiment("test", save_git_info=False)
+  own.observers.append(FileStorageObserver(storage))
+  own.main(lambda _run: function(_run))
+  run = own._create_run()
+  experiment.make_safe(run)
   run()
 
 

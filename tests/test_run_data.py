@@ -1,4 +1,4 @@
-"""Tests of iodine.run_data: the cache, and which scenes training leaves out."""
+"""Tests of iodine.data.opening: the cache, and the scenes left out."""
 
 import logging
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_runs import NUM_SCENES
 
-from iodine import run_data
+from iodine.data import opening
 from iodine.modules.utils import ConfigError
 from iodine.synthetic import generation, sprites
 
@@ -28,7 +28,7 @@ def _entries(data_dir, held_out, **plan):
 @pytest.fixture(scope="module")
 def images(data_dir) -> np.ndarray:
   """All scenes in the order of the file."""
-  dataset = run_data.build_data(_entries(data_dir, 0))
+  dataset = opening.build_data(_entries(data_dir, 0))
   return np.concatenate([b["image"].numpy() for b in dataset("eval")])
 
 
@@ -59,7 +59,7 @@ def test_training_leaves_the_first_scenes_out(
 ):
   assert len(images) == NUM_SCENES
   entries = _entries(data_dir, held_out, **plan)
-  dataset, sample = run_data.training_data(entries)
+  dataset, sample = opening.training_data(entries)
   assert _seen(dataset, images) == set(range(first, NUM_SCENES))
   shown = plan.get("skip", 0)
   np.testing.assert_array_equal(sample["image"], images[shown : shown + 2])
@@ -71,7 +71,7 @@ def test_training_leaves_the_first_scenes_out(
 def test_a_small_file_is_trained_on_as_a_whole(
   data_dir, images, caplog, held_out
 ):
-  dataset, _ = run_data.training_data(_entries(data_dir, held_out))
+  dataset, _ = opening.training_data(_entries(data_dir, held_out))
   assert _seen(dataset, images) == set(range(NUM_SCENES))
   assert f"no more than held_out_scenes={held_out}: training on" in caplog.text
 
@@ -82,12 +82,12 @@ def test_a_small_file_is_trained_on_as_a_whole(
 def test_the_cache_is_written_once(data_dir, images, tmp_path, caplog):
   caplog.set_level(logging.INFO)
   entries = _entries(data_dir, 4, cache_dir=str(tmp_path))
-  dataset, sample = run_data.training_data(entries)
+  dataset, sample = opening.training_data(entries)
   assert "Wrote 13 scenes" in caplog.text
   assert _seen(dataset, images) == set(range(4, NUM_SCENES))
   np.testing.assert_array_equal(sample["image"], images[:2])
   caplog.clear()
-  dataset, _ = run_data.training_data(entries)
+  dataset, _ = opening.training_data(entries)
   assert "Wrote" not in caplog.text
   assert _seen(dataset, images) == set(range(4, NUM_SCENES))
   assert len(list(tmp_path.iterdir())) == 1
@@ -95,7 +95,7 @@ def test_the_cache_is_written_once(data_dir, images, tmp_path, caplog):
 
 def test_a_small_file_with_a_cache(data_dir, images, tmp_path, caplog):
   entries = _entries(data_dir, 1000, cache_dir=str(tmp_path))
-  dataset, _ = run_data.training_data(entries)
+  dataset, _ = opening.training_data(entries)
   assert _seen(dataset, images) == set(range(NUM_SCENES))
   assert "no more than held_out_scenes=1000: training on" in caplog.text
 
@@ -104,7 +104,7 @@ def test_a_cache_that_cannot_be_written(data_dir, tmp_path):
   (tmp_path / "file").touch()
   entries = _entries(data_dir, 0, cache_dir=str(tmp_path / "file"))
   with pytest.raises(ConfigError, match="data: .*file"):
-    run_data.training_data(entries)
+    opening.training_data(entries)
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -115,7 +115,7 @@ def test_a_damaged_file_is_no_short_one(data_dir, tmp_path, cache):
   plan = {"cache_dir": str(tmp_path / "cache")} if cache else {}
   entries = _entries(tmp_path, 1000, **plan)
   with pytest.raises(ConfigError, match=f"data: .*{file}.*record"):
-    run_data.training_data(entries)
+    opening.training_data(entries)
   assert {path.name for path in tmp_path.iterdir()} <= {file.name, "cache"}
   if cache:
     assert not list((tmp_path / "cache").iterdir())
@@ -136,9 +136,9 @@ def _demo(path):
 
 
 def test_missing_scenes_of_the_demonstration_are_written(tmp_path, monkeypatch):
-  monkeypatch.setattr(run_data, "_NUM_SPRITES", 7)
+  monkeypatch.setattr(opening, "_NUM_SPRITES", 7)
   path = tmp_path / "new" / "scenes"
-  dataset = run_data.build_data(_demo(path))
+  dataset = opening.build_data(_demo(path))
   first, second = dataset("eval")
   assert len(first["image"]) == 5 and len(second["image"]) == 2
   (stored,) = generation.sample_chunks(sprites.sample_scenes, 7, seed=0)
@@ -146,11 +146,11 @@ def test_missing_scenes_of_the_demonstration_are_written(tmp_path, monkeypatch):
     first["image"], stored["image"][:5, None] / np.float32(255)
   )
   path.write_text("something else")
-  run_data.build_data(_demo(path))
+  opening.build_data(_demo(path))
   assert path.read_text() == "something else"
 
 
 def test_scenes_that_cannot_be_written(tmp_path):
   (tmp_path / "file").touch()
   with pytest.raises(ConfigError, match="data.path=.*file"):
-    run_data.build_data(_demo(tmp_path / "file" / "scenes"))
+    opening.build_data(_demo(tmp_path / "file" / "scenes"))

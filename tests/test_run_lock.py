@@ -14,14 +14,14 @@ import sys
 
 import pytest
 
-from iodine import run_lock
 from iodine.modules.utils import ConfigError
+from iodine.runs import lock as run_lock
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 # A process that holds the lock until its input ends.
 _HOLDER = """
 import pathlib, sys
-from iodine import run_lock
+from iodine.runs import lock as run_lock
 with run_lock.locked(pathlib.Path(sys.argv[1])):
   print("locked", flush=True)
   sys.stdin.read()

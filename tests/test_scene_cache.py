@@ -1,4 +1,4 @@
-"""Tests of iodine.modules.scene_cache."""
+"""Tests of iodine.data.cache."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine.modules import scene_cache
+from iodine.data import cache as scene_cache
 
 SPEC = {
   "image": tf.TensorSpec([1, 3, 5, 2], tf.float32),

@@ -1,11 +1,11 @@
-"""Tests of iodine.modules.scene_plots."""
+"""Tests of iodine.pictures.scenes."""
 
 import io
 
 import numpy as np
 import pytest
 
-from iodine.modules import scene_plots
+from iodine.pictures import scenes as scene_pictures
 
 
 def panels(figure):
@@ -19,7 +19,7 @@ def test_each_scene_is_above_its_masks(channels):
   masks = np.zeros([7, 2, 5, 8])
   masks[:, 1] = 1
   masks[6, :, 2, 3] = [1, 0]
-  figure = scene_plots.scenes_plot(images, masks, num_cols=3)
+  figure = scene_pictures.scenes_plot(images, masks, num_cols=3)
   assert len(figure.axes) == 3 * 2 * 3
   assert len(panels(figure)) == 14
   # Scene 6 is the first of the third row of scenes.
@@ -33,7 +33,7 @@ def test_each_scene_is_above_its_masks(channels):
 
 
 def test_without_masks():
-  figure = scene_plots.scenes_plot(np.zeros([2, 5, 8, 3]))
+  figure = scene_pictures.scenes_plot(np.zeros([2, 5, 8, 3]))
   assert len(figure.axes) == len(panels(figure)) == 2
 
 
@@ -47,4 +47,4 @@ def test_without_masks():
 )
 def test_wrong_arrays(images, masks, message):
   with pytest.raises(ValueError, match=message):
-    scene_plots.scenes_plot(images, masks)
+    scene_pictures.scenes_plot(images, masks)

@@ -13,14 +13,13 @@ import record_files
 import tensorflow as tf
 
 from iodine.multi_object_datasets import (
-  _tfrecords,
   cater_with_masks,
-  inspection,
   multi_dsprites,
   objects_room,
   tetrominoes,
 )
-from iodine.multi_object_datasets.inspection import Feature
+from iodine.tfrecords import inspection, reading
+from iodine.tfrecords.inspection import Feature
 
 COMPRESSIONS = ["GZIP", "ZLIB", ""]
 # One reader of each module.
@@ -282,7 +281,7 @@ class TestOtherDatasets:
     record = example.SerializeToString()
     assert b"\x0a\xff\xff\xff\xff\x0f" in record
     path = record_files.write(tmp_path / "scenes", [record] * 2)
-    found = list(_tfrecords.read(path, features, lambda example: example))
+    found = list(reading.read(path, features, lambda example: example))
     assert len(found) == 2
     assert found[1]["x"].numpy().tobytes() == value.tobytes()
 

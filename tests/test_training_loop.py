@@ -19,9 +19,11 @@ import tensorflow as tf
 import tiny
 from tiny_runs import NUM_SCENES, write_scenes
 
-from iodine import training, training_loop
-from iodine.modules import data, iodine
+from iodine import training
+from iodine.data import datasets
+from iodine.modules import iodine
 from iodine.modules.utils import ConfigError
+from iodine.runs import loop as training_loop
 
 BATCH = 3  # An epoch ends within the fifth batch.
 STEPS = 8
@@ -54,7 +56,7 @@ def train(
   `on_metric` gets the trainer, the step and the loss of each summary.
   """
   tf.random.set_seed(seed)  # of the initial values, as Sacred does
-  dataset = data.Tetrominoes(
+  dataset = datasets.Tetrominoes(
     path,
     batch_size=BATCH,
     image_dim=IMAGE_DIM,
@@ -357,8 +359,8 @@ def test_an_image_out_of_range_ends_the_run_and_changes_nothing(
         batch = {**batch, "image": tf.constant(image)}
       yield batch, after
 
-  whole = data.IODINEDataset.batches
-  monkeypatch.setattr(data.IODINEDataset, "batches", batches)
+  whole = datasets.IODINEDataset.batches
+  monkeypatch.setattr(datasets.IODINEDataset, "batches", batches)
   folder, steps = tmp_path / "run", []
   with pytest.raises(training_loop.RunError) as error:
     train(

@@ -10,11 +10,14 @@ import pytest
 from PIL import Image
 from tiny_runs import NUM_SCENES, TINY, contents, fail, run
 
-from iodine import exploration, visualization
-from iodine.modules import animations, data, latent_plots
+from iodine import exploration
+from iodine.commands import visualize as visualize_command
+from iodine.data import datasets
+from iodine.pictures import animations
+from iodine.pictures import latents as latent_pictures
 
 K, Z, H, W = 2, 5, 9, 7
-PAGE = {*visualization._PICTURES, "index.html"}
+PAGE = {*visualize_command._PICTURES, "index.html"}
 DECOMPOSED = {"image.png", "reconstruction.png", "masks.png", "overview.png"}
 
 
@@ -61,7 +64,7 @@ def _names(folder) -> set[str]:
 
 def _scenes(data_dir) -> np.ndarray:
   path = data_dir / "tetrominoes_train.tfrecords"
-  dataset = data.Tetrominoes(path, batch_size=NUM_SCENES, image_dim=(H, W))
+  dataset = datasets.Tetrominoes(path, batch_size=NUM_SCENES, image_dim=(H, W))
   return next(iter(dataset("eval")))["image"].numpy()
 
 
@@ -78,7 +81,7 @@ def test_visualize_writes_a_page_of_all_its_pictures(words, folder, caplog):
       assert min(image.size) > 50, name
   page = (folder / "index.html").read_text(encoding="utf-8")
   sources = re.findall(r'(?:src|href)="([^"]*)"', page)
-  assert set(sources) == set(visualization._PICTURES)
+  assert set(sources) == set(visualize_command._PICTURES)
   assert "http" not in page
   assert "2 slots" in page
   assert "model.ckpt-2" in page
@@ -116,7 +119,7 @@ def test_visualize_that_is_interrupted_changes_nothing(
   def stop(*args):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(latent_plots, "swap_plot", stop)
+  monkeypatch.setattr(latent_pictures, "swap_plot", stop)
   with pytest.raises(SystemExit):
     run("visualize", *words)
   assert folder.exists() == there
@@ -179,13 +182,13 @@ def test_traverse_draws_the_latents_of_a_slot_of_a_scene(
   words, folder, data_dir, inferred, monkeypatch
 ):
   drawn = []
-  plot = latent_plots.traversal_plot
+  plot = latent_pictures.traversal_plot
 
   def remember(traversal):
     drawn.append(traversal)
     return plot(traversal)
 
-  monkeypatch.setattr(latent_plots, "traversal_plot", remember)
+  monkeypatch.setattr(latent_pictures, "traversal_plot", remember)
   run("traverse", *words, "slot=2", "latents=[3,0]", "scene=4")
   (traversal,), (info,) = drawn, inferred
   assert traversal.slot == 1

@@ -16,8 +16,10 @@ import numpy as np
 import tensorflow as tf
 import tiny
 
-from iodine import checkpoints, distribution, training
-from iodine.modules.data import Position
+from iodine import training
+from iodine.data.datasets import Position
+from iodine.runs import checkpoint_files
+from iodine.training import replicas
 
 STEPS = 5
 _BATCH = 4
@@ -25,7 +27,7 @@ _BATCH = 4
 
 def train(strategy: str | None, accumulate: int) -> tuple[Any, list[dict]]:
   """Returns the trainer after five steps, and the scalars of each."""
-  devices = distribution.create(strategy, accumulate, _BATCH)
+  devices = replicas.create(strategy, accumulate, _BATCH)
   tf.random.set_seed(1)
   with devices.scope():
     model = tiny.build(num_iters=1)
@@ -45,9 +47,9 @@ def distance(a: Any, b: Any) -> float:
 def saved(trainer: Any) -> dict[str, np.ndarray]:
   """What a checkpoint of a run holds."""
   with tempfile.TemporaryDirectory() as folder:
-    run = checkpoints.RunCheckpoints(pathlib.Path(folder), trainer, keep=1)
+    run = checkpoint_files.RunCheckpoints(pathlib.Path(folder), trainer, keep=1)
     dataset: Any = types.SimpleNamespace(seed=3)
-    return checkpoints.read(run.save(dataset, Position(1, 2)))
+    return checkpoint_files.read(run.save(dataset, Position(1, 2)))
 
 
 def main(accumulate: int) -> dict[str, Any]:

@@ -8,9 +8,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
-from iodine.modules import images, info, losses, metrics, utils
-from iodine.modules.batch_check import check_batch
-from iodine.modules.convolutions import ConvNet2D
+from iodine import metrics
+from iodine.data.batch import check_batch
+from iodine.modules import _info, losses, utils
+from iodine.modules._convolutions import ConvNet2D
+from iodine.modules._recompute import recomputed
 from iodine.modules.decoder import ComponentDecoder
 from iodine.modules.distributions import (
   DistributionModule,
@@ -19,7 +21,6 @@ from iodine.modules.distributions import (
   MixtureParameters,
 )
 from iodine.modules.factor_eval import FactorRegressor
-from iodine.modules.recompute import recomputed
 from iodine.modules.refinement import (
   INNER_GRADIENTS,
   INPUTS,
@@ -27,6 +28,7 @@ from iodine.modules.refinement import (
   RefinementCore,
   RefinementInputs,
 )
+from iodine.pictures import tiles
 
 __all__ = ["IODINE"]
 
@@ -314,7 +316,7 @@ class IODINE(snt.Module):
     if noise is not None:
       noise = tf.convert_to_tensor(noise)
       expected = f"{steps} B {self.num_components} {self.n_z}"
-      images.check_shapes(
+      tiles.check_shapes(
         {"image": (image, "B T H W C"), "noise": (noise, expected)}
       )
     # Stateless, so that a step that is computed again draws the same.
@@ -448,7 +450,7 @@ class IODINE(snt.Module):
     """
     data = self._check_data(data)
     total, _, iterations = self._forward(data, noise, seed, is_training=False)
-    return info.collect(self, data, total, iterations)
+    return _info.collect(self, data, total, iterations)
 
   def get_sample_images(
     self, nr_samples: int = 16, seed: tf.Tensor | None = None
@@ -465,7 +467,7 @@ class IODINE(snt.Module):
     z = self.prior.sample(nr_samples, seed=seed)
     _, x_dist = self.decode(z)
     samples = tf.clip_by_value(x_dist.mean()[:, 0], 0.0, 1.0)
-    return images.images_to_grid(samples)[tf.newaxis]
+    return tiles.images_to_grid(samples)[tf.newaxis]
 
   def get_overview_images(
     self,
@@ -497,13 +499,15 @@ class IODINE(snt.Module):
     t = min(self.num_iters, image.shape[1]) - 1
     x_dists = iterations["x_dist"]
     return {
-      "overview": images.get_overview_image(
+      "overview": tiles.get_overview_image(
         image[:, t : t + 1], x_dists[-1], mask_components=mask_components
       ),
-      "sequence": images.construct_iterations_image(
+      "sequence": tiles.construct_iterations_image(
         image[:, : t + 1, tf.newaxis],
-        info.stack_steps(dist.mean() for dist in x_dists[:-1]),
-        info.stack_steps(self.output_dist.masks(dist) for dist in x_dists[:-1]),
+        _info.stack_steps(dist.mean() for dist in x_dists[:-1]),
+        _info.stack_steps(
+          self.output_dist.masks(dist) for dist in x_dists[:-1]
+        ),
       ),
       "samples": self.get_sample_images(seed=seeds[1]),
     }

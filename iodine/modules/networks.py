@@ -9,17 +9,10 @@ import sonnet as snt
 import tensorflow as tf
 
 from iodine.modules import utils
-from iodine.modules.convolutions import BroadcastConv2D, ConvNet2D
+from iodine.modules._convolutions import BroadcastConv2D, ConvNet2D
 from iodine.modules.distributions import FlatParameters
 
-__all__ = [
-  "BroadcastConv",
-  "CNN",
-  "ConvNet2D",
-  "DeConv",
-  "LSTM",
-  "MLP",
-]
+__all__ = ["BroadcastConv", "CNN", "ConvNet2D", "DeConv", "LSTM", "MLP"]
 
 # Sonnet 1 adds this to the forget gate as it runs; the variable holds the bias
 # without it.

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from iodine.modules import images
-
-if TYPE_CHECKING:
-  from iodine.modules.dataset import IODINEDataset
+from iodine.pictures import tiles
 
 __all__ = ["check_scene_spec"]
+
+if TYPE_CHECKING:
+  from iodine.data.pipeline import IODINEDataset
 
 
 def check_scene_spec(dataset: IODINEDataset, spec: Mapping[str, Any]) -> None:
@@ -71,7 +71,7 @@ def _check_shapes(
   if dataset.num_frames > 1 or spec["image"].shape.rank == 4:
     dims = {key: f"{dataset.num_frames} {value}" for key, value in dims.items()}
   try:
-    return images.check_shapes(
+    return tiles.check_shapes(
       {key: (spec[key], value) for key, value in dims.items()}
     )
   except ValueError as error:

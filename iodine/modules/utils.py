@@ -420,8 +420,9 @@ def _check_keys(
   ]
   keys = [k for k in plan if k != "constructor"]
   names = [p.name for p in parameters]
-  called = getattr(constructor, "__qualname__", str(constructor))
-  called = f"{constructor.__module__}.{called}"
+  called = plan["constructor"]  # by the name that the plan knows it by
+  if callable(called):
+    called = f"{constructor.__module__}.{constructor.__qualname__}"
   for key in keys:
     if key not in names:
       faults.append(

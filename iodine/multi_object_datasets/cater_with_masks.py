@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from iodine.multi_object_datasets import _tfrecords
+from iodine.tfrecords import reading
 
 __all__ = [
   "BYTE_FEATURES",
@@ -51,7 +51,7 @@ def feature_descriptions(
   }
 
 
-def _decode(example: _tfrecords.Example) -> _tfrecords.Example:
+def _decode(example: reading.Example) -> reading.Example:
   frames = [SEQUENCE_LENGTH]
   shapes = {
     "image": frames + IMAGE_SIZE + [3],
@@ -69,7 +69,7 @@ def _decode(example: _tfrecords.Example) -> _tfrecords.Example:
 
 
 def dataset(
-  tfrecords_path: _tfrecords.PathLike,
+  tfrecords_path: reading.PathLike,
   read_buffer_size: int | None = None,
   map_parallel_calls: int | None = None,
 ) -> tf.data.Dataset:
@@ -100,7 +100,7 @@ def dataset(
     ValueError: if a path is a directory, an empty file or no TFRecord file, or
       a file is of another dataset.
   """
-  return _tfrecords.read(
+  return reading.read(
     tfrecords_path,
     feature_descriptions(),
     _decode,

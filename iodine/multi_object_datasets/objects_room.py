@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from iodine.multi_object_datasets import _tfrecords
+from iodine.tfrecords import reading
 
 __all__ = [
   "BYTE_FEATURES",
@@ -47,12 +47,12 @@ def feature_descriptions(
   }
 
 
-def _decode(example: _tfrecords.Example) -> _tfrecords.Example:
-  return _tfrecords.decode_bytes(example, BYTE_FEATURES)
+def _decode(example: reading.Example) -> reading.Example:
+  return reading.decode_bytes(example, BYTE_FEATURES)
 
 
 def dataset(
-  tfrecords_path: _tfrecords.PathLike,
+  tfrecords_path: reading.PathLike,
   dataset_variant: str,
   read_buffer_size: int | None = None,
   map_parallel_calls: int | None = None,
@@ -86,6 +86,6 @@ def dataset(
       f"{list(MAX_NUM_ENTITIES)}."
     )
   features = feature_descriptions(MAX_NUM_ENTITIES[dataset_variant])
-  return _tfrecords.read(
+  return reading.read(
     tfrecords_path, features, _decode, read_buffer_size, map_parallel_calls
   )

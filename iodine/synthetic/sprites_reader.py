@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from iodine.multi_object_datasets import _tfrecords
 from iodine.synthetic import sprites
+from iodine.tfrecords import reading
 
 __all__ = ["dataset", "features"]
 
@@ -18,12 +18,12 @@ _BYTE_FEATURES = [
 ]
 
 
-def _decode(example: _tfrecords.Example) -> _tfrecords.Example:
-  return _tfrecords.decode_bytes(example, _BYTE_FEATURES)
+def _decode(example: reading.Example) -> reading.Example:
+  return reading.decode_bytes(example, _BYTE_FEATURES)
 
 
 def dataset(
-  tfrecords_path: _tfrecords.PathLike,
+  tfrecords_path: reading.PathLike,
   read_buffer_size: int | None = None,
   map_parallel_calls: int | None = None,
 ) -> tf.data.Dataset:
@@ -43,6 +43,6 @@ def dataset(
     FileNotFoundError: if a file does not exist.
     ValueError: if a path is a directory, an empty file or no TFRecord file.
   """
-  return _tfrecords.read(
+  return reading.read(
     tfrecords_path, features, _decode, read_buffer_size, map_parallel_calls
   )

@@ -1,0 +1,308 @@
+"""The datasets of the field as input pipelines.
+
+See `IODINEDataset` for what they have in common, batches included.
+(reference: modules/data.py)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from iodine import checks
+from iodine.data.hdf5 import HDF5
+from iodine.data.image_folder import ImageFolder
+from iodine.data.pipeline import IODINEDataset, NoSceneError, Position
+from iodine.data.record_files import RecordDataset
+from iodine.modules.readers import Reader
+from iodine.multi_object_datasets import (
+  cater_with_masks,
+  clevr_with_masks,
+  multi_dsprites,
+  objects_room,
+  tetrominoes,
+)
+from iodine.synthetic import sprites, sprites_reader
+
+__all__ = [
+  "CATER",
+  "CLEVR",
+  "HDF5",
+  "IODINEDataset",
+  "ImageFolder",
+  "MultiDSprites",
+  "NoSceneError",
+  "ObjectsRoom",
+  "Position",
+  "RecordDataset",
+  "Sprites",
+  "Tetrominoes",
+]
+
+_BUCKET = "https://storage.googleapis.com/multi-object-datasets"
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class CLEVR(RecordDataset):
+  """CLEVR with masks.
+
+  Factors: color, shape and size are counted from 1 (0: no object); position is
+  `pixel_coords`, the place in the stored image and the depth.
+  """
+
+  num_true_objects = clevr_with_masks.MAX_NUM_ENTITIES
+  download_url = f"{_BUCKET}/clevr_with_masks/clevr_with_masks_train.tfrecords"
+  synthetic_command = "clevr --scenes 5000"
+  factors = {
+    "color": (tf.uint8, 1),
+    "shape": (tf.uint8, 1),
+    "size": (tf.uint8, 1),
+    "position": (tf.float32, 3),
+    "rotation": (tf.float32, 1),
+  }
+
+  image_dim: Sequence[int] = (128, 128)
+  crop_region: Sequence[Sequence[int]] | None = ((29, 221), (64, 256))
+  name: str = "clevr"
+
+  def expected_features(self) -> dict[str, tf.io.FixedLenFeature]:
+    """Describes the features of one record."""
+    return clevr_with_masks.features
+
+  def _default_reader(self) -> Reader:
+    return clevr_with_masks.dataset
+
+  def _factors(self, example: dict) -> dict[str, tf.Tensor]:
+    return {
+      "color": example["color"],
+      "shape": example["shape"],
+      "size": example["size"],
+      "position": example["pixel_coords"],
+      "rotation": example["rotation"],
+    }
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class MultiDSprites(RecordDataset):
+  """Multi-dSprites.
+
+  Attributes:
+    dataset_variant: "binarized", "colored_on_grayscale" or
+      "colored_on_colored". Determines `num_true_objects`, `num_channels`, the
+      size of the factor `color` and `download_url`.
+  """
+
+  dataset_variant: str = "colored_on_grayscale"
+  image_dim: Sequence[int] = (64, 64)
+  name: str = "multi_dsprites"
+
+  def __post_init__(self):
+    _check_variant(self, multi_dsprites.MAX_NUM_ENTITIES)
+    self.num_true_objects = multi_dsprites.MAX_NUM_ENTITIES[
+      self.dataset_variant
+    ]
+    self.num_channels = 1 if self.dataset_variant == "binarized" else 3
+    self.download_url = (
+      f"{_BUCKET}/multi_dsprites/"
+      f"multi_dsprites_{self.dataset_variant}.tfrecords"
+    )
+    self.synthetic_command = (
+      f"multi_dsprites --variant {self.dataset_variant} --scenes 20000"
+    )
+    self.factors = {
+      "color": (tf.float32, self.num_channels),
+      "shape": (tf.float32, 1),
+      "scale": (tf.float32, 1),
+      "x": (tf.float32, 1),
+      "y": (tf.float32, 1),
+      "orientation": (tf.float32, 1),
+    }
+    super().__post_init__()
+
+  def expected_features(self) -> dict[str, tf.io.FixedLenFeature]:
+    """Describes the features of one record."""
+    return multi_dsprites.feature_descriptions(
+      multi_dsprites.MAX_NUM_ENTITIES[self.dataset_variant],
+      self.dataset_variant == "binarized",
+    )
+
+  def _default_reader(self) -> Reader:
+    return multi_dsprites.dataset
+
+  def _reader_args(self) -> tuple[str, ...]:
+    return (self.dataset_variant,)
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Tetrominoes(RecordDataset):
+  """Tetrominoes.
+
+  Factors: position is (row, column) of the top left corner in pixels.
+  """
+
+  num_true_objects = tetrominoes.MAX_NUM_ENTITIES
+  download_url = f"{_BUCKET}/tetrominoes/tetrominoes_train.tfrecords"
+  synthetic_command = "tetrominoes --scenes 10000"
+  factors = {
+    "color": (tf.float32, 3),
+    "shape": (tf.float32, 1),
+    "position": (tf.float32, 2),
+  }
+
+  image_dim: Sequence[int] = (35, 35)
+  name: str = "tetrominoes"
+
+  def expected_features(self) -> dict[str, tf.io.FixedLenFeature]:
+    """Describes the features of one record."""
+    return tetrominoes.features
+
+  def _default_reader(self) -> Reader:
+    return tetrominoes.dataset
+
+  def _factors(self, example: dict) -> dict[str, tf.Tensor]:
+    return {
+      "color": example["color"],
+      "shape": example["shape"],
+      "position": tf.stack([example["x"], example["y"]], axis=1),
+    }
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Sprites(RecordDataset):
+  """Small synthetic scenes of squares and discs, see `iodine.synthetic`.
+
+  Factors: position is (row, column) of the top left corner in pixels, shape is
+  1 for a square and 2 for a disc, size is the side or the diameter in pixels.
+  """
+
+  num_true_objects = sprites.MAX_NUM_ENTITIES
+  synthetic_command = "sprites --scenes 20000"
+  factors = {
+    "color": (tf.float32, 3),
+    "shape": (tf.float32, 1),
+    "size": (tf.float32, 1),
+    "position": (tf.float32, 2),
+  }
+
+  image_dim: Sequence[int] = sprites.IMAGE_SIZE
+  name: str = "sprites"
+
+  def expected_features(self) -> dict[str, tf.io.FixedLenFeature]:
+    """Describes the features of one record."""
+    return sprites_reader.features
+
+  def _default_reader(self) -> Reader:
+    return sprites_reader.dataset
+
+  def _factors(self, example: dict) -> dict[str, tf.Tensor]:
+    return {
+      "color": example["color"],
+      "shape": example["shape"],
+      "size": example["size"],
+      "position": tf.stack([example["x"], example["y"]], axis=1),
+    }
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class ObjectsRoom(RecordDataset):
+  """Objects Room. It has no factors.
+
+  The files do not store which entities are present: visibility is 1 for those
+  that own at least one pixel, and for the four of the background (sky, floor
+  and two walls) always.
+
+  Attributes:
+    dataset_variant: "train", "six_objects", "empty_room" or
+      "identical_color". Determines `num_true_objects` and `download_url`.
+  """
+
+  num_background_entities = 4
+
+  dataset_variant: str = "train"
+  image_dim: Sequence[int] = (64, 64)
+  name: str = "objects_room"
+
+  def __post_init__(self):
+    _check_variant(self, objects_room.MAX_NUM_ENTITIES)
+    self.num_true_objects = objects_room.MAX_NUM_ENTITIES[self.dataset_variant]
+    split = "" if self.dataset_variant == "train" else "test_"
+    self.download_url = (
+      f"{_BUCKET}/objects_room/"
+      f"objects_room_{split}{self.dataset_variant}.tfrecords"
+    )
+    self.synthetic_command = (
+      f"objects_room --variant {self.dataset_variant} --scenes 10000"
+    )
+    super().__post_init__()
+
+  def expected_features(self) -> dict[str, tf.io.FixedLenFeature]:
+    """Describes the features of one record."""
+    return objects_room.feature_descriptions(
+      objects_room.MAX_NUM_ENTITIES[self.dataset_variant]
+    )
+
+  def _default_reader(self) -> Reader:
+    return objects_room.dataset
+
+  def _reader_args(self) -> tuple[str, ...]:
+    return (self.dataset_variant,)
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class CATER(RecordDataset):
+  """CATER with masks: videos of moving objects, for a sequential model.
+
+  It has no factors; the camera and the objects' positions are ignored. The
+  files do not store which entities are present: visibility is 1 for those that
+  own at least one pixel of any frame, and for the background always.
+
+  Attributes:
+    num_frames: T, how many frames of a video to use, from the first one on. A
+      sequential model needs one more than it has refinement steps.
+  """
+
+  num_true_objects = cater_with_masks.MAX_NUM_ENTITIES
+  download_url = (
+    f"{_BUCKET}/cater_with_masks/"
+    "cater_with_masks_train.tfrecords-00000-of-00100 (and so on)"
+  )
+
+  num_frames: int = cater_with_masks.SEQUENCE_LENGTH  # type: ignore
+  image_dim: Sequence[int] = (64, 64)
+  shuffle_buffer: int | None = 100
+  name: str = "cater"
+
+  def examples(self) -> tf.data.Dataset:
+    """Opens the files, see `IODINEDataset.examples`."""
+    return super().examples().map(self._first_frames)
+
+  def expected_features(self) -> dict[str, tf.io.FixedLenFeature]:
+    """Describes the features of one record."""
+    return cater_with_masks.feature_descriptions()
+
+  def _default_reader(self) -> Reader:
+    return cater_with_masks.dataset
+
+  def _first_frames(self, example: dict) -> dict[str, Any]:
+    cut = {name: example[name][: self.num_frames] for name in ("image", "mask")}
+    return {**example, **cut}
+
+  def _faults(self) -> Iterator[str | None]:
+    yield from super()._faults()
+    yield checks.int_fault(
+      "num_frames", self.num_frames, 1, cater_with_masks.SEQUENCE_LENGTH
+    )
+
+
+def _check_variant(
+  dataset: MultiDSprites | ObjectsRoom, choices: dict[str, int]
+) -> None:
+  if dataset.dataset_variant not in choices:
+    raise ValueError(
+      f"{type(dataset).__name__}: "
+      f"dataset_variant={dataset.dataset_variant!r}: expected one of "
+      f"{list(choices)}"
+    )

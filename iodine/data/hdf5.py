@@ -1,0 +1,292 @@
+"""Scenes from HDF5 files in the layout of EfficientMORL."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from iodine import checks
+from iodine.data import image_files
+from iodine.data.pipeline import IODINEDataset
+
+__all__ = ["HDF5"]
+
+_SLICE_BYTES = 2**26  # that are read at a time, about
+
+
+class _Layout(NamedTuple):
+  """What a split of a file holds.
+
+  Attributes:
+    num_scenes: N.
+    image_shape: (h, w, C).
+    num_entities: L; None: there are no masks.
+    scenes_per_slice: How many scenes to read at a time.
+  """
+
+  num_scenes: int
+  image_shape: tuple[int, int, int]
+  num_entities: int | None
+  scenes_per_slice: int
+
+
+@dataclasses.dataclass(eq=False)
+class HDF5(IODINEDataset):
+  """Scenes from an HDF5 file in the layout of EfficientMORL's datasets.
+
+  The file has a group for each split, such as `train`, `val` and `test`, with
+  up to three datasets (pemami4911/EfficientMORL: lib/datasets.py):
+    imgs: [N, h, w, C] of numbers that are integers from 0 to 255; C is 1 or 3.
+    masks: [N, L, h, w, 1], optional; nonzero where an entity owns the pixel,
+      background first. (Of more channels than one, the first counts.)
+    factors: [N, L, F], optional: F numbers for each entity.
+
+  It is read in slices of some scenes, with the package h5py. An entity is
+  visible if it owns a pixel.
+
+  The file's images are not cropped: for those of CLEVR, `crop_region` is
+  ((29, 221), (64, 256)). The F factors of its entities are x, y, z, rotation,
+  size, material, shape, color and visibility (EfficientMORL: eval.py), so that
+  `factor_columns` may be {"position": [0, 1, 2], "size": [4]}.
+
+  Attributes:
+    path: The file, made absolute; "~" is expanded.
+    split: Name of the group.
+    factor_columns: {name of a factor: which of the F numbers it consists of};
+      None: there are no factors.
+  """
+
+  path: str | os.PathLike
+  _: dataclasses.KW_ONLY
+  split: str = "train"
+  factor_columns: Mapping[str, Sequence[int]] | None = None
+  name: str = "hdf5"
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.path = os.path.abspath(os.path.expanduser(self.path))
+    self.factors = {
+      name: (tf.float32, len(columns))
+      for name, columns in (self.factor_columns or {}).items()
+    }
+
+  @functools.cached_property
+  def num_true_objects(self) -> int | None:  # type: ignore[override]
+    """L; None: there are no masks. Opens the file."""
+    return self._layout.num_entities
+
+  @functools.cached_property
+  def num_channels(self) -> int:  # type: ignore[override]
+    """C. Opens the file, unless `grayscale` decides."""
+    return self._layout.image_shape[2]
+
+  def examples(self) -> tf.data.Dataset:
+    """Opens the file, see `IODINEDataset.examples`."""
+    layout = self._layout
+    starts = tf.data.Dataset.range(
+      0, layout.num_scenes, layout.scenes_per_slice
+    )
+    return starts.map(self._load).prefetch(1).unbatch()
+
+  def estimated_num_examples(self) -> int:
+    """The number of scenes in the split."""
+    return self._layout.num_scenes
+
+  @functools.cached_property
+  def _layout(self) -> _Layout:
+    with self._opened() as group:
+      return self._check_layout(group)
+
+  def _load(self, start: tf.Tensor) -> dict[str, Any]:
+    """Reads the slice that begins with a scene; for use in a graph."""
+    _, (height, width, channels), entities, _ = self._layout
+    specs = {"imgs": tf.TensorSpec([None, height, width, channels], tf.uint8)}
+    if entities is not None:
+      shape = [None, entities, height, width, 1]
+      specs["masks"] = tf.TensorSpec(shape, tf.uint8)
+    if self.factor_columns:
+      specs["factors"] = tf.TensorSpec([None, entities, None], tf.float32)
+    tensors = tf.numpy_function(
+      lambda start: self._read(start, list(specs)),
+      [start],
+      [spec.dtype for spec in specs.values()],
+    )
+    scenes = {
+      name: tf.ensure_shape(tensor, specs[name].shape)
+      for name, tensor in zip(specs, tensors, strict=True)
+    }
+    names = {"imgs": "image", "masks": "mask"}
+    example = {names[key]: scenes[key] for key in names if key in scenes}
+    if self.factor_columns:
+      example["factors"] = {
+        name: tf.gather(scenes["factors"], list(columns), axis=-1)
+        for name, columns in self.factor_columns.items()
+      }
+    return example
+
+  def _read(self, start: int, names: Sequence[str]) -> list[np.ndarray]:
+    """Reads a slice of each of the datasets."""
+    scenes = slice(start, start + self._layout.scenes_per_slice)
+    with self._opened() as group:
+      return [_READERS[name](group[name], scenes) for name in names]
+
+  @contextlib.contextmanager
+  def _opened(self) -> Iterator[Any]:
+    """Opens the file and gives the group; turns what fails into one line."""
+    h5py = _h5py()
+    if not os.path.exists(self.path):
+      raise FileNotFoundError(f"HDF5: there is no file {self.path}.")
+    if os.path.isdir(self.path):
+      raise ValueError(f"HDF5: {self.path} is a folder. Name a file in it.")
+    try:
+      with h5py.File(self.path, "r") as file:
+        group = file.get(self.split)
+        if not isinstance(group, h5py.Group):
+          raise ValueError(
+            f"{self.path} has no group split={self.split!r}; there is: "
+            f"{', '.join(file) or 'nothing'}."
+          )
+        yield group
+    except (OSError, KeyError, RuntimeError) as error:
+      raise ValueError(
+        f"{self.path}: damaged, cut off or no HDF5 file ({error}). Copy or "
+        "download it again."
+      ) from None
+
+  def _check_layout(self, group: Any) -> _Layout:
+    """Raises ValueError unless the datasets fit together."""
+    count, height, width, channels = _shape(group, "imgs", 4)
+    if channels not in (1, 3):
+      raise _unfit(group["imgs"], "[N, h, w, C] with 1 or 3 channels C")
+    _check_pixels(group["imgs"], height * width)
+    num_entities, scene_bytes = None, height * width * channels
+    if "masks" in group:
+      num_entities = _shape(group, "masks", 5)[1]
+      expected = (count, num_entities, height, width)
+      if group["masks"].shape[:4] != expected or num_entities < 2:
+        raise _unfit(
+          group["masks"],
+          f"[N, L, h, w, 1], like imgs {group['imgs'].shape}, with L of 2 or "
+          "more entities",
+        )
+      _check_pixels(group["masks"], height * width * num_entities)
+      scene_bytes += height * width * num_entities
+    if self.factor_columns:
+      num_factors = 1 + max(max(x) for x in self.factor_columns.values())
+      shape = _shape(group, "factors", 3)
+      if shape[:2] != (count, num_entities) or shape[2] < num_factors:
+        raise _unfit(
+          group["factors"],
+          f"[N, L, F] = [{count}, {num_entities}, {num_factors} or more], "
+          "which is what masks and factor_columns call for",
+        )
+    per_slice = max(_SLICE_BYTES // max(scene_bytes, 1), 1)
+    chunk = (group["imgs"].chunks or [1])[0]
+    if per_slice > chunk:  # whole chunks, which may be compressed
+      per_slice -= per_slice % chunk
+    return _Layout(count, (height, width, channels), num_entities, per_slice)
+
+  def _faults(self) -> Iterator[str | None]:
+    yield checks.path_fault("path", self.path)
+    yield from super()._faults()
+    yield checks.path_fault("split", self.split)
+    columns = self.factor_columns
+    if columns is not None and not _are_columns(columns):
+      yield (
+        f"factor_columns={columns!r}: expected a mapping from names to lists "
+        "of columns counted from 0, such as {'position': [0, 1]}, or null"
+      )
+
+  def _most_objects(self) -> None:
+    return None  # Only the file can tell.
+
+  def _source(self) -> Any:
+    stat = os.stat(self.path)
+    return [self.path, stat.st_size, stat.st_mtime_ns]
+
+  def __str__(self) -> str:
+    return f"HDF5: {self.path}, {self.split}"
+
+
+def _h5py() -> Any:
+  try:
+    import h5py  # type: ignore
+  except ModuleNotFoundError:
+    raise ValueError(
+      "HDF5: needs the package h5py, which the extra `hdf5` installs (in a "
+      "checkout: pip install '.[hdf5]')."
+    ) from None
+  return h5py
+
+
+def _are_columns(value: Any) -> bool:
+  return isinstance(value, Mapping) and all(
+    isinstance(columns, Sequence)
+    and columns
+    and all(checks.is_int(x) and x >= 0 for x in columns)
+    for columns in value.values()
+  )
+
+
+def _shape(group: Any, name: str, rank: int) -> tuple[int, ...]:
+  """The shape of a dataset; raises ValueError if it is not of that rank."""
+  shape = getattr(group.get(name), "shape", None)
+  if shape is None:
+    raise ValueError(
+      f"{group.file.filename}: split {group.name} has no dataset {name!r}; "
+      f"there is: {', '.join(group) or 'nothing'}."
+    )
+  if len(shape) != rank:
+    raise _unfit(group[name], f"{rank} dimensions")
+  return shape
+
+
+def _check_pixels(dataset: Any, num_pixels: int) -> None:
+  """A file of a few kilobytes may claim to be of any size."""
+  if num_pixels > image_files.MAX_PIXELS:
+    raise _unfit(
+      dataset, f"at most {image_files.MAX_PIXELS:,} pixels in a scene"
+    )
+
+
+def _unfit(dataset: Any, expected: str) -> ValueError:
+  return ValueError(
+    f"{dataset.file.filename}: {dataset.name} has the shape {dataset.shape}; "
+    f"expected {expected}."
+  )
+
+
+def _read_images(dataset: Any, scenes: slice) -> np.ndarray:
+  values = dataset[scenes]
+  if values.dtype == np.uint8:
+    return values
+  rounded = np.rint(values).clip(0, 255)
+  if not np.array_equal(values, rounded):
+    raise ValueError(
+      f"{dataset.file.filename}: {dataset.name} holds {values.dtype} from "
+      f"{values.min()} to {values.max()}; expected integers from 0 to 255. "
+      "Store the images as uint8."
+    )
+  return rounded.astype(np.uint8)
+
+
+def _read_masks(dataset: Any, scenes: slice) -> np.ndarray:
+  return np.uint8(255) * (dataset[scenes, ..., :1] != 0)
+
+
+def _read_factors(dataset: Any, scenes: slice) -> np.ndarray:
+  return dataset[scenes].astype(np.float32)
+
+
+_READERS = {
+  "imgs": _read_images,
+  "masks": _read_masks,
+  "factors": _read_factors,
+}

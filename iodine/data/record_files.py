@@ -1,0 +1,150 @@
+"""The base of datasets in TFRecord files."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import tensorflow as tf
+
+from iodine import checks
+from iodine.data.pipeline import IODINEDataset
+from iodine.modules.readers import Reader, reader_fault, resolve_reader
+from iodine.tfrecords import inspection
+
+__all__ = ["RecordDataset"]
+
+
+@dataclasses.dataclass(eq=False)
+class RecordDataset(IODINEDataset):
+  """Scenes from TFRecord files, through a reader.
+
+  The files need not exist before the first batch is asked for.
+
+  Attributes:
+    path: The file, or a sequence of files that are read one after the other;
+      names may hold wildcards ("train-*-of-00100"). Made absolute; "~" is
+      expanded.
+    reader: Replaces the package's own reader: a callable with the signature of
+      that reader, or its dotted name within `multi_object_datasets` (DeepMind's
+      package) or `iodine`; None: the package's own.
+    download_url: Where the file can be had from, or None.
+    synthetic_command: What `python -m iodine.synthetic` writes such a file
+      with; None if it does not.
+  """
+
+  download_url = cast("str | None", None)
+  synthetic_command = cast("str | None", None)
+
+  path: str | os.PathLike | Sequence[str | os.PathLike]
+  _: dataclasses.KW_ONLY
+  reader: Reader | str | None = None
+
+  def __post_init__(self):
+    super().__post_init__()
+    self._paths = _absolute_paths(self.path)
+    self.path = self._paths[0] if len(self._paths) == 1 else self._paths
+    self._read = resolve_reader(self.reader) or self._default_reader()
+
+  def examples(self) -> tf.data.Dataset:
+    """Opens the files, see `IODINEDataset.examples`."""
+    paths = self.files()
+    path = paths[0] if len(paths) == 1 else paths
+    examples = self._read(
+      path, *self._reader_args(), map_parallel_calls=tf.data.AUTOTUNE
+    )
+    return examples.map(self._with_factors)
+
+  def files(self) -> list[str]:
+    """Lists the files, wildcards expanded.
+
+    Raises:
+      FileNotFoundError: if one does not exist.
+    """
+    found = [_expanded(path) for path in self._paths]
+    missing = [
+      path for path, files in zip(self._paths, found, strict=True) if not files
+    ]
+    if missing:
+      raise FileNotFoundError(self._missing(missing))
+    return sum(found, [])
+
+  @abc.abstractmethod
+  def expected_features(self) -> Mapping[str, tf.io.FixedLenFeature]:
+    """Describes the features of one record."""
+
+  def estimated_num_examples(self) -> int:
+    """About how many scenes the files hold, by the sizes of the first ones."""
+    return sum(map(inspection.estimate_records, self.files()))
+
+  @abc.abstractmethod
+  def _default_reader(self) -> Reader:
+    """Returns the package's own reader."""
+
+  def _reader_args(self) -> tuple[str, ...]:
+    """What a reader takes after the path."""
+    return ()
+
+  def _factors(self, example: dict) -> dict[str, tf.Tensor]:
+    """Returns {name: [L, n] or [L]} of what a reader gives for a scene."""
+    return {name: example[name] for name in self.factors}
+
+  def _with_factors(self, example: dict) -> dict[str, Any]:
+    scene = {
+      name: example[name]
+      for name in ("image", "mask", "visibility")
+      if name in example
+    }
+    return {**scene, "factors": self._factors(example)}
+
+  def _faults(self) -> Iterator[str | None]:
+    yield checks.paths_fault("path", self.path)
+    yield from super()._faults()
+    yield reader_fault(self.reader)
+
+  def _source(self) -> Any:
+    return [
+      [path, stat.length, stat.mtime_nsec]
+      for path in self.files()
+      for stat in [tf.io.gfile.stat(path)]
+    ]
+
+  def _missing(self, paths: Sequence[str]) -> str:
+    lines = [f"{type(self).__name__}: there is no file {paths[0]}."]
+    if len(paths) > 1:
+      lines[0] += f" ({len(paths) - 1} more are missing.)"
+    if self.download_url:
+      lines.append(f"Download it from {self.download_url}")
+    if self.synthetic_command:
+      lines.append(
+        f"Generate one: python -m iodine.synthetic {self.synthetic_command} "
+        f"--seed 0 --output {shlex.quote(paths[0])}"
+      )
+    return "\n  ".join(lines)
+
+  def __str__(self) -> str:
+    return f"{type(self).__name__}: {', '.join(self._paths)}"
+
+
+def _absolute_paths(path: Any) -> tuple[str, ...]:
+  """Expands "~" and makes paths absolute; a URL ("gs://...") stays as it is."""
+  paths = [path] if isinstance(path, str | os.PathLike) else path
+  return tuple(
+    os.fspath(part)
+    if "://" in os.fspath(part)
+    else os.path.abspath(os.path.expanduser(part))
+    for part in paths
+  )
+
+
+def _expanded(path: str) -> list[str]:
+  """The files of a name, which may hold wildcards; none if there is no such."""
+  try:
+    files = inspection.expand_paths(path)
+  except FileNotFoundError:
+    return []
+  return files if tf.io.gfile.exists(files[0]) else []

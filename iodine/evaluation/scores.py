@@ -1,0 +1,277 @@
+"""Scores of a model over many scenes, for every refinement step.
+
+Dimensions: N scenes, B batch, S = num_iters + 1 steps, L true entities,
+K slots, n size of a factor.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from iodine import metrics
+from iodine.data.batch import check_pixels
+from iodine.modules.factor_eval import Factor, FactorRegressor
+from iodine.modules.iodine import IODINE
+
+__all__ = ["Evaluation", "Score", "evaluate"]
+
+# Scores per scene: what they are called and what they are.
+SCENE_SCORES = {
+  "ari": "ARI",
+  "ari_nobg": "ARI without background",
+  "covering": "mean segmentation covering",
+  "mse": "MSE",
+  "recons": "reconstruction loss (nats)",
+  "kl": "KL (nats)",
+  "elbo": "ELBO (nats)",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """One score after the last refinement step, and after every step.
+
+  Attributes:
+    mean: over scenes; NaN scenes (those without an object, say) left out. A
+      factor's score is over all objects of all scenes.
+    std: standard deviation over scenes; None for factors.
+    stderr: standard error of the mean; None for factors.
+    undefined: number of scenes that are left out.
+    per_step: mean after every step, S numbers.
+  """
+
+  mean: float
+  std: float | None
+  stderr: float | None
+  undefined: int
+  per_step: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """Result of `evaluate`.
+
+  Attributes:
+    scenes: N.
+    scores: {name: Score}: names of `SCENE_SCORES` as far as the data allow,
+      and factor/<name>: accuracy of a categorical factor, else R^2.
+    images_per_second: without the first batch, which also compiles.
+  """
+
+  scenes: int
+  scores: Mapping[str, Score]
+  images_per_second: float
+
+
+def evaluate(
+  model: IODINE,
+  batches: Iterable[Mapping[str, Any]],
+  batch_size: int,
+  seed: int,
+  num_samples: int = 1,
+  on_progress: Callable[[int], object] = lambda scenes: None,
+) -> Evaluation:
+  """Scores a model; its memory does not grow with the number of scenes' pixels.
+
+  The noise of a scene depends on `seed` and the scene's place alone. With a
+  fixed `inner_batch_size` of the model the scores do not depend on the batch
+  size either.
+
+  Args:
+    model: restored.
+    batches: of at most `batch_size` scenes, see `IODINE.__call__`.
+    batch_size: B; smaller batches are filled up.
+    seed: of the noise, at least 0.
+    num_samples: posterior draws per scene, over which its scores are averaged.
+    on_progress: called with the number of scenes of every batch.
+
+  Returns:
+    The scores.
+
+  Raises:
+    ValueError: if there is no scene, or a pixel is outside of [0, 1].
+  """
+  measure = tf.function(_Measure(model), autograph=False)
+  scene_scores: list[dict[str, np.ndarray]] = []
+  factors: dict[str, _FactorScore] = {}
+  done, timed, start = 0, 0, 0.0
+  for batch in batches:
+    check_pixels(batch["image"])
+    size = int(batch["image"].shape[0])
+    batch = tf.nest.map_structure(lambda x: _fill(x, batch_size), dict(batch))
+    draws = []
+    for draw in range(num_samples):
+      noise = _noise(model, seed, draw, range(done, done + batch_size))
+      measured = tf.nest.map_structure(
+        lambda x: x.numpy(), measure(batch, noise)
+      )
+      draws.append({k: v[:size] for k, v in measured["scenes"].items()})
+      for factor, values in zip(
+        _mapping(model), measured["factors"], strict=False
+      ):
+        score = factors.setdefault(factor.name, _FactorScore(factor))
+        score.add({k: v[:size] for k, v in values.items()})
+    scene_scores.append(
+      {k: np.mean([draw[k] for draw in draws], axis=0) for k in draws[0]}
+    )
+    done += size
+    if start:
+      timed += size
+    else:
+      start = time.perf_counter()
+    on_progress(size)
+  if not done:
+    raise ValueError("there is no scene to evaluate")
+  elapsed = time.perf_counter() - start
+  scores = {
+    name: _scene_score(np.concatenate([s[name] for s in scene_scores]))
+    for name in SCENE_SCORES
+    if name in scene_scores[0]
+  }
+  scores.update({f"factor/{k}": v.score() for k, v in factors.items()})
+  rate = timed / elapsed if timed else float("nan")
+  return Evaluation(scenes=done, scores=scores, images_per_second=rate)
+
+
+def _fill(value: tf.Tensor, size: int) -> tf.Tensor:
+  """Repeats the last scene until there are `size`."""
+  missing = size - int(value.shape[0])
+  return tf.concat([value, tf.repeat(value[-1:], missing, axis=0)], axis=0)
+
+
+def _noise(
+  model: IODINE, seed: int, draw: int, scenes: Iterable[int]
+) -> tf.Tensor:
+  """[S, B, K, Z] standard normal draws of these scenes."""
+  shape = (model.num_iters + 1, model.num_components, model.n_z)
+  values = [
+    np.random.default_rng([seed, draw, scene]).standard_normal(
+      shape, np.float32
+    )
+    for scene in scenes
+  ]
+  return tf.constant(np.stack(values, axis=1))
+
+
+def _mapping(model: IODINE) -> tuple[Factor, ...]:
+  evaluator = model.factor_evaluator
+  return () if evaluator is None else evaluator.mapping
+
+
+class _Measure:
+  """The part that is compiled: scores of a batch."""
+
+  def __init__(self, model: IODINE):
+    self._model = model
+
+  def __call__(
+    self, batch: Mapping[str, Any], noise: tf.Tensor
+  ) -> dict[str, Any]:
+    """Returns {"scenes": {name: [B, S]}, "factors": [per factor]}."""
+    # Compiled, `eval` computes no more of its results than is used here.
+    info = self._model.eval(batch, noise=noise)
+    kl = tf.reduce_sum(info["losses"]["kl"], axis=2)
+    recons = info["losses"]["recons"]
+    scenes = {**info["metrics"], "recons": recons, "kl": kl}
+    scenes["elbo"] = -(recons + kl)
+    if "true_mask" in info["data"]:
+      scenes["covering"] = self._covering(info)
+    factors = []
+    if "factor_regressor" in info:
+      factors = [self._factor(factor, info) for factor in _mapping(self._model)]
+    return {"scenes": scenes, "factors": factors}
+
+  def _covering(self, info: Mapping[str, Any]) -> tf.Tensor:
+    pred_mask = info["outputs"]["pred_mask"]
+    steps = [
+      metrics.mean_segmentation_covering(
+        metrics.frame(info["data"]["true_mask"], t, self._model.sequential)[
+          :, 0
+        ],
+        pred_mask[:, t],
+        self._model.num_background_entities,
+      )
+      for t in range(self._model.num_iters + 1)
+    ]
+    return tf.stack(steps, axis=1)
+
+  def _factor(
+    self, factor: Factor, info: Mapping[str, Any]
+  ) -> dict[str, tf.Tensor]:
+    """Targets [B, L, n], predictions [B, S, L, n], weights [B, L]."""
+    data = info["data"]
+    background = self._model.num_background_entities
+    is_object = tf.range(data["visibility"].shape[1]) >= background
+    return {
+      "target": FactorRegressor.target(factor, data["factors"][factor.name]),
+      "prediction": info["factor_regressor"]["predictions"][factor.name],
+      "weight": data["visibility"] * tf.cast(is_object, tf.float32),
+    }
+
+
+def _scene_score(values: np.ndarray) -> Score:
+  """Statistics of [N, S] values."""
+  defined = ~np.isnan(values)
+  counts = defined.sum(axis=0)
+  with np.errstate(invalid="ignore", divide="ignore"):
+    sums = np.where(defined, values, 0.0).astype(np.float64).sum(axis=0)
+    means = sums / counts
+    squares = np.where(defined, values - means, 0.0) ** 2
+    # 0 / 0, which is NaN, for fewer than two scenes.
+    std = np.sqrt(squares.sum(axis=0) / np.maximum(counts - 1, 0))[-1]
+  return Score(
+    mean=float(means[-1]),
+    std=float(std),
+    stderr=float(std / np.sqrt(counts[-1])) if counts[-1] else float("nan"),
+    undefined=int(len(values) - counts[-1]),
+    per_step=tuple(float(m) for m in means),
+  )
+
+
+class _FactorScore:
+  """Accuracy or R^2 of visible foreground objects, summed up over batches."""
+
+  def __init__(self, factor: Factor):
+    self._is_category = factor.type == "categorical"
+    self._count = 0.0
+    self._hits: Any = 0.0  # [S]
+    self._errors: Any = 0.0  # [S, n]
+    # Moments of the targets are taken about the first batch's mean, which keeps
+    # their difference exact where the mean is large against the spread.
+    self._origin: np.ndarray | None = None
+    self._sum: Any = 0.0  # [n]
+    self._squares: Any = 0.0  # [n]
+
+  def add(self, values: Mapping[str, np.ndarray]) -> None:
+    """Takes a batch into account."""
+    weight = values["weight"].astype(np.float64)  # [B, L]
+    target = values["target"].astype(np.float64)  # [B, L, n]
+    prediction = values["prediction"].astype(np.float64)  # [B, S, L, n]
+    self._count += weight.sum()
+    if self._is_category:
+      right = prediction.argmax(-1) == target.argmax(-1)[:, np.newaxis]
+      self._hits += (right * weight[:, np.newaxis]).sum(axis=(0, 2))
+      return
+    errors = (prediction - target[:, np.newaxis]) ** 2
+    errors = errors * weight[:, np.newaxis, :, np.newaxis]
+    self._errors += errors.sum(axis=(0, 2))
+    if self._origin is None:
+      self._origin = target.mean(axis=(0, 1))
+    target = (target - self._origin) * weight[..., np.newaxis]
+    self._sum += target.sum(axis=(0, 1))
+    self._squares += (target**2).sum(axis=(0, 1))
+
+  def score(self) -> Score:
+    """The score over all objects seen."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+      if self._is_category:
+        steps = self._hits / self._count
+      else:
+        spread = self._squares - self._sum**2 / self._count
+        steps = (1.0 - self._errors / spread).mean(axis=-1)
+    per_step = tuple(float(s) for s in np.atleast_1d(steps))
+    return Score(per_step[-1], None, None, 0, per_step)

@@ -1,0 +1,237 @@
+"""Animated GIFs of what IODINE infers: NumPy arrays in, files out.
+
+Dimensions: N frames or values, B scenes, S refinement steps + 1, K slots,
+R latents, H height, W width, C channels (1 or 3). Images and masks are in
+[0, 1]; frames are [H', W', 3] uint8.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+from PIL import Image
+
+from iodine.pictures.tiles import check_shapes, get_mask_plot_colors
+
+__all__ = [
+  "Animation",
+  "magnification",
+  "refinement_frames",
+  "save_gif",
+  "segmentation",
+  "traversal_frames",
+  "upscale",
+]
+
+if typing.TYPE_CHECKING:
+  from iodine.exploration import Traversal
+
+_STEP_MS = 500  # that a refinement step is shown
+_LAST_STEP_MS = 2000
+_VALUE_MS = 90  # that a value of a latent is shown
+_NUM_COLORS = 250  # of 256 at most
+_FRAME = 2  # pixels around a panel
+_GAP = 3  # pixels around that
+_BAR_HEIGHT = 6  # pixels
+_BAR_COLOR = (0.0, 0.45, 0.7)
+_GRAY = (0.5, 0.5, 0.5)
+
+# [H, W, C] and the colour of its frame.
+_Panel = tuple[np.ndarray, Sequence[float]]
+
+
+class Animation(typing.NamedTuple):
+  """frames: [N, H', W', 3] uint8. durations: [N], in milliseconds."""
+
+  frames: np.ndarray
+  durations: list[int]
+
+
+def magnification(height: int, target: int) -> int:
+  """The integer factor, at least 1, that comes closest to a target height."""
+  return max(1, round(target / height))
+
+
+def upscale(image: np.ndarray, factor: int) -> np.ndarray:
+  """Repeats the pixels of [..., H, W, C] `factor` times in both directions."""
+  return image.repeat(factor, axis=-3).repeat(factor, axis=-2)
+
+
+def refinement_frames(
+  rinfo: Mapping[str, Any], scenes: Sequence[int] = (0,), height: int = 80
+) -> Animation:
+  """Draws how reconstruction, masks and slots come about, a frame per step.
+
+  A row for each scene: image, reconstruction, masks, and each slot on white
+  where its mask hides it. A bar at the bottom grows with the steps.
+
+  Args:
+    rinfo: what the model's `eval` returns, as NumPy arrays.
+    scenes: which of the batch.
+    height: about that of a panel, in pixels; the factor is an integer.
+
+  Returns:
+    S frames, of which the last one stays longest.
+
+  Raises:
+    ValueError: if the shapes do not fit.
+  """
+  outputs = rinfo["outputs"]
+  image = np.asarray(rinfo["data"]["image"])
+  sizes = check_shapes(
+    {
+      "recons": (outputs["recons"], "B S 1 H W C"),
+      "pred_mask": (outputs["pred_mask"], "B S K H W 1"),
+      "components": (outputs["components"], "B S K H W C"),
+      "image": (image, "B _ H W C"),
+    }
+  )
+  factor = magnification(sizes["H"], height)
+  colors = [_GRAY, _GRAY, _GRAY, *get_mask_plot_colors(sizes["K"])]
+  frames = []
+  for t in range(sizes["S"]):
+    rows = []
+    for b in scenes:
+      masks = outputs["pred_mask"][b, t]
+      pictures = [
+        image[b, min(t, image.shape[1] - 1)],
+        outputs["recons"][b, t, 0],
+        segmentation(masks),
+        *_on_white(outputs["components"][b, t], masks),
+      ]
+      rows.append(list(zip(pictures, colors, strict=True)))
+    frames.append(_with_bar(_tile(rows, factor), (t + 1) / sizes["S"]))
+  durations = [_STEP_MS] * (sizes["S"] - 1) + [_LAST_STEP_MS]
+  return Animation(np.stack(frames), durations)
+
+
+def traversal_frames(traversal: Traversal, height: int = 80) -> Animation:
+  """Draws latents that swing through their values, all at once.
+
+  A column for each latent, in the traversal's order: above, the slot alone, on
+  white where its mask hides it; below, the scene.
+
+  Args:
+    traversal: from `exploration.traverse`.
+    height: about that of a panel, in pixels; the factor is an integer.
+
+  Returns:
+    2 N - 2 frames, from the lowest value to the highest and back.
+
+  Raises:
+    ValueError: if the shapes do not fit.
+  """
+  sizes = check_shapes(
+    {
+      "components": (traversal.components, "R N H W C"),
+      "masks": (traversal.masks, "R N H W 1"),
+      "scenes": (traversal.scenes, "R N H W C"),
+    }
+  )
+  factor = magnification(sizes["H"], height)
+  alone = _on_white(traversal.components, traversal.masks)
+  color = get_mask_plot_colors(traversal.slot + 1)[-1]
+  frames = [
+    _tile(
+      [
+        [(picture, color) for picture in alone[:, n]],
+        [(picture, _GRAY) for picture in traversal.scenes[:, n]],
+      ],
+      factor,
+    )
+    for n in range(sizes["N"])
+  ]
+  frames += frames[-2:0:-1]
+  return Animation(np.stack(frames), [_VALUE_MS] * len(frames))
+
+
+def save_gif(path: str | pathlib.Path, animation: Animation) -> None:
+  """Writes an animation that repeats for ever.
+
+  Args:
+    path: of the file.
+    animation: what to write.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
+  frames = _with_few_colors(animation.frames)
+  durations: int | list[int] = animation.durations
+  if np.array_equal(frames, np.broadcast_to(frames[0], frames.shape)):
+    # Pillow joins equal frames, and takes no list for a single one.
+    frames, durations = frames[:1], sum(animation.durations)
+  iio.imwrite(
+    path,
+    frames,
+    plugin="pillow",
+    extension=".gif",
+    duration=durations,
+    loop=0,
+    optimize=True,
+  )
+
+
+def segmentation(masks: np.ndarray) -> np.ndarray:
+  """Colours masks [K, H, W, 1] to a picture [H, W, 3], as figures do."""
+  return np.moveaxis(masks[..., 0], 0, -1) @ get_mask_plot_colors(len(masks))
+
+
+def _on_white(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+  return images * masks + (1.0 - masks)
+
+
+def _tile(rows: Sequence[Sequence[_Panel]], factor: int) -> np.ndarray:
+  """Magnifies panels, frames them and joins them to [H', W', 3] uint8."""
+  return np.concatenate(
+    [
+      np.concatenate([_framed(*panel, factor) for panel in panels], axis=1)
+      for panels in rows
+    ]
+  )
+
+
+def _framed(
+  image: np.ndarray, color: Sequence[float], factor: int
+) -> np.ndarray:
+  """Magnifies an image [H, W, C], with a frame and a white gap around it."""
+  rgb = np.broadcast_to(image, (*image.shape[:-1], 3))
+  rgb = upscale(_to_uint8(rgb), factor)
+  for width, value in ((_FRAME, _to_uint8(color)), (_GAP, 255)):
+    height, length, _ = rgb.shape
+    framed = np.empty([height + 2 * width, length + 2 * width, 3], np.uint8)
+    framed[:] = value
+    framed[width:-width, width:-width] = rgb
+    rgb = framed
+  return rgb
+
+
+def _to_uint8(values: Any) -> np.ndarray:
+  return np.rint(255.0 * np.clip(values, 0.0, 1.0)).astype(np.uint8)
+
+
+def _with_bar(frame: np.ndarray, share: float) -> np.ndarray:
+  """Adds a bar below a frame that fills a share of its width."""
+  bar = np.full([_BAR_HEIGHT, frame.shape[1], 3], 255, np.uint8)
+  bar[:, : round(share * frame.shape[1])] = _to_uint8(_BAR_COLOR)
+  return np.concatenate([frame, bar])
+
+
+def _with_few_colors(frames: np.ndarray) -> np.ndarray:
+  """Rounds colours to a palette that all frames share.
+
+  Pixels that stay the same from frame to frame then take no room in a GIF, and
+  flat areas do not flicker.
+  """
+  strip = Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
+  strip = strip.quantize(
+    _NUM_COLORS,
+    method=Image.Quantize.MAXCOVERAGE,  # keeps colours that are rare
+    kmeans=1,
+    dither=Image.Dither.NONE,
+  )
+  return np.asarray(strip.convert("RGB")).reshape(frames.shape)

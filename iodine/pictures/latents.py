@@ -1,0 +1,342 @@
+"""Figures of latents, edited scenes and training: NumPy in, Figures out.
+
+They show what `iodine.exploration` computes, and display themselves in a
+notebook; save one with `figure.savefig(path)`.
+
+Dimensions: R latents, N values, K slots, H height, W width, C channels (1 or
+3). Images are in [0, 1], sizes in inches. Slots are counted from 0, and named
+from 1 on.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import axes as mpl_axes
+from matplotlib import figure as mpl_figure
+from matplotlib import patches, ticker
+
+from iodine.pictures.panels import (
+  NotebookFigure,
+  new_figure,
+  show_img,
+  show_mask,
+)
+from iodine.pictures.tiles import check_shapes, get_mask_plot_colors
+
+__all__ = ["curves_plot", "removal_plot", "swap_plot", "traversal_plot"]
+
+if typing.TYPE_CHECKING:
+  from iodine.exploration import Removal, Swap, Traversal
+
+_BLACK = "#000000"
+_GRAY = "#808080"
+_LINE_COLOR = "#0072B2"
+_PANEL_GAP = 0.16  # between panels of a grid, in widths of a panel
+_LINE = 0.022  # inches that a line of text takes, per point of font size
+_SMOOTHING = 25  # a running mean takes a part of a curve out of so many
+
+
+def traversal_plot(
+  traversal: Traversal, size: float = 0.75
+) -> mpl_figure.Figure:
+  """Plots what a slot becomes as its latents vary, a row for each latent.
+
+  At the left the slot alone, on white where its mask hides it; at the right
+  the scene. A triangle marks the value that was inferred.
+
+  Args:
+    traversal: from `exploration.traverse`.
+    size: width of a panel.
+
+  Returns:
+    The figure.
+
+  Raises:
+    ValueError: if the shapes do not fit.
+  """
+  sizes = check_shapes(
+    {
+      "components": (traversal.components, "R N H W C"),
+      "masks": (traversal.masks, "R N H W 1"),
+      "scenes": (traversal.scenes, "R N H W C"),
+      "latents": (traversal.latents, "R"),
+      "kl": (traversal.kl, "R"),
+      "current": (traversal.current, "R"),
+      "offsets": (traversal.offsets, "N"),
+    }
+  )
+  font_size = min(9.0, 13.0 * size)
+  aspect = sizes["H"] / sizes["W"]
+  fig, axes = _grids_figure(sizes["R"], sizes["N"], aspect, size, font_size)
+  blocks = (
+    (f"Slot {traversal.slot + 1} alone", traversal.components, traversal.masks),
+    ("Scene", traversal.scenes, np.ones_like(traversal.masks)),
+  )
+  color = get_mask_plot_colors(traversal.slot + 1)[-1]
+  for ax, (title, images, masks), frame in zip(
+    axes, blocks, (color, _GRAY), strict=True
+  ):
+    _fill_grid(ax, images, masks, frame)
+    _mark_current(ax, traversal, aspect)
+    ax.set_title(title, fontsize=1.15 * font_size, pad=font_size)
+    ax.set_xticks(_pitch(1.0) * np.arange(sizes["N"]))
+    ax.set_xticklabels(_offset_labels(traversal.offsets))
+    ax.set_yticks([])
+    ax.tick_params(length=0, labelsize=0.9 * font_size, pad=1.0)
+  axes[0].set_yticks(_pitch(aspect) * np.arange(sizes["R"]))
+  axes[0].set_yticklabels(
+    f"latent {latent}\nKL {kl:.2f}"
+    for latent, kl in zip(traversal.latents, traversal.kl, strict=True)
+  )
+  fig.text(
+    0.5,
+    0.4 * _LINE * font_size / fig.get_figheight(),
+    "standard deviations from the latent's mean "
+    f"({traversal.range_of});  \u25bc as inferred",
+    fontsize=0.9 * font_size,
+    ha="center",
+  )
+  return fig
+
+
+def _pitch(extent: float) -> float:
+  """Distance of panels of an extent, both in widths of a panel."""
+  return extent + _PANEL_GAP
+
+
+def _grids_figure(
+  num_rows: int, num_cols: int, aspect: float, size: float, font_size: float
+) -> tuple[mpl_figure.Figure, Sequence[mpl_axes.Axes]]:
+  """A figure of two grids of panels, in axes whose unit is a panel's width."""
+  line = _LINE * font_size
+  left, right, between = 3.6 * line, 0.1, 0.4 * size
+  top, bottom = 2.4 * line, 2.6 * line
+  grid_width = size * num_cols * _pitch(1.0)
+  grid_height = size * num_rows * _pitch(aspect)
+  width = left + 2 * grid_width + between + right
+  height = top + grid_height + bottom
+  fig = NotebookFigure(figsize=(width, height))
+  axes: Any = fig.subplots(
+    1,
+    2,
+    gridspec_kw={
+      "left": left / width,
+      "right": 1.0 - right / width,
+      "bottom": bottom / height,
+      "top": 1.0 - top / height,
+      "wspace": between / grid_width,
+    },
+  )
+  return fig, axes
+
+
+def _fill_grid(
+  ax: mpl_axes.Axes, images: np.ndarray, masks: np.ndarray, color: Any
+) -> None:
+  """Shows images [R, N, H, W, C] through masks; panel (0, 0) is at (0, 0)."""
+  num_rows, num_cols, height, width, _ = images.shape
+  aspect = height / width
+  for row, column in np.ndindex(num_rows, num_cols):
+    x, y = column * _pitch(1.0), row * _pitch(aspect)
+    shown = show_img(images[row, column], mask=masks[row, column], ax=ax)
+    shown.set_extent((x - 0.5, x + 0.5, y + 0.5 * aspect, y - 0.5 * aspect))
+    ax.add_patch(
+      patches.Rectangle(
+        (x - 0.5, y - 0.5 * aspect), 1.0, aspect, fill=False, ec=color, lw=1.0
+      )
+    )
+  ax.set_xlim(-0.5 * _pitch(1.0), (num_cols - 0.5) * _pitch(1.0))
+  ax.set_ylim((num_rows - 0.5) * _pitch(aspect), -0.5 * _pitch(aspect))
+  ax.set_frame_on(False)
+
+
+def _mark_current(
+  ax: mpl_axes.Axes, traversal: Traversal, aspect: float
+) -> None:
+  """Marks above each row where the inferred value lies among the columns."""
+  columns = np.arange(len(traversal.offsets))
+  places = np.interp(traversal.current, traversal.offsets, columns)
+  rows = np.arange(len(places))
+  ax.plot(
+    places * _pitch(1.0),
+    rows * _pitch(aspect) - 0.5 * aspect - 0.5 * _PANEL_GAP,
+    linestyle="none",
+    marker=7,  # a triangle whose tip is at the point
+    markersize=5,
+    color=_BLACK,
+    clip_on=False,
+  )
+
+
+def _offset_labels(offsets: np.ndarray) -> list[str]:
+  """Labels of columns; of many only some, for the sake of room."""
+  every = -(-len(offsets) // 9)
+  middle = len(offsets) // 2
+  return [
+    _signed(offset) if (i - middle) % every == 0 else ""
+    for i, offset in enumerate(offsets)
+  ]
+
+
+def _signed(number: float) -> str:
+  text = f"{number:+.2g}".replace("-", "\u2212")
+  return text if abs(number) > 1e-6 else "0"
+
+
+def removal_plot(removal: Removal, size: float = 1.5) -> mpl_figure.Figure:
+  """Plots a scene without each of its slots in turn, and the masks then.
+
+  Args:
+    removal: from `exploration.remove_slots`.
+    size: width of a panel.
+
+  Returns:
+    A figure of two rows; the columns are the image, the scene as it is, and
+    the scene without each slot, in a frame of the slot's colour.
+
+  Raises:
+    ValueError: if the shapes do not fit.
+  """
+  sizes = check_shapes(
+    {
+      "without.masks": (removal.without.masks, "K K H W 1"),
+      "without.recons": (removal.without.recons, "K H W C"),
+      "whole.masks": (removal.whole.masks, "K H W 1"),
+      "whole.recons": (removal.whole.recons, "H W C"),
+      "image": (removal.image, "H W C"),
+    }
+  )
+  num_slots = sizes["K"]
+  titles = ["Image", "Reconstruction"]
+  titles += [f"Without slot {k + 1}" for k in range(num_slots)]
+  fig, axes = new_figure(
+    2,
+    len(titles),
+    size,
+    sizes["H"] / sizes["W"],
+    titles=titles,
+    row_labels=["Scene", "Masks"],
+  )
+  width = 2.0 * size
+  show_img(removal.image, ax=axes[0, 0], color=_BLACK, lw=width)
+  axes[1, 0].set_frame_on(False)
+  axes[1, 0].set(xticks=[], yticks=[])
+  show_img(removal.whole.recons, ax=axes[0, 1], color=_BLACK, lw=width)
+  show_mask(removal.whole.masks[..., 0], ax=axes[1, 1], color=_BLACK, lw=width)
+  colors = get_mask_plot_colors(num_slots)
+  for k, column in enumerate(axes[:, 2:].T):
+    recons, masks = removal.without.recons[k], removal.without.masks[k]
+    show_img(recons, ax=column[0], color=colors[k], lw=width)
+    show_mask(masks[..., 0], ax=column[1], color=colors[k], lw=width)
+  return fig
+
+
+def swap_plot(swap: Swap, size: float = 1.5) -> mpl_figure.Figure:
+  """Plots two scenes before and after they swap a slot, a row for each.
+
+  Args:
+    swap: from `exploration.swap_slots`.
+    size: width of a panel.
+
+  Returns:
+    The figure; a swapped slot has a frame of its colour.
+
+  Raises:
+    ValueError: if the shapes do not fit.
+  """
+  sizes = check_shapes(
+    {
+      "before.masks": (swap.before.masks, "2 K H W 1"),
+      "before.recons": (swap.before.recons, "2 H W C"),
+      "images": (swap.images, "2 H W C"),
+      "components": (swap.components, "2 H W C"),
+      "after.recons": (swap.after.recons, "2 H W C"),
+      "after.masks": (swap.after.masks, "2 K H W 1"),
+    }
+  )
+  titles = ["Image", "Reconstruction", "Mask", "Slot", "Swapped", "New mask"]
+  labels = [
+    f"Scene {i + 1}, slot {slot + 1}" for i, slot in enumerate(swap.slots)
+  ]
+  fig, axes = new_figure(
+    2,
+    len(titles),
+    size,
+    sizes["H"] / sizes["W"],
+    titles=titles,
+    row_labels=labels,
+  )
+  colors = get_mask_plot_colors(sizes["K"])
+  frame: dict[str, Any] = {"color": _BLACK, "lw": 2.0 * size}
+  for i, (row, slot) in enumerate(zip(axes, swap.slots, strict=True)):
+    mask = swap.before.masks[i, slot]
+    show_img(swap.images[i], ax=row[0], **frame)
+    show_img(swap.before.recons[i], ax=row[1], **frame)
+    show_mask(swap.before.masks[i, ..., 0], ax=row[2], **frame)
+    show_img(
+      swap.components[i],
+      mask=mask,
+      ax=row[3],
+      color=colors[slot],
+      lw=2.0 * size,
+    )
+    show_img(swap.after.recons[i], ax=row[4], **frame)
+    show_mask(swap.after.masks[i, ..., 0], ax=row[5], **frame)
+  return fig
+
+
+def curves_plot(
+  curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  num_cols: int = 4,
+  size: float = 2.6,
+) -> mpl_figure.Figure:
+  """Plots scalars over training steps, a panel for each.
+
+  Args:
+    curves: {title: (steps [n], values [n])}, n at least 1.
+    num_cols: panels in a row.
+    size: width of a panel.
+
+  Returns:
+    The figure: the values faintly, and their running mean.
+
+  Raises:
+    ValueError: if there is no curve, or the shapes do not fit.
+  """
+  if not curves:
+    raise ValueError("curves is empty: there is nothing to plot.")
+  num_cols = min(num_cols, len(curves))
+  num_rows = -(-len(curves) // num_cols)
+  fig = NotebookFigure(
+    figsize=(num_cols * size, num_rows * size * 0.8), layout="constrained"
+  )
+  axes = fig.subplots(num_rows, num_cols, squeeze=False).ravel()
+  for ax, (title, (steps, values)) in zip(axes, curves.items(), strict=False):
+    check_shapes({"steps": (steps, "n"), f"{title} values": (values, "n")})
+    ax.plot(steps, values, color=_LINE_COLOR, alpha=0.25, lw=0.8)
+    marker = "." if len(steps) == 1 else None
+    ax.plot(steps, _smoothed(values), color=_LINE_COLOR, lw=1.4, marker=marker)
+    ax.set_title(title, fontsize=9)
+    ax.set_xlabel("training step", fontsize=8)
+    ax.tick_params(labelsize=8)
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
+    ax.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    ax.yaxis.set_major_locator(ticker.MaxNLocator(5))
+    ax.grid(alpha=0.3)
+  for ax in axes[len(curves) :]:
+    ax.set_visible(False)
+  return fig
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+  """Centred running mean of the values that are finite."""
+  half = len(values) // (2 * _SMOOTHING)
+  kernel = np.ones(2 * half + 1)
+  finite = np.isfinite(values)
+  total = np.convolve(np.where(finite, values, 0.0), kernel, "same")
+  count = np.convolve(finite, kernel, "same")
+  return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,0 +1,238 @@
+"""Panels of a figure, and the figures that hold them.
+
+Images are floats in [0, 1], sizes in inches. Pixels that are NaN are drawn in
+magenta.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import axes as mpl_axes
+from matplotlib import figure as mpl_figure
+from matplotlib import image as mpl_image
+
+from iodine.pictures.tiles import check_shapes, get_mask_plot_colors
+
+__all__ = (
+  "GAP",
+  "NotebookFigure",
+  "clean_ax",
+  "label_font_size",
+  "new_figure",
+  "show_coords",
+  "show_img",
+  "show_mask",
+  "show_mat",
+  "value_range",
+)
+
+_NAN_COLOR = (1.0, 0.0, 1.0)
+GAP = 0.08  # inches between panels
+_MARGIN = 0.1  # inches around a figure, where there is no text
+_LINE = 0.022  # inches that a line of text takes, per point of font size
+
+
+def clean_ax(ax: mpl_axes.Axes, color: Any = None, lw: float = 4.0) -> None:
+  """Removes the ticks of `ax` and, given a colour, draws a frame around it."""
+  ax.set_xticks([])
+  ax.set_yticks([])
+  if color is not None:
+    for spine in ax.spines.values():
+      spine.set_linewidth(lw)
+      spine.set_color(color)
+
+
+def show_img(
+  img: np.ndarray,
+  mask: np.ndarray | None = None,
+  ax: mpl_axes.Axes | None = None,
+  norm: bool = False,
+  color: Any = None,
+  lw: float = 4.0,
+) -> mpl_image.AxesImage:
+  """Shows an image, on white where a mask hides it.
+
+  Args:
+    img: [H, W, C]. Of more than three channels only the first three are
+      shown, of two only the first (a decoder's parameters: the location).
+    mask: [H, W, 1] in [0, 1] or None.
+    ax: axes to draw into; by default those of a new figure.
+    norm: whether to stretch the values to [0, 1]; else they are clipped.
+    color: colour of the frame or None.
+    lw: width of the frame in points.
+  """
+  img = np.asarray(img, np.float32)
+  check_shapes({"img": (img, "H W C")})
+  img = img[..., :3] if img.shape[-1] >= 3 else img[..., :1].repeat(3, -1)
+  img = _stretch(img) if norm else np.clip(img, 0.0, 1.0)
+  if mask is not None:
+    check_shapes({"img": (img, "H W C"), "mask": (mask, "H W 1")})
+    mask = np.clip(mask, 0.0, 1.0)
+    img = img * mask + (1.0 - mask)
+  return _show_rgb(img, ax, color, lw)
+
+
+def show_mask(
+  m: np.ndarray,
+  ax: mpl_axes.Axes | None = None,
+  color: Any = None,
+  lw: float = 4.0,
+) -> mpl_image.AxesImage:
+  """Shows soft masks [K, H, W] as a segmentation, a colour for each slot.
+
+  The other arguments are those of `show_img`.
+  """
+  m = np.asarray(m, np.float32)
+  check_shapes({"m": (m, "K H W")})
+  m = np.moveaxis(np.clip(m, 0.0, 1.0), 0, -1)
+  return _show_rgb(m @ get_mask_plot_colors(m.shape[-1]), ax, color, lw)
+
+
+def show_mat(
+  m: np.ndarray,
+  ax: mpl_axes.Axes | None = None,
+  vmin: float | None = None,
+  vmax: float | None = None,
+  cmap: str = "viridis",
+  color: Any = None,
+  lw: float = 4.0,
+) -> mpl_image.AxesImage:
+  """Shows a map of values, the first channel of [H, W, C], by a colour map.
+
+  Args:
+    m: [H, W, C].
+    ax: axes to draw into; by default those of a new figure.
+    vmin: value of the colour map's lower end; by default that of `m`.
+    vmax: value of the colour map's upper end; by default that of `m`.
+    cmap: name of the colour map.
+    color: colour of the frame or None.
+    lw: width of the frame in points.
+  """
+  m = np.asarray(m, np.float32)
+  check_shapes({"m": (m, "H W C")})
+  lower, upper = value_range(m[..., 0])
+  ax = _new_ax() if ax is None else ax
+  clean_ax(ax, color, lw)
+  return ax.imshow(
+    np.ma.masked_invalid(m[..., 0]),
+    cmap=mpl.colormaps[cmap].with_extremes(bad=_NAN_COLOR),
+    vmin=lower if vmin is None else vmin,
+    vmax=upper if vmax is None else vmax,
+    interpolation="nearest",
+  )
+
+
+def show_coords(
+  m: np.ndarray,
+  ax: mpl_axes.Axes | None = None,
+  color: Any = None,
+  lw: float = 4.0,
+) -> mpl_image.AxesImage:
+  """Shows coordinate channels [H, W, C], each by a colour of its own.
+
+  The other arguments are those of `show_img`.
+  """
+  m = np.asarray(m, np.float32)
+  check_shapes({"m": (m, "H W C")})
+  rgb = _stretch(m) @ get_mask_plot_colors(m.shape[-1])
+  return _show_rgb(rgb / max(value_range(rgb)[1], 1.0), ax, color, lw)
+
+
+def value_range(values: np.ndarray) -> tuple[float, float]:
+  """Returns the extremes of the finite values, never equal."""
+  finite = values[np.isfinite(values)]
+  vmin, vmax = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+  if vmax - vmin < 1e-6:
+    vmin, vmax = vmin - 0.1, vmax + 0.1
+  return float(vmin), float(vmax)
+
+
+def _stretch(values: np.ndarray) -> np.ndarray:
+  """Maps the range of the finite values to [0, 1], and infinity to its ends."""
+  vmin, vmax = value_range(values)
+  return np.clip((values - vmin) / (vmax - vmin), 0.0, 1.0)
+
+
+def _show_rgb(
+  rgb: np.ndarray, ax: mpl_axes.Axes | None, color: Any, lw: float
+) -> mpl_image.AxesImage:
+  """Shows [H, W, 3], clipped to [0, 1], NaN pixels in magenta."""
+  is_nan = np.isnan(rgb).any(axis=-1, keepdims=True)
+  rgb = np.where(is_nan, _NAN_COLOR, np.clip(rgb, 0.0, 1.0))
+  ax = _new_ax() if ax is None else ax
+  clean_ax(ax, color, lw)
+  return ax.imshow(rgb, interpolation="nearest")
+
+
+class NotebookFigure(mpl_figure.Figure):
+  """A figure that a notebook displays, whatever its matplotlib backend."""
+
+  def _repr_png_(self) -> bytes:
+    buffer = io.BytesIO()
+    self.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _new_ax() -> mpl_axes.Axes:
+  return new_figure(1, 1, 4.0, 1.0)[1][0, 0]
+
+
+def label_font_size(extent: float) -> float:
+  """Returns points so that the longest label fits `extent`, in inches."""
+  return min(10.0, 8.0 * extent)
+
+
+def new_figure(
+  num_rows,
+  num_cols,
+  size,
+  aspect,
+  titles=None,
+  row_labels=None,
+  footer=False,
+  right=_MARGIN,
+):
+  """Returns a figure and its axes, laid out in inches.
+
+  Args:
+    num_rows: rows of panels.
+    num_cols: columns of panels.
+    size: width of a panel.
+    aspect: height of a panel, divided by its width.
+    titles: a title for each column or None.
+    row_labels: a label for each row or None.
+    footer: whether to leave room for labels below the last row.
+    right: right margin.
+  """
+  if size <= 0:
+    raise ValueError(f"size must be positive, got {size}.")
+  title_size, label_size = label_font_size(size), label_font_size(size * aspect)
+  left = _LINE * label_size + GAP if row_labels else _MARGIN
+  top = _LINE * title_size + GAP if titles else _MARGIN
+  bottom = _LINE * title_size + GAP if footer else _MARGIN
+  inner_width = num_cols * size + (num_cols - 1) * GAP
+  inner_height = num_rows * size * aspect + (num_rows - 1) * GAP
+  width, height = left + inner_width + right, bottom + inner_height + top
+  fig = NotebookFigure(figsize=(width, height))
+  axes = fig.subplots(
+    num_rows,
+    num_cols,
+    squeeze=False,
+    gridspec_kw={
+      "left": left / width,
+      "right": 1.0 - right / width,
+      "bottom": bottom / height,
+      "top": 1.0 - top / height,
+      "wspace": GAP / size,
+      "hspace": GAP / (size * aspect),
+    },
+  )
+  for ax, title in zip(axes[0], titles or (), strict=False):
+    ax.set_title(title, fontsize=title_size)
+  for ax, label in zip(axes[:, 0], row_labels or (), strict=False):
+    ax.set_ylabel(label, fontsize=label_size)
+  return fig, axes

@@ -1,0 +1,198 @@
+"""Sliders for a notebook: what a slot's latents do, redrawn at once.
+
+They need the package ipywidgets. Where it is missing, or no kernel runs, a
+picture stands in their place.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from iodine import exploration
+from iodine.modules.iodine import IODINE
+from iodine.pictures import decompositions
+
+__all__ = ["LatentSliders", "explore_latents"]
+
+_EXTENT = 3.0  # that values reach at least, in standard deviations
+_PANEL = 1.2  # width of a panel, in inches
+
+_LOG = logging.getLogger(__name__)
+
+
+def explore_latents(
+  model: IODINE, info: Mapping[str, Any]
+) -> LatentSliders | Figure:
+  """Sliders that change a latent of a slot, above what becomes of the scene.
+
+  Args:
+    model: that inferred.
+    info: from `exploration.infer`.
+
+  Returns:
+    Something that a notebook displays: the sliders, or, without ipywidgets,
+    the first scene as it was inferred.
+  """
+  try:
+    import ipywidgets
+  except ImportError:
+    _LOG.warning(
+      "The sliders need the package ipywidgets, which the extra `notebook` "
+      "installs (in a checkout: pip install '.[notebook]'). This is a picture."
+    )
+    scene = _Scene(model, info, 0)
+    return scene.figure(0, scene.latents[0])
+  return LatentSliders(ipywidgets, model, info)
+
+
+class LatentSliders:
+  """Sliders for scene, slot, latent and its value, above the decoded scene.
+
+  Another scene, slot, latent or range sets the value to what was inferred.
+
+  Attributes:
+    scene: which of the batch, from 1 on.
+    slot: whose latent, from 1 on; at first that of the highest KL.
+    latent: which, from 0 on; that of the highest KL comes first.
+    range_of: what the value is measured by, see `exploration.latent_range`.
+    value: of the latent, in standard deviations from the centre of its range.
+    message: what was inferred, or what went wrong.
+    picture: a PNG file of image, reconstruction, masks and slots.
+  """
+
+  def __init__(
+    self, widgets: ModuleType, model: IODINE, info: Mapping[str, Any]
+  ):
+    """Constructor.
+
+    Args:
+      widgets: the package ipywidgets.
+      model: that inferred.
+      info: from `exploration.infer`.
+    """
+    self._model, self._info = model, info
+    self._decoded = _Scene(model, info, 0)
+    num_scenes, _, num_slots, _ = info["latent"]["z_mean"].shape
+    kl = exploration.latent_kl(model, info)[:, -1].mean(axis=(0, 1))
+    self.scene = widgets.IntSlider(min=1, max=num_scenes, description="Scene")
+    self.slot = widgets.IntSlider(
+      exploration.object_slot(info) + 1, 1, num_slots, description="Slot"
+    )
+    self.latent = widgets.SelectionSlider(
+      options=[(f"{i} (KL {kl[i]:.2f})", int(i)) for i in np.argsort(-kl)],
+      description="Latent",
+    )
+    self.value = widgets.FloatSlider(
+      step=0.05, readout_format="+.2f", description="Value"
+    )
+    self.range_of = widgets.ToggleButtons(
+      options=exploration.RANGES, description="Range"
+    )
+    self.message = widgets.Label()
+    self.picture = widgets.Image(format="png", layout={"max_width": "100%"})
+    controls = (self.scene, self.slot, self.latent, self.value, self.range_of)
+    self._box = widgets.VBox(
+      [
+        widgets.HBox([self.scene, self.slot]),
+        widgets.HBox([self.latent, self.value]),
+        widgets.HBox([self.range_of, self.message]),
+        self.picture,
+      ]
+    )
+    for control in controls:
+      control.observe(self._on_change, "value")
+    self._reset_value()
+    self._draw()
+
+  def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    """The sliders, and for where they cannot be shown a picture."""
+    return {
+      **self._box._repr_mimebundle_(**kwargs),
+      "image/png": base64.b64encode(self.picture.value).decode(),
+      "text/plain": "Sliders for scene, slot, latent and value",
+    }
+
+  def _on_change(self, change: Mapping[str, Any]) -> None:
+    try:
+      if self.scene.value - 1 != self._decoded.b:
+        self._decoded = _Scene(self._model, self._info, self.scene.value - 1)
+      if change["owner"] is not self.value:
+        self._reset_value()
+      self._draw()
+    except Exception as error:  # Nobody would see it.
+      _LOG.exception("The picture of the sliders cannot be drawn")
+      self.message.value = f"{type(error).__name__}: {error}"
+
+  def _range(self) -> tuple[float, float]:
+    """Centre and standard deviation of the latent."""
+    centre, deviation = exploration.latent_range(
+      self._model, self._info, self.slot.value - 1, self.range_of.value
+    )
+    return centre[self.latent.value], deviation[self.latent.value]
+
+  def _inferred(self) -> float:
+    """The value that was inferred, in standard deviations."""
+    centre, deviation = self._range()
+    latents = self._decoded.latents[self.slot.value - 1]
+    return float((latents[self.latent.value] - centre) / deviation)
+
+  def _reset_value(self) -> None:
+    """Sets the value to what was inferred, without drawing."""
+    inferred = self._inferred()
+    self.value.unobserve(self._on_change, "value")
+    try:
+      self.value.max = max(_EXTENT, abs(inferred))
+      self.value.min = -self.value.max
+      self.value.value = inferred
+    finally:
+      self.value.observe(self._on_change, "value")
+
+  def _draw(self) -> None:
+    slot, (centre, deviation) = self.slot.value - 1, self._range()
+    latents = self._decoded.latents[slot].copy()
+    latents[self.latent.value] = centre + self.value.value * deviation
+    png = io.BytesIO()
+    self._decoded.figure(slot, latents).savefig(png, format="png")
+    self.picture.value = png.getvalue()
+    self.message.value = f"Inferred: {self._inferred():+.2f}"
+
+
+class _Scene:
+  """A scene after the last refinement step, its slots decoded once.
+
+  Attributes:
+    b: which of the batch, from 0 on.
+    latents: [K, Z], the posterior means.
+  """
+
+  def __init__(self, model: IODINE, info: Mapping[str, Any], b: int):
+    self.b = b
+    self.latents = info["latent"]["z_mean"][b, -1]
+    self._model = model
+    self._image = info["data"]["image"][b, -1]
+    self._slots = exploration.decode_slots(model, self.latents)
+
+  def figure(self, slot: int, latents: np.ndarray) -> Figure:
+    """Draws the scene with these latents [Z] of a slot, which alone it decodes.
+
+    The others stay as they were inferred.
+    """
+    components, logits = (array.copy() for array in self._slots)
+    changed = exploration.decode_slots(self._model, latents)
+    components[slot], logits[slot] = changed
+    recons, masks = exploration.compose(components, logits)
+    return decompositions.decomposition_plot(
+      self._image[np.newaxis],
+      recons[np.newaxis],
+      masks[np.newaxis],
+      components[np.newaxis],
+      size=_PANEL,
+    )

@@ -1,0 +1,1 @@
+"""A run on disk, from its first step to its last."""

@@ -1,0 +1,405 @@
+"""The training loop: steps, progress, summaries, checkpoints, signals."""
+
+import contextlib
+import dataclasses
+import io
+import logging
+import math
+import pathlib
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from iodine.data.datasets import IODINEDataset, Position
+from iodine.pictures import decompositions
+from iodine.runs import summaries
+from iodine.runs.checkpoint_files import RunCheckpoints
+from iodine.runs.folder import RunError, write_whole
+from iodine.runs.profiling import StepProfiler
+from iodine.tfrecords import inspection
+from iodine.training import Trainer
+
+__all__ = ["Interrupted", "Settings", "run"]
+
+PICTURE_NAME = "decomposition.png"
+_GRADIENT_NORM = "debug/global_grad_norm"
+# What has to be finite for a step to count, parts before what they are part of.
+_VITAL = (
+  *("loss/kl", "loss/recons", "factor/loss", "loss/total"),
+  _GRADIENT_NORM,
+)
+
+_LOG = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):
+  """A run that was ended by a signal, after saving."""
+
+  def __init__(self, signal_number: int):
+    super().__init__(signal.Signals(signal_number).name)
+    self.signal_number = signal_number
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """When a run does what; numbers of steps.
+
+  Attributes:
+    stop_after_steps: the run ends when the optimizer has taken so many.
+    save_summaries_steps: between scalars (TensorBoard, Sacred, log).
+    save_images_steps: between pictures (TensorBoard).
+    save_checkpoint_steps: between checkpoints.
+    keep_checkpoints: how many of them stay.
+    profile: whether to write a trace of ten steps for TensorBoard.
+  """
+
+  stop_after_steps: int
+  save_summaries_steps: int
+  save_images_steps: int
+  save_checkpoint_steps: int
+  keep_checkpoints: int
+  profile: bool = False
+
+
+def run(
+  trainer: Trainer,
+  dataset: IODINEDataset,
+  sample: Mapping[str, Any],
+  folder: pathlib.Path | None,
+  settings: Settings,
+  log_metric: Callable[[str, float, int], None],
+  on_ready: Callable[[], None] = lambda: None,
+  flush_metrics: Callable[[], None] = lambda: None,
+) -> None:
+  """Trains until `stop_after_steps`, from the folder's last checkpoint if any.
+
+  Workers that train together all call it. They take the same steps and end at
+  the same one, for whichever of them a signal comes.
+
+  Args:
+    trainer: with all variables (`Trainer.initialize`).
+    dataset: of the training stream.
+    sample: a batch for pictures, see `IODINE.__call__`.
+    folder: of checkpoints and summaries; exists. None for any worker but the
+      chief, which then writes nothing.
+    settings: see there.
+    log_metric: gets name, value and step of mean loss and ARI.
+    on_ready: called when the last checkpoint, if any, is restored; until then
+      nothing is written.
+    flush_metrics: called before a checkpoint is saved; all metrics are then to
+      be on disk, as a continued run does not log them again.
+
+  Raises:
+    ConfigError: if the last checkpoint does not fit the model or is damaged.
+    RunError: if a loss or gradient is not finite, the data fail, the folder
+      cannot be written, or another worker is lost.
+    Interrupted: after SIGINT or SIGTERM, when everything is saved.
+  """
+  checkpoints = RunCheckpoints(folder, trainer, settings.keep_checkpoints)
+  loop = _Loop(
+    *(trainer, dataset, sample, folder, settings),
+    *(log_metric, flush_metrics, checkpoints),
+  )
+  with trainer.distribution.lost_workers_told(loop.what_is_saved):
+    loop.position = checkpoints.restore(dataset)
+    on_ready()
+    loop.run()
+
+
+class _Loop:
+  """One run of the loop, from a restored state to its end."""
+
+  def __init__(
+    self,
+    trainer,
+    dataset,
+    sample,
+    folder,
+    settings,
+    log_metric,
+    flush_metrics,
+    checkpoints,
+  ):
+    self._trainer = trainer
+    self._dataset = dataset
+    self._sample = sample
+    self._folder = folder
+    self._settings = settings
+    self._log_metric = log_metric
+    self._flush_metrics = flush_metrics
+    self._checkpoints = checkpoints
+    self._writer = tf.summary.create_noop_writer()
+    self._overview = tf.function(
+      trainer.model.get_overview_images, autograph=False
+    )
+    self.position = Position(0, 0)
+
+  @property
+  def _step(self) -> int:
+    return int(self._trainer.optimizer.step.numpy())
+
+  def run(self) -> None:
+    """Takes the steps, then saves and draws a picture."""
+    stop = self._settings.stop_after_steps
+    if self._step >= stop:
+      _LOG.info("Step %d of %d: nothing is left to do", self._step, stop)
+      if self._folder and not (self._folder / PICTURE_NAME).exists():
+        self._draw_picture()  # An earlier process ended too soon for that.
+      return
+    with self._summaries(), _signals() as received:
+      self._take_steps(stop, received)
+    if received:
+      _LOG.info(
+        "%s at step %d: saved %s. Go on with `continue_run=True "
+        "checkpoint_dir=%s`",
+        signal.Signals(received[0]).name,
+        self._step,
+        self._checkpoints.latest,
+        self._folder or "...",
+      )
+      raise Interrupted(received[0])
+    picture = self._draw_picture() if self._folder else "no picture"
+    _LOG.info("Done: %s, %s", self._checkpoints.latest, picture)
+
+  def _take_steps(self, stop: int, received: list[int]) -> None:
+    settings, distribution = self._settings, self._trainer.distribution
+    step, saved = self._step, self._checkpoints.latest is not None
+    batches = iter(self._dataset.batches(self.position))
+    with (
+      _Progress(step, stop, self._dataset.batch_size) as progress,
+      StepProfiler(self._folder if settings.profile else None) as profiler,
+    ):
+      while step < stop and not distribution.any(bool(received)):
+        batch, position = self._next(batches, step)
+        step += 1
+        with profiler.step(step):
+          values = self._check_finite(step, self._train_on(batch, step))
+        self.position = position
+        progress.advance(step, values)
+        if step % settings.save_summaries_steps == 0 or step == stop:
+          self._save_summaries(step, values, progress)
+        if step % settings.save_images_steps == 0 or step == stop:
+          self._save_images(step)
+        saved = step % settings.save_checkpoint_steps == 0
+        if saved:
+          self._save()
+      if not saved:
+        self._save()
+    if step < stop and not received:
+      received.append(signal.SIGTERM)  # which another worker got, or SIGINT
+
+  def _next(self, batches: Iterator, step: int) -> tuple:
+    try:
+      return next(batches)
+    except (*inspection.READ_ERRORS, ValueError) as error:
+      reason = str(error)
+      if isinstance(error, inspection.READ_ERRORS):
+        reason = inspection.explain(error, source=str(self._dataset))
+      raise RunError(
+        f"step {step}: the data cannot be read ({reason.rstrip('.')}). "
+        f"{self.what_is_saved()}"
+      ) from error
+
+  def _train_on(
+    self, batch: Mapping[str, Any], step: int
+  ) -> Mapping[str, tf.Tensor]:
+    try:
+      return self._trainer.step(batch)
+    except ValueError as error:
+      raise RunError(f"step {step}: {error}. {self.what_is_saved()}") from error
+
+  def _check_finite(
+    self, step: int, scalars: Mapping[str, tf.Tensor]
+  ) -> dict[str, float]:
+    """Returns the scalars as numbers if they may be."""
+    values = {name: float(value) for name, value in scalars.items()}
+    wrong = self._not_finite(values)
+    if wrong:
+      name, value = next(iter(wrong.items()))
+      more = len(wrong) - 1
+      others = f" ({more} more are not finite)" if more else ""
+      raise RunError(
+        f"step {step}: {name} is {value}{others}. {self.what_is_saved()} A "
+        f"lower learn_rate may help; so may larger batches."
+      )
+    return values
+
+  def _not_finite(self, values: Mapping[str, float]) -> dict[str, float]:
+    """What has to be finite and is not; gradients where the losses are."""
+    names = [name for name in _VITAL if name in values]
+    wrong = {n: values[n] for n in names if not math.isfinite(values[n])}
+    if list(wrong) != [_GRADIENT_NORM]:
+      return wrong
+    norms = self._trainer.gradient_norms()
+    return {
+      f"the norm of the gradient of {name}": norm
+      for name, norm in norms.items()
+      if not math.isfinite(norm)
+    } or wrong
+
+  def what_is_saved(self) -> str:
+    """A sentence for errors."""
+    if self._checkpoints.latest is None:
+      return "There is no checkpoint yet."
+    return f"The last good checkpoint is {self._checkpoints.latest}."
+
+  def _save(self) -> None:
+    """Saves a checkpoint, once all records of the steps until it are."""
+    with self._summary_faults():
+      self._writer.flush()
+    self._flush_metrics()
+    self._checkpoints.save(self._dataset, self.position)
+
+  @contextlib.contextmanager
+  def _summaries(self) -> Iterator[None]:
+    """Where summaries go, to their end; what was written goes on from here."""
+    if self._folder is not None:
+      with self._summary_faults():
+        self._writer = tf.summary.create_file_writer(str(self._folder))
+        summaries.write_restart(self._writer, self._step)
+    with contextlib.ExitStack() as default:
+      default.enter_context(self._writer.as_default())
+      try:
+        yield
+      finally:
+        with self._summary_faults(), contextlib.closing(self._writer):
+          default.close()  # which writes, too
+
+  @contextlib.contextmanager
+  def _summary_faults(self) -> Iterator[None]:
+    try:
+      yield
+    except tf.errors.OpError as error:
+      reason = str(error.message).strip().splitlines()[0]
+      raise RunError(
+        f"step {self._step}: the summaries cannot be written ({reason}). "
+        f"{self.what_is_saved()}"
+      ) from error
+
+  def _save_summaries(
+    self, step: int, values: Mapping[str, float], progress: "_Progress"
+  ) -> None:
+    with self._summary_faults():
+      for name, value in values.items():
+        tf.summary.scalar(name, value, step=step)
+    means = progress.report(step)
+    for name, value in means.items():
+      self._log_metric(name, value, step)
+
+  def _save_images(self, step: int) -> None:
+    if self._folder is None:
+      return
+    pictures = self._overview({"image": self._sample["image"]})
+    with self._summary_faults():
+      for name, value in pictures.items():
+        tf.summary.image(name, value, step=step)
+      self._writer.flush()
+
+  def _draw_picture(self) -> pathlib.Path:
+    """Saves the decomposition of the sample's first scenes."""
+    sample = tf.nest.map_structure(lambda x: x[:4], dict(self._sample))
+    info = tf.function(self._trainer.model.eval, autograph=False)(sample)
+    outputs = {k: v[:, -1].numpy() for k, v in info["outputs"].items()}
+    figure = decompositions.decomposition_plot(
+      image=sample["image"][:, -1].numpy(),
+      recons=outputs["recons"][:, 0],
+      masks=outputs["pred_mask"],
+      components=outputs["components"],
+    )
+    path = self._folder / PICTURE_NAME
+    content = io.BytesIO()
+    figure.savefig(content, format="png", bbox_inches="tight")
+    write_whole(path, content.getvalue())
+    return path
+
+
+class _Progress:
+  """A bar on a terminal, else log lines; means between two reports."""
+
+  def __init__(self, step: int, stop: int, batch_size: int):
+    self._stop = stop
+    self._batch_size = batch_size
+    self._bar = tqdm.tqdm(
+      total=stop,
+      initial=step,
+      unit="step",
+      dynamic_ncols=True,
+      disable=not sys.stderr.isatty(),
+    )
+    self._values: dict[str, list[float]] = {"loss": [], "ari": []}
+    self._start: tuple[float, int] | None = None
+
+  def __enter__(self) -> "_Progress":
+    self._redirect: contextlib.AbstractContextManager = contextlib.nullcontext()
+    if not self._bar.disable:
+      self._redirect = logging_redirect_tqdm()
+    self._redirect.__enter__()
+    return self
+
+  def __exit__(self, *exc_info: Any) -> None:
+    self._redirect.__exit__(*exc_info)
+    self._bar.close()
+
+  def advance(self, step: int, values: Mapping[str, float]) -> None:
+    """Counts a step."""
+    if self._start is None:  # the first step also compiles
+      self._start = (time.perf_counter(), step)
+    self._values["loss"].append(values["loss/total"])
+    ari = values.get("loss/ari_nobg", math.nan)
+    if not math.isnan(ari):  # of a batch without objects or masks
+      self._values["ari"].append(ari)
+    self._bar.update()
+
+  def report(self, step: int) -> dict[str, float]:
+    """Shows and returns the means since the last report."""
+    means = {k: statistics.fmean(v) for k, v in self._values.items() if v}
+    self._values = {k: [] for k in self._values}
+    assert self._start is not None
+    begin, first = self._start
+    rate = (step - first) / max(time.perf_counter() - begin, 1e-9)
+    words = [f"loss {means['loss']:.2f}"] if "loss" in means else []
+    if "ari" in means:
+      words.append(f"ARI-nobg {means['ari']:.3f}")
+    if rate > 0:
+      words.append(f"{rate * self._batch_size:.1f} img/s")
+    self._bar.set_postfix_str(", ".join(words))
+    if self._bar.disable:
+      left = (
+        tqdm.tqdm.format_interval((self._stop - step) / rate) if rate else "?"
+      )
+      _LOG.info(
+        "step %d/%d  %s  ETA %s", step, self._stop, "  ".join(words), left
+      )
+    return means
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+  """Collects SIGINT and SIGTERM; the second one ends the process as usual."""
+  received: list[int] = []
+  handlers: dict[int, Any] = {}
+
+  def receive(number, frame):
+    del frame
+    received.append(number)
+    _LOG.info(
+      "%s: saving after this step. Once more ends at once, without saving",
+      signal.Signals(number).name,
+    )
+    for other, handler in handlers.items():
+      signal.signal(other, handler)
+
+  for number in (signal.SIGINT, signal.SIGTERM):
+    handlers[number] = signal.signal(number, receive)
+  try:
+    yield received
+  finally:
+    for other, handler in handlers.items():
+      signal.signal(other, handler)

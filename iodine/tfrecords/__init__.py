@@ -1,0 +1,1 @@
+"""Reading of TFRecord files, which may be damaged."""

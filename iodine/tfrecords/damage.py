@@ -1,0 +1,159 @@
+"""Notices that a file was not read to its end, and says why."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import tensorflow as tf
+
+from iodine.tfrecords import format as tfrecord_format
+
+__all__ = [
+  "READ_ERRORS",
+  "RECORD_INFIX",
+  "check_end",
+  "explain",
+  "record_name",
+  "stated_size",
+]
+
+# What iterating over a dataset raises. (TensorFlow quotes parts of a damaged
+# record, and Python then fails to decode the error's text.)
+READ_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
+
+# Between the path and the number of a record.
+RECORD_INFIX = ", record "
+
+_OTHER_KIND = (
+  "The file is probably of another dataset or variant, or it is damaged."
+)
+
+# What TensorFlow makes of an error that a Python function raises.
+_RAISED = re.compile(r"\w+Error: (.*?)\s*\nTraceback", re.DOTALL)
+# How it starts an error of parsing an example that has a name.
+_UNPARSED = re.compile(rf"Name: (.*{RECORD_INFIX}\d+), (.*)")
+# And one of what is no example at all, quoted as a whole.
+_NO_EXAMPLE = "Could not parse example input"
+# Places in the graph, which it puts around an error's text.
+_PLACES = re.compile(
+  r"^\{\{.*?\}\} |Error in user-defined function .* with iterator: \S+ "
+  r"|\s*\[\[\{\{.*|\s*\[Op:.*"
+)
+
+
+def record_name(path: str, index: int) -> str:
+  """Names a record for an error."""
+  return f"{path}{RECORD_INFIX}{index}"
+
+
+def stated_size(path: str, compression: str) -> int:
+  """Returns what a file says about its size without being read.
+
+  Args:
+    path: The file.
+    compression: Of it, "GZIP", "ZLIB" or "".
+
+  Returns:
+    The number of its inflated bytes modulo 2**32, or -1 if it does not say. A
+    damaged file, or a gzip file of several members, states a wrong number.
+  """
+  if compression == "ZLIB":
+    return -1
+  with tf.io.gfile.GFile(path, "rb") as file:
+    if not compression:
+      return file.size() % 2**32
+    file.seek(max(0, file.size() - 4))
+    return int.from_bytes(file.read(4), "little")
+
+
+def check_end(path: str, compression: str, index: int, size: int) -> None:
+  """Checks that a file holds no more than what was read of it.
+
+  Inflates the whole file, once for each of its versions.
+
+  Args:
+    path: The file.
+    compression: Of it, "GZIP", "ZLIB" or "".
+    index: Number of records that were read.
+    size: Number of bytes, inflated, that these take.
+
+  Raises:
+    ValueError: names file, record and likely cause.
+  """
+  stat = tf.io.gfile.stat(path)
+  fault = _find_fault(path, compression, size, stat.length, stat.mtime_nsec)
+  if fault:
+    raise ValueError(f"{record_name(path, index)}: {fault}")
+
+
+def explain(error: tf.errors.OpError | UnicodeDecodeError, source: str) -> str:
+  """Puts an error of reading scenes in a few words.
+
+  Args:
+    error: What iterating over a reader's dataset, or over one made of it,
+      raised, one of `READ_ERRORS`.
+    source: Names the data, for an error that does not name the file itself,
+      such as one of another reader.
+
+  Returns:
+    File, record (counted from 0 in each file), likely cause and remedy; or the
+    source and what is known of the error.
+  """
+  if isinstance(error, UnicodeDecodeError):
+    text = error.object.decode(errors="backslashreplace")
+  else:
+    text = error.message or str(error)
+  raised = _RAISED.search(text)
+  if raised:
+    return raised[1]
+  line = _PLACES.sub("", text.strip().splitlines()[0])
+  if line.startswith(_NO_EXAMPLE):
+    return f"{source}: a record is no tf.train.Example. {_OTHER_KIND}"
+  unparsed = _UNPARSED.match(line)
+  if not unparsed:
+    return f"{source}: {line}"
+  name, reason = unparsed.groups()
+  return f"{name}: {reason.rstrip('.')}. {_OTHER_KIND}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _find_fault(
+  path: str, compression: str, size: int, length: int, mtime_nsec: int
+) -> str | None:
+  """Says what follows the first `size` inflated bytes; None: nothing.
+
+  Length and time of the file serve to remember the result for that version.
+  """
+  del mtime_nsec
+  try:
+    total, head = _measure(path, compression, size, length)
+  except tfrecord_format.DamagedStream as error:
+    return str(error)
+  if total <= size:
+    # A compressed file need not state its size.
+    return None if compression else "the file was changed after it was opened."
+  data_length = tfrecord_format.record_length(head)
+  if len(head) < tfrecord_format.RECORD_HEAD or (
+    data_length is not None
+    and size + data_length + tfrecord_format.RECORD_OVERHEAD > total
+  ):
+    return f"the file breaks off within this record. {tfrecord_format.CUT_OFF}"
+  return f"the record is empty or fails its checksum. {tfrecord_format.CHANGED}"
+
+
+def _measure(
+  path: str, compression: str, offset: int, length: int
+) -> tuple[int, bytes]:
+  """Returns the number of inflated bytes, and a record's head at an offset."""
+  if not compression:
+    with tf.io.gfile.GFile(path, "rb") as file:
+      file.seek(min(offset, length))
+      return length, file.read(tfrecord_format.RECORD_HEAD)
+  total, head = 0, b""
+  for piece in tfrecord_format.inflated(path, compression):
+    start = offset + len(head) - total
+    if 0 <= start < len(piece):
+      head += piece[start : start + tfrecord_format.RECORD_HEAD - len(head)]
+    total += len(piece)
+  return total, head

@@ -1,0 +1,292 @@
+"""Which files a path means, how they are compressed, and their inflated bytes.
+
+A TFRecord file is a sequence of records, each of them the length of its data
+(8 bytes, little-endian), the masked CRC-32C of these 8 bytes (4 bytes), the
+data, and their masked CRC-32C (4 bytes). The whole may be compressed.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+__all__ = [
+  "CHANGED",
+  "CUT_OFF",
+  "DamagedStream",
+  "PIECE_BYTES",
+  "PathLike",
+  "RECORD_HEAD",
+  "RECORD_OVERHEAD",
+  "detect_compression",
+  "expand_paths",
+  "first_record",
+  "inflated",
+  "record_length",
+]
+
+PathLike = str | os.PathLike | Sequence[str | os.PathLike]
+
+# Bytes before a record's data, and before and after them.
+RECORD_HEAD = 12
+RECORD_OVERHEAD = 16
+# Likely causes of damage, with the remedy.
+CUT_OFF = (
+  "A download, a copy or a generator was probably interrupted. Fetch or write "
+  "the file again."
+)
+CHANGED = (
+  "Bytes were probably changed, lost or added. Fetch or write the file again."
+)
+# Files are read in pieces of this size: enough of a compressed file to inflate
+# one record head from, also when a gzip header holds a long file name.
+PIECE_BYTES = 1 << 16
+_GZIP_MAGIC = b"\x1f\x8b"
+_AUTO_WBITS = 32 + zlib.MAX_WBITS  # zlib finds out itself: gzip or zlib
+
+
+class DamagedStream(ValueError):
+  """A file that cannot be read to its very end; says why and what to do."""
+
+
+def expand_paths(tfrecords_path: PathLike) -> list[str]:
+  """Lists the files that a path, a glob or a sequence of these means.
+
+  Args:
+    tfrecords_path: One or a sequence of them. A glob such as
+      "cater_train.tfrecords-*-of-00100" means the files that match it, sorted
+      by name; but a file of that very name comes first.
+
+  Returns:
+    The files, those of a glob existing ones.
+
+  Raises:
+    FileNotFoundError: if a glob matches nothing.
+    ValueError: if there is no path, or it is none.
+  """
+  if isinstance(tfrecords_path, (str, os.PathLike)):
+    tfrecords_path = [tfrecords_path]
+  try:
+    paths = [os.fspath(path) for path in tfrecords_path]
+  except TypeError:
+    raise ValueError(
+      f"tfrecords_path={tfrecords_path!r}: expected a path or a sequence of "
+      "paths."
+    ) from None
+  if not paths:
+    raise ValueError("tfrecords_path is empty: name at least one file.")
+  return [file for path in paths for file in _expand(path)]
+
+
+def detect_compression(path: str) -> str:
+  """Tells a TFRecord file's compression from its first bytes.
+
+  Args:
+    path: The file.
+
+  Returns:
+    "GZIP", "ZLIB" or "" (none), as `tf.data.TFRecordDataset` takes it.
+
+  Raises:
+    FileNotFoundError: if there is no such file.
+    ValueError: if it is a directory, empty or no TFRecord file.
+  """
+  head = _read_head(path)
+  # This test comes first: the length that starts an uncompressed file may look
+  # like a zlib header, whereas a compressed file passes the checksum by chance
+  # once in 2**32 times.
+  if record_length(head) is not None:
+    return ""
+  if head.startswith(_GZIP_MAGIC):
+    compression = "GZIP"
+  elif _is_zlib_header(head):
+    compression = "ZLIB"
+  else:
+    raise ValueError(
+      f"{path} is no TFRecord file: it starts with {head[:12]!r}, neither a "
+      f"record nor gzip or zlib data. {_likely_cause(head)}"
+    )
+  _check_inflated(path, head, compression)
+  return compression
+
+
+def inflated(path: str, compression: str) -> Iterator[bytes]:
+  """Reads a file from its start.
+
+  Args:
+    path: The file.
+    compression: Of it, "GZIP", "ZLIB" or "".
+
+  Yields:
+    Its data without compression, piece by piece. A gzip file may have several
+    members, whose data follow each other.
+
+  Raises:
+    DamagedStream: where compressed data are damaged, break off, or are followed
+      by what TensorFlow does not read.
+  """
+  inflater = None
+  with tf.io.gfile.GFile(path, "rb") as file:
+    while chunk := file.read(PIECE_BYTES):
+      if not compression:
+        yield chunk
+        continue
+      while chunk:
+        if inflater is None or inflater.eof:
+          if inflater is not None:
+            _check_follower(chunk, compression)
+          inflater = zlib.decompressobj(_AUTO_WBITS)
+        try:
+          yield inflater.decompress(chunk)
+        except zlib.error as error:
+          raise DamagedStream(
+            f"the {compression} data are damaged ({error}). {CHANGED}"
+          ) from None
+        chunk = inflater.unused_data
+  if compression and not (inflater and inflater.eof):
+    raise DamagedStream(
+      f"the {compression} data break off before their end. {CUT_OFF}"
+    )
+
+
+def first_record(path: str, compression: str) -> bytes:
+  """Returns the data of record 0, unchecked.
+
+  Raises:
+    ValueError: if the file breaks off before that record's end.
+  """
+  data = b""
+  size = None
+  try:
+    for piece in inflated(path, compression):
+      data += piece
+      size = size or record_length(data)
+      if size is not None and len(data) >= RECORD_HEAD + size:
+        return data[RECORD_HEAD : RECORD_HEAD + size]
+    fault = f"the file breaks off within this record. {CUT_OFF}"
+  except DamagedStream as error:
+    fault = str(error)
+  raise ValueError(f"{path}, record 0: {fault}")
+
+
+def record_length(data: bytes | bytearray) -> int | None:
+  """Returns the length that a record's head states; None: it is no head."""
+  if len(data) < RECORD_HEAD:
+    return None
+  checksum = int.from_bytes(data[8:RECORD_HEAD], "little")
+  if _masked_crc32c(data[:8]) != checksum:
+    return None
+  return int.from_bytes(data[:8], "little")
+
+
+def _expand(path: str) -> list[str]:
+  if not any(character in path for character in "*?["):
+    return [path]
+  if tf.io.gfile.exists(path):
+    return [path]
+  try:
+    files = sorted(tf.io.gfile.glob(path))
+  except tf.errors.NotFoundError:
+    files = []
+  if not files:
+    raise FileNotFoundError(
+      f"No file matches {path}. (*, ? and [...] in a path stand for any "
+      "characters.)"
+    )
+  return files
+
+
+def _read_head(path: str) -> bytes:
+  """Returns the first bytes of a file that must exist and have some."""
+  if not tf.io.gfile.exists(path):
+    raise FileNotFoundError(f"There is no file {path}.")
+  if tf.io.gfile.isdir(path):
+    raise ValueError(
+      f"{path} is a directory: name the .tfrecords file (or files) in it."
+    )
+  try:
+    with tf.io.gfile.GFile(path, "rb") as file:
+      head = file.read(PIECE_BYTES)
+  except tf.errors.OpError as error:
+    raise ValueError(f"{path} cannot be read: {error.message}") from None
+  if not head:
+    raise ValueError(f"{path} is empty. {CUT_OFF}")
+  return head
+
+
+def _masked_crc32c(data: bytes | bytearray) -> int:
+  """CRC-32C (Castagnoli), rotated and offset as TFRecord files store it."""
+  crc = 0xFFFFFFFF
+  for byte in data:
+    crc = (crc >> 8) ^ _CRC_OF_BYTE[(crc ^ byte) & 0xFF]
+  crc ^= 0xFFFFFFFF
+  return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _crc_of_byte(crc: int) -> int:
+  for _ in range(8):
+    crc = (crc >> 1) ^ (0x82F63B78 * (crc & 1))
+  return crc
+
+
+_CRC_OF_BYTE = tuple(map(_crc_of_byte, range(256)))
+
+
+def _is_zlib_header(head: bytes) -> bool:
+  """RFC 1950: method 8 (deflate), window up to 32 KiB, divisible by 31."""
+  if len(head) < 2:
+    return False
+  method, window = head[0] & 0x0F, head[0] >> 4
+  return method == 8 and window <= 7 and (head[0] * 256 + head[1]) % 31 == 0
+
+
+def _check_inflated(path: str, head: bytes, compression: str) -> None:
+  """Raises ValueError unless the compressed data start with a record."""
+  try:
+    data = zlib.decompressobj(_AUTO_WBITS).decompress(head, RECORD_HEAD)
+  except zlib.error as error:
+    raise ValueError(
+      f"{path} is damaged {compression} data ({error}). {CHANGED}"
+    ) from None
+  if len(data) < RECORD_HEAD:
+    raise ValueError(
+      f"{path} holds no record: its {compression} data end after "
+      f"{len(data)} bytes. {CUT_OFF}"
+    )
+  if record_length(data) is None:
+    raise ValueError(
+      f"{path} is no TFRecord file: it holds {compression} data that start "
+      f"with {data!r}. {_likely_cause(data)}"
+    )
+
+
+def _check_follower(chunk: bytes, compression: str) -> None:
+  """Raises DamagedStream unless these bytes after a stream are read, too."""
+  if compression == "GZIP" and _GZIP_MAGIC.startswith(chunk[:2]):
+    return
+  if compression == "ZLIB" and _is_zlib_header(chunk):
+    raise DamagedStream(
+      "another stream of ZLIB data follows, as if files had been joined, which "
+      "TensorFlow does not read. Write the records to one stream, or to files "
+      "of their own."
+    )
+  raise DamagedStream(
+    f"something follows that is no {compression} data. {CHANGED}"
+  )
+
+
+def _likely_cause(head: bytes) -> str:
+  if head.lstrip().startswith(b"<"):
+    return (
+      "It looks like a web page: the download probably saved an error "
+      "message instead of the data."
+    )
+  if head.startswith(b"version https://git-lfs"):
+    return "It is a Git LFS pointer: run `git lfs pull` to get the data."
+  return (
+    "It is probably a file of another kind (an archive must be unpacked "
+    "first) or damaged."
+  )

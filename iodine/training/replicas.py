@@ -1,0 +1,417 @@
+"""Where the sub-batches of a training step run: in turn, or on replicas.
+
+A step's batch is cut into consecutive sub-batches of one size, and the step is
+the mean over them. Every replica, which is a device, runs `accumulate` of them
+one after the other; replicas run at the same time. The result is a function of
+the number of sub-batches alone, to rounding: four replicas compute what one
+device computes with accumulate=4.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import tensorflow as tf
+
+from iodine.config import resolution
+from iodine.modules.utils import ConfigError, OnlineMeanVarEstimator
+from iodine.runs.folder import RunError
+
+__all__ = [
+  "Cluster",
+  "Distribution",
+  "cluster_of_environment",
+  "create",
+  "warn_without_gpu",
+]
+
+_LOG = logging.getLogger(__name__)
+
+_EXAMPLE = (
+  '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, '
+  '"task": {"type": "worker", "index": 0}}'
+)
+# What collective operations raise when a worker is gone.
+_LOST = (
+  tf.errors.AbortedError,
+  tf.errors.CancelledError,
+  tf.errors.DeadlineExceededError,
+  tf.errors.FailedPreconditionError,
+  tf.errors.InternalError,
+  tf.errors.UnavailableError,
+)
+
+
+class Cluster(NamedTuple):
+  """The processes that train together.
+
+  Attributes:
+    workers: "host:port" of each, the chief's first.
+    rank: which of them this process is.
+  """
+
+  workers: tuple[str, ...]
+  rank: int
+
+  @property
+  def is_chief(self) -> bool:
+    """Whether this process keeps the run's folder and records."""
+    return self.rank == 0
+
+
+def cluster_of_environment() -> Cluster:
+  """Reads $TF_CONFIG.
+
+  Raises:
+    ConfigError: if it is missing or malformed.
+  """
+  text = os.environ.get("TF_CONFIG", "")
+  try:
+    return _parse_cluster(text)
+  except (ValueError, TypeError, AttributeError, KeyError) as error:
+    reason = f"there is no {error}" if isinstance(error, KeyError) else error
+    raise ConfigError(
+      f"strategy=multi_worker: TF_CONFIG={text!r}: {reason}. It names all "
+      f"workers, alike everywhere, and which of them a process is: {_EXAMPLE}"
+    ) from error
+
+
+def _parse_cluster(text: str) -> Cluster:
+  if not text:
+    raise ValueError("is not set")
+  entries = json.loads(text)
+  if not isinstance(entries, dict):
+    raise ValueError("must be a mapping")
+  cluster, task = entries["cluster"], entries["task"]
+  if unknown := sorted(set(cluster) - {"chief", "worker"}):
+    raise ValueError(f"there is no use for the jobs {unknown}")
+  kind, index = task["type"], task["index"]
+  if index not in range(len(cluster[kind])) or isinstance(index, bool):
+    raise ValueError(f"its cluster has no task {kind} {index!r}")
+  chiefs = tuple(cluster.get("chief", ()))
+  workers = chiefs + tuple(cluster.get("worker", ()))
+  for worker in workers:
+    host, _, port = str(worker).rpartition(":")
+    if not (host and port.isdecimal()):
+      raise ValueError(f"{worker!r} is not of the form host:port")
+  if len(chiefs) > 1 or len(set(workers)) < len(workers):
+    raise ValueError("workers must differ, and only one be the chief")
+  return Cluster(workers, index + (len(chiefs) if kind == "worker" else 0))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Distribution:
+  """How many sub-batches a step has, and where they run.
+
+  Attributes:
+    accumulate: sub-batches that a replica runs in turn.
+    strategy: whose replicas there are; None: one device, nothing to share.
+    num_workers: processes that train together.
+    is_chief: whether this one keeps the run's folder and records.
+  """
+
+  accumulate: int = 1
+  strategy: tf.distribute.Strategy | None = None
+  num_workers: int = 1
+  is_chief: bool = True
+
+  @property
+  def num_replicas(self) -> int:
+    """Of all workers."""
+    if self.strategy is None:
+      return 1
+    return int(self.strategy.num_replicas_in_sync)
+
+  @property
+  def num_sub_batches(self) -> int:
+    """Of a step."""
+    return self.num_replicas * self.accumulate
+
+  def scope(self) -> contextlib.AbstractContextManager:
+    """Where variables are to be created: all replicas then have them."""
+    if self.strategy is None:
+      return contextlib.nullcontext()
+    return self.strategy.scope()
+
+  def run(self, fn: Callable[..., Any], *args: Any) -> Any:
+    """Calls fn on every replica, within a compiled function.
+
+    Args:
+      fn: of tensors.
+      *args: the same for all replicas of this process.
+
+    Returns:
+      What the first replica of this process returned.
+    """
+    if self.strategy is None:
+      return fn(*args)
+    return tf.nest.map_structure(
+      lambda x: cast(Any, self.strategy).experimental_local_results(x)[0],
+      self.strategy.run(fn, args=args),
+    )
+
+  def mean(
+    self,
+    fn: Callable[[Any], Any],
+    estimators: Sequence[OnlineMeanVarEstimator] = (),
+  ) -> Any:
+    """Mean of fn over all sub-batches, called within `run`.
+
+    Args:
+      fn: of a sub-batch's index, an integer or scalar int32. It returns a
+        nested structure of float32 tensors and None.
+      estimators: what fn updates; in the end they have seen all sub-batches.
+
+    Returns:
+      The structure, the same on every replica.
+    """
+    if self.num_replicas == 1:
+      return _mean_in_turn(fn, 0, self.accumulate)
+    context = tf.distribute.get_replica_context()
+    before = [_moments(estimator) for estimator in estimators]
+    first = context.replica_id_in_sync_group * self.accumulate
+    result = _mean_in_turn(fn, first, self.accumulate)
+    _merge_moments(estimators, before, context)
+    return self.mean_of_replicas(result)
+
+  def mean_of_replicas(self, value: Any) -> Any:
+    """Mean of nested float32 tensors and None, called within `run`.
+
+    All replicas get the same bits, so that their weights never drift apart.
+    """
+    if self.num_replicas == 1:
+      return value
+    context = tf.distribute.get_replica_context()
+    flat = tf.nest.flatten(value)
+    means = iter(context.all_reduce("mean", [x for x in flat if x is not None]))
+    flat = [None if x is None else next(means) for x in flat]
+    return tf.nest.pack_sequence_as(value, flat)
+
+  def from_chief(self, values: Sequence[Any]) -> list[tf.Tensor]:
+    """Gives all workers the chief's values, called outside of `run`.
+
+    Args:
+      values: integers, tensors or variables, of the same shapes and types
+        everywhere.
+
+    Returns:
+      Tensors.
+    """
+    dtypes = [tf.int64 if isinstance(x, int) else x.dtype for x in values]
+    tensors = [
+      tf.convert_to_tensor(x, dtype)
+      for x, dtype in zip(values, dtypes, strict=True)
+    ]
+    return tensors if self.num_workers == 1 else self._sum(tensors, 0)
+
+  def check_alike(self, entries: Any) -> None:
+    """Checks that all workers have the chief's entries of a configuration.
+
+    Raises:
+      ConfigError: if this one has others.
+    """
+    text = json.dumps(entries, sort_keys=True, default=repr)
+    digest = int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
+    if int(self.from_chief([digest])[0]) != digest:
+      raise ConfigError(
+        "strategy=multi_worker: this worker's configuration is not the chief's;"
+        " give all workers the same command"
+      )
+
+  def any(self, flag: bool) -> bool:
+    """Whether a flag is set on any worker, called outside of `run`."""
+    if self.num_workers == 1:
+      return flag
+    flags = [tf.constant(int(flag), tf.int64)]
+    return bool(self._sum(flags, None)[0] > 0)
+
+  @functools.cached_property
+  def _sum(self) -> Callable[..., list[tf.Tensor]]:
+    """Sums over all replicas, or what the replica `only` adds to them."""
+
+    def add(values, only):
+      context = tf.distribute.get_replica_context()
+      counts: Any = True
+      if only is not None:
+        counts = tf.equal(context.replica_id_in_sync_group, only)
+      return [
+        context.all_reduce("sum", tf.where(counts, x, tf.zeros_like(x)))
+        for x in values
+      ]
+
+    return tf.function(
+      lambda values, only: self.run(lambda x: add(x, only), values),
+      autograph=False,
+    )
+
+  @contextlib.contextmanager
+  def lost_workers_told(
+    self, what_is_saved: Callable[[], str] = lambda: ""
+  ) -> Iterator[None]:
+    """Turns what TensorFlow raises when a worker is gone into a RunError."""
+    try:
+      yield
+    except _LOST as error:
+      if self.num_workers == 1:
+        raise
+      lines = str(error.message).splitlines()
+      told = [line for line in lines if "aborted by" in line] or lines
+      raise RunError(
+        f"Another worker is lost ({told[0].strip()}). {what_is_saved()} Start "
+        f"the remaining workers with a TF_CONFIG of their own; "
+        f"`continue_run=True checkpoint_dir=...` goes on from there."
+      ) from error
+
+
+def _mean_in_turn(fn: Callable[[Any], Any], first: Any, count: int) -> Any:
+  """Mean of fn(first), fn(first + 1), ...; one at a time is in memory."""
+  if count == 1:
+    return fn(first)
+  # Compiled once, so that what it returns is known before the loop.
+  compiled = tf.function(fn, autograph=False).get_concrete_function(
+    tf.TensorSpec([], tf.int32)
+  )
+  structure = compiled.structured_outputs
+
+  def add(i: tf.Tensor, sums: list[tf.Tensor]) -> tuple:
+    values = [x for x in tf.nest.flatten(compiled(i)) if x is not None]
+    return i + 1, [a + b for a, b in zip(sums, values, strict=True)]
+
+  first = tf.cast(first, tf.int32)
+  _, sums = tf.while_loop(
+    lambda i, _: i < first + count,
+    add,
+    (first, [tf.zeros(x.shape, x.dtype) for x in compiled.outputs]),
+    parallel_iterations=1,
+    maximum_iterations=count,
+  )
+  means = iter([x / count for x in sums])
+  return tf.nest.pack_sequence_as(
+    structure,
+    [None if x is None else next(means) for x in tf.nest.flatten(structure)],
+  )
+
+
+def _moments(estimator: OnlineMeanVarEstimator) -> list[tf.Tensor]:
+  """Its total, mean and sum of squared differences from the mean."""
+  variables = (estimator.total, estimator.mean, estimator.m2)
+  return [tf.convert_to_tensor(variable) for variable in variables]
+
+
+def _merge_moments(
+  estimators: Sequence[OnlineMeanVarEstimator],
+  before: Sequence[Sequence[tf.Tensor]],
+  context: tf.distribute.ReplicaContext,
+) -> None:
+  """Lets estimators that all started `before` know what the others saw.
+
+  Sums about the mean of before are additive and well-conditioned.
+  """
+  sums = []
+  for estimator, (total0, mean0, m20) in zip(estimators, before, strict=True):
+    total, mean, m2 = _moments(estimator)
+    shift = mean - mean0
+    sums.append(
+      [total - total0, total * shift, m2 - m20 + total * tf.square(shift)]
+    )
+  if not sums:
+    return
+  sums = context.all_reduce("sum", sums)
+  for estimator, (total0, mean0, m20), (count, first, second) in zip(
+    estimators, before, sums, strict=True
+  ):
+    total = total0 + count
+    shift = tf.math.divide_no_nan(first, total)
+    estimator.total.assign(total)
+    estimator.mean.assign(mean0 + shift)
+    estimator.m2.assign(m20 + second - total * tf.square(shift))
+
+
+def create(
+  strategy: str | None, accumulate: int, batch_size: int
+) -> Distribution:
+  """Starts what a configuration asks for.
+
+  "multi_worker" needs that TensorFlow has executed nothing yet, and waits for
+  the other workers.
+
+  Args:
+    strategy: None (one device), "mirrored" (all GPUs of this machine; without
+      a GPU, all logical CPU devices) or "multi_worker" (all GPUs of all
+      processes that $TF_CONFIG names).
+    accumulate: sub-batches that a replica runs in turn.
+    batch_size: of a step.
+
+  Raises:
+    ConfigError: for a fault of TF_CONFIG, or a batch that does not divide.
+  """
+  if strategy is None:
+    distribution = Distribution(accumulate)
+  elif strategy == "mirrored":
+    distribution = Distribution(accumulate, _mirrored())
+  else:
+    cluster = cluster_of_environment()
+    distribution = Distribution(
+      accumulate,
+      _multi_worker(cluster),
+      num_workers=len(cluster.workers),
+      is_chief=cluster.is_chief,
+    )
+  resolution.sub_batch_size(batch_size, accumulate, distribution.num_replicas)
+  return distribution
+
+
+def warn_without_gpu() -> None:
+  """Says that TensorFlow finds no GPU, unless the user hides them from it."""
+  hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+  if hidden or tf.config.list_physical_devices("GPU"):
+    return
+  _LOG.warning(
+    "TensorFlow finds no GPU: this takes the CPU (%s cores), on which large "
+    "models are slow. If there is one, `pip install 'tensorflow[and-cuda]'` "
+    "brings what it needs. CUDA_VISIBLE_DEVICES=-1 silences this.",
+    os.cpu_count(),
+  )
+
+
+@functools.cache
+def _mirrored() -> tf.distribute.Strategy:
+  devices = tf.config.list_logical_devices("GPU")
+  devices = devices or tf.config.list_logical_devices("CPU")
+  if len(devices) == 1:
+    _LOG.warning(
+      "strategy=mirrored: there is only one device, %s", devices[0].name
+    )
+  return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+@functools.cache
+def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
+  own = cluster.workers[cluster.rank]
+  _LOG.info(
+    "Worker %s of %s, %s: waiting for all of %s",
+    cluster.rank + 1,
+    len(cluster.workers),
+    own,
+    ", ".join(cluster.workers),
+  )
+  # Python sees no signal while TensorFlow waits: let Ctrl-C end the process.
+  handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
+  try:
+    return tf.distribute.MultiWorkerMirroredStrategy()
+  except tf.errors.OpError as error:
+    raise ConfigError(
+      f"strategy=multi_worker: {own} of TF_CONFIG cannot be used by this "
+      f"process ({error.message}); is another one using the port?"
+    ) from error
+  finally:
+    signal.signal(signal.SIGINT, handler)
+    # TensorFlow sets a handler that would keep SIGTERM from ending anything.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
