@@ -17,7 +17,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from iodine.config import resolution
+from iodine.config import reading, resolution
 from iodine.data.datasets import IODINEDataset
 from iodine.synthetic import __main__ as synthetic
 
@@ -73,7 +73,7 @@ def _write_scenes(name: str, num_scenes: int | None, folder: str) -> str:
 def _dataset(
   name: str, path: str, batch_size: int | None, cache_dir: str | None
 ) -> IODINEDataset:
-  entries = resolution.complete(resolution.named_configs()[name])
+  entries = resolution.complete(reading.named_configs()[name])
   plan: dict[str, Any] = {**entries["data"], "path": path, "seed": 0}
   plan["cache_dir"] = cache_dir
   if batch_size is not None:

@@ -15,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.train_step import random_batch, run
 from iodine import training
-from iodine.config import resolution
+from iodine.config import reading, resolution
 from iodine.evaluation import scores as scoring
 from iodine.modules import utils
 
@@ -43,7 +43,7 @@ def measure(
     What is printed.
   """
   entries = resolution.complete(
-    {**resolution.named_configs()[config_name], "precision": precision}
+    {**reading.named_configs()[config_name], "precision": precision}
   )
   dataset = resolution.build_part(entries, "data")
   model = resolution.build_part(entries, "model")
@@ -77,7 +77,7 @@ def _parse() -> argparse.Namespace:
     "--config",
     dest="config_name",
     default="tetrominoes",
-    choices=resolution.named_configs(),
+    choices=reading.named_configs(),
   )
   parser.add_argument("--batch-size", type=int, default=8)
   parser.add_argument(

@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from matplotlib.figure import Figure
 
 from benchmarks.train_step import measure
-from iodine.config import resolution
+from iodine.config import reading
 
 _BATCH_SIZE = 2
 # {what grows: its values}
@@ -66,7 +66,7 @@ def _draw(config_name: str, results: dict[str, list[float]]) -> Figure:
 def _parse() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
   parser.add_argument(
-    "--config", default="tetrominoes", choices=resolution.named_configs()
+    "--config", default="tetrominoes", choices=reading.named_configs()
   )
   parser.add_argument("--steps", type=int, default=3)
   parser.add_argument("--plot", default="growth.png", help="file of the plot")

@@ -24,7 +24,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from iodine import main
-from iodine.config import resolution
+from iodine.config import reading, resolution
 from iodine.data import opening
 from iodine.evaluation import scores as scoring
 from iodine.runs import loading
@@ -97,7 +97,7 @@ def _evaluate(
   """Evaluates the trained model; a sample for each batch."""
   own = {"checkpoint_dir": f"{folder}/run_1"}
   entries = resolution.resolve(
-    resolution.named_configs()[name], own, main.DEFAULTS
+    reading.named_configs()[name], own, main.DEFAULTS
   )
   dataset = opening.build_data(entries, take=num_scenes, shuffle_buffer=None)
   model, _ = loading.restored_model(entries, dataset)

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import training
-from iodine.config import resolution
+from iodine.config import reading, resolution
 from iodine.modules import utils
 from iodine.runs import loading
 
@@ -48,7 +48,7 @@ def measure(
   Returns:
     What is printed.
   """
-  named = {**resolution.named_configs()[config_name], **overrides}
+  named = {**reading.named_configs()[config_name], **overrides}
   entries = resolution.complete(named)
   dataset = resolution.build_part(entries, "data")
   trainer = training.Trainer(
@@ -89,7 +89,7 @@ def measure(
 def _parse() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
   parser.add_argument(
-    "--config", default="tetrominoes", choices=resolution.named_configs()
+    "--config", default="tetrominoes", choices=reading.named_configs()
   )
   parser.add_argument("--batch-size", type=int, default=8)
   parser.add_argument(

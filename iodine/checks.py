@@ -1,4 +1,4 @@
-"""What is wrong with the arguments of datasets, in the words for a user.
+"""What is wrong with arguments and shapes, in the words for a user.
 
 Each function returns a line that names the argument, its value and what is
 expected, or None where nothing is wrong.
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import numbers
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import tensorflow as tf
 
 __all__ = [
   "bound_faults",
+  "check_shapes",
   "crop_fault",
   "flag_fault",
   "image_dim_fault",
@@ -20,6 +24,7 @@ __all__ = [
   "is_int",
   "path_fault",
   "paths_fault",
+  "static_shape",
 ]
 
 
@@ -118,3 +123,95 @@ def _is_pair(value: Any) -> bool:
   return (
     isinstance(value, Sequence) and len(value) == 2 and all(map(is_int, value))
   )
+
+
+def static_shape(
+  name: str, tensor: tf.Tensor, expected: Sequence[Any]
+) -> list[Any]:
+  """Checks a tensor's static shape at a module's door.
+
+  Args:
+    name: what the tensor is called in the error.
+    tensor: any tensor of known rank; unknown dimensions fit anything.
+    expected: one entry per dimension: a size that must match, or a dimension's
+      letter (or None) that fits any size.
+
+  Returns:
+    The static shape, a list with None for what is unknown.
+
+  Raises:
+    ValueError: naming the tensor, its shape and the expected one.
+  """
+  shape = [] if tensor.shape.rank is None else tensor.shape.as_list()
+  fits = len(shape) == len(expected)
+  fits = fits and all(
+    not isinstance(want, int) or have is None or have == want
+    for have, want in zip(shape, expected, strict=True)
+  )
+  if not fits:
+    wanted = ", ".join("*" if e is None else str(e) for e in expected)
+    raise ValueError(
+      f"{name}: expected shape [{wanted}], got {tensor.shape} "
+      f"({tensor.dtype.name})"
+    )
+  return shape
+
+
+def check_positive_int(name: str, value: Any) -> None:
+  """Raises ValueError unless value is an integer of at least 1."""
+  if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    raise ValueError(f"{name}={value!r}: must be a positive integer")
+  if value < 1:
+    raise ValueError(f"{name}={value!r}: must be at least 1")
+
+
+def check_module(name: str, value: Any) -> None:
+  """Raises ValueError unless value can be called, as a plan's modules can."""
+  if not callable(value):
+    raise ValueError(
+      f"{name}={value!r}: must be a module; is its 'constructor' missing?"
+    )
+
+
+def check_shapes(arrays: Mapping[str, tuple[Any, str]]) -> dict[str, int]:
+  """Checks that arrays have the expected shapes and agree with one another.
+
+  Args:
+    arrays: for each name an array or tensor and its expected dimensions,
+      separated by spaces: a number is an exact size, a name stands for the
+      same size wherever it occurs, and `_` for any size. Sizes that are
+      unknown while tracing are not compared.
+
+  Returns:
+    The size of each named dimension that is known.
+
+  Raises:
+    ValueError: if a shape does not fit; names the array and both shapes.
+
+  Example:
+    >>> check_shapes({"images": (np.zeros([2, 5, 7, 3]), "B H W C"),
+    ...               "masks": (np.zeros([2, 5, 7, 4]), "B H W K")})
+    {'B': 2, 'H': 5, 'W': 7, 'C': 3, 'K': 4}
+  """
+  sizes: dict[str, int] = {}
+  sources: dict[str, str] = {}
+  for name, (array, expected) in arrays.items():
+    shape, dims = list(array.shape), expected.split()
+    fits = len(shape) == len(dims)
+    for size, dim in zip(shape, dims, strict=False):
+      if size is None or dim == "_":
+        continue
+      fits &= size == (int(dim) if dim.isdigit() else sizes.get(dim, size))
+    if not fits:
+      known = ", ".join(
+        f"{d}={sizes[d]} as in {sources[d]}" for d in dims if d in sizes
+      )
+      raise ValueError(
+        f"{name} has shape {shape}, expected [{', '.join(dims)}]"
+        + (f" with {known}." if known else ".")
+      )
+    for size, dim in zip(shape, dims, strict=True):
+      if size is not None and dim != "_" and not dim.isdigit():
+        sizes.setdefault(dim, int(size))
+        sources.setdefault(dim, name)
+  return sizes

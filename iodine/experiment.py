@@ -13,8 +13,8 @@ from sacred.run import Run
 from sacred.serializer import flatten
 from sacred.utils import apply_backspaces_and_linefeeds
 
-from iodine.modules.utils import ConfigError
-from iodine.runs import folder as run_folder
+from iodine import errors, files
+from iodine.errors import ConfigError
 
 __all__ = ["filter_output", "make_safe"]
 
@@ -34,7 +34,7 @@ class _SafeFileStorage(FileStorageObserver):
   def started_event(self, *args: Any, **kwargs: Any) -> Any:
     try:
       return super().started_event(*args, **kwargs)
-    except (OSError, run_folder.RunError) as error:
+    except (OSError, errors.RunError) as error:
       raise ConfigError(
         f"--file_storage={self.basedir}: cannot be written: {error}"
       ) from error
@@ -45,8 +45,8 @@ class _SafeFileStorage(FileStorageObserver):
     else:
       text = json.dumps(flatten(obj), sort_keys=True, indent=2)
     try:
-      run_folder.write_whole(pathlib.Path(str(self.dir), filename), text)
-    except run_folder.RunError as error:
+      files.write_whole(pathlib.Path(str(self.dir), filename), text)
+    except errors.RunError as error:
       if "stop_time" not in (self.run_entry or {}):
         raise
       _LOG.warning("Sacred's record lacks the end of the run: %s", error)

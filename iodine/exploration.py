@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iodine.evaluation.scores import SCENE_SCORES
+from iodine.metrics import SCENE_SCORES
 from iodine.modules.iodine import IODINE
 
 __all__ = [

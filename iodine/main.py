@@ -25,12 +25,19 @@ from sacred.randomness import set_global_seed  # noqa: E402
 from sacred.run import Run  # noqa: E402
 from sacred.utils import SacredInterrupt  # noqa: E402
 
-from iodine import experiment
+from iodine import errors, experiment
+from iodine.commands import convert as convert_command
+from iodine.commands import decompose as decompose_command
+from iodine.commands import describe_data as describe_data_command
 from iodine.commands import evaluate as evaluate_command
+from iodine.commands import inspect as inspect_command
+from iodine.commands import train as train_command
 from iodine.commands import visualize as visualize_command
+from iodine.config import entries as config_entries
+from iodine.config import reading
 from iodine.config import resolution as configuration
 from iodine.data import opening
-from iodine.modules.utils import ConfigError, did_you_mean
+from iodine.errors import ConfigError, did_you_mean
 from iodine.runs import continuation, loading
 from iodine.runs import folder as run_folder
 from iodine.runs import lock as run_lock
@@ -74,7 +81,7 @@ class _IodineExperiment(Experiment):
     # `_check_config` reports what Sacred would warn about.
     options = {**(options or {}), "--force": True}
     _check_options(options)
-    configuration.check_entries(config_updates or {})
+    reading.check_entries(config_updates or {})
     # Sacred would read a file of a configuration's name, and may run code that
     # it finds there; no file has these names.
     named = {
@@ -111,7 +118,7 @@ class _IodineExperiment(Experiment):
         f"with {name}: no such configuration or file. "
         + did_you_mean(name, self.named_configs, "configurations")
       )
-    entries = configuration.load_file(name)
+    entries = reading.load_file(name)
     return ConfigDict(configuration.without_derived(entries))
 
   def _check_command(self, cmd_name: str) -> None:
@@ -175,7 +182,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 ex = _IodineExperiment("iodine", save_git_info=False)
 ex.captured_out_filter = experiment.filter_output  # type: ignore
-for _name, _entries in configuration.named_configs().items():
+for _name, _entries in reading.named_configs().items():
   ex.add_named_config(_name, _entries)
 
 
@@ -221,7 +228,7 @@ def defaults():
   base_learn_rate = 0.001
   base_batch_size = 32
   # folder of the datasets ($IODINE_DATA_DIR)
-  data_dir = configuration.data_dir()
+  data_dir = config_entries.data_dir()
   # data.path = data_dir/data_file
   data_file = None
   # height and width that images are resized to (None: the dataset's own)
@@ -345,7 +352,7 @@ def _train(config, run, folder_lock):
   dataset, sample = opening.training_data(entries)
   with devices.lost_workers_told():
     devices.check_alike([config[key] for key in _ALIKE])
-    trainer = evaluate_command.build_trainer(entries, dataset, devices)
+    trainer = train_command.build_trainer(entries, dataset, devices)
   if folder is None and devices.is_chief:
     folder = _open_folder(config, run, folder_lock)
   settings = training_loop.Settings(
@@ -433,19 +440,19 @@ def evaluate(_config):
 @ex.command(unobserved=True)
 def convert_checkpoint(_config):
   """Convert tf1_checkpoint, of the reference, to checkpoint_dir."""
-  evaluate_command.convert_checkpoint(_config)
+  convert_command.convert_checkpoint(_config)
 
 
 @ex.command(unobserved=True)
 def export_tf1(_config):
   """Convert checkpoint_dir to tf1_checkpoint, which the reference reads."""
-  evaluate_command.export_tf1(_config)
+  convert_command.export_tf1(_config)
 
 
 @ex.command(unobserved=True)
 def describe_data(_config):
   """Tell what the data files hold; draw twelve scenes."""
-  evaluate_command.describe_data(_config)
+  describe_data_command.describe_data(_config)
 
 
 @ex.command(unobserved=True)
@@ -463,13 +470,13 @@ def traverse(_config):
 @ex.command(unobserved=True)
 def decompose(_config):
   """Take a picture of your own apart (image=PATH)."""
-  visualize_command.decompose(_config)
+  decompose_command.decompose(_config)
 
 
 @ex.command(unobserved=True)
 def inspect_checkpoint(_config):
   """List what is in checkpoint_dir, and the configurations that would fit."""
-  evaluate_command.inspect_checkpoint(_config)
+  inspect_command.inspect_checkpoint(_config)
 
 
 def load_checkpoint(
@@ -532,7 +539,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(128 + stop.signal_number)
   except KeyboardInterrupt:
     _fail("Interrupted without saving.", 130)
-  except run_folder.RunError as error:
+  except errors.RunError as error:
     _fail(f"Error: {error}", 1)
 
 

@@ -15,6 +15,17 @@ __all__ = [
   "mean_squared_error",
 ]
 
+# Scores per scene: what they are called and what they are.
+SCENE_SCORES = {
+  "ari": "ARI",
+  "ari_nobg": "ARI without background",
+  "covering": "mean segmentation covering",
+  "mse": "MSE",
+  "recons": "reconstruction loss (nats)",
+  "kl": "KL (nats)",
+  "elbo": "ELBO (nats)",
+}
+
 
 def frame(sequence: tf.Tensor, t: int, sequential: bool) -> tf.Tensor:
   """Frame t of a sequence, else the first: [B, T, ...] to [B, 1, ...]."""

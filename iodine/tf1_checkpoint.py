@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from iodine.modules.utils import ConfigError
+from iodine.errors import ConfigError
 from iodine.training import Adam
 
 __all__ = [

@@ -6,7 +6,7 @@ from PIL import Image, ImageSequence
 from test_latent_plots import _traversal
 
 from iodine.pictures import animations
-from iodine.pictures.tiles import get_mask_plot_colors
+from iodine.pictures.colors import get_mask_plot_colors
 
 # Odd and distinct, so that swapped axes fail.
 B, S, K, H, W = 2, 3, 4, 7, 9

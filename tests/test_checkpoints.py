@@ -11,9 +11,10 @@ import pytest
 import tiny
 
 from iodine import tf1_checkpoint, training
+from iodine.config import plans
 from iodine.data import datasets
-from iodine.modules import utils
 from iodine.runs import checkpoint_files
+from iodine.runs import checkpoints as run_checkpoints
 from iodine.tf1_checkpoint import CheckpointError
 
 _INDEX, _DATA = ".index", ".data-00000-of-00001"
@@ -248,7 +249,7 @@ def files(trained, tmp_path_factory) -> dict[str, str]:
   (folder / "tf1").mkdir()
   tf1_checkpoint.save(tf1, trained.model, trained.optimizer)
   (folder / "native").mkdir()
-  run = checkpoint_files.RunCheckpoints(folder / "native", trained, keep=2)
+  run = run_checkpoints.RunCheckpoints(folder / "native", trained, keep=2)
   native = run.save(_dataset(folder), datasets.Position(1, 6))
   assert run.latest == native == str(folder / "native" / "model.ckpt-1")
   return {"tf1": tf1, "native": native}
@@ -385,7 +386,7 @@ def _misfit_text(prefix: str, channels=tiny.C, **changes) -> str:
     for part in path:
       entry = entry[part]
     entry[last] = value
-  model = utils.build(plan, identifier="model")
+  model = plans.build(plan, identifier="model")
   model.initialize((tiny.H, tiny.W, channels), tiny.FACTORS)
   before = tiny.values(model.variables)
   with pytest.raises(CheckpointError) as error:
@@ -522,7 +523,7 @@ def test_a_run_goes_on_where_it_was_saved(trained, files, tmp_path):
   other = _trainer()
   other.seed.assign(11)
   dataset = _dataset(tmp_path, seed=12)
-  run = checkpoint_files.RunCheckpoints(folder, other, keep=2)
+  run = run_checkpoints.RunCheckpoints(folder, other, keep=2)
   assert run.restore(dataset) == datasets.Position(1, 6)
   assert (int(other.seed), dataset.seed) == (3, 5)
   _assert_equal(_state(other), _state(trained))
@@ -533,7 +534,7 @@ def test_a_run_goes_on_from_a_checkpoint_of_the_reference(tmp_path, name):
   shutil.copytree(_PARITY / name / "tf1_trained", tmp_path / "run")
   config = json.loads((_PARITY / name / "config.json").read_text())
   recorded = np.load(_PARITY / name / "inputs.npz")
-  model = utils.build(config["model"], identifier="model")
+  model = plans.build(config["model"], identifier="model")
   trainer = training.Trainer(model, training.make_optimizer(1e-3), seed=7)
   factors = {
     key.removeprefix("factors/"): recorded[key].shape[-1]
@@ -541,7 +542,7 @@ def test_a_run_goes_on_from_a_checkpoint_of_the_reference(tmp_path, name):
     if key.startswith("factors/")
   }
   trainer.initialize(recorded["image"].shape[2:], factors)
-  run = checkpoint_files.RunCheckpoints(tmp_path / "run", trainer, keep=1)
+  run = run_checkpoints.RunCheckpoints(tmp_path / "run", trainer, keep=1)
   dataset = _dataset(tmp_path)
   assert run.restore(dataset) == datasets.Position(0, 0)
   assert (int(trainer.seed), dataset.seed) == (7, 5)
@@ -559,14 +560,14 @@ def test_a_run_goes_on_from_a_checkpoint_of_the_reference(tmp_path, name):
 def test_a_damaged_state_file_stops_a_run(trained, tmp_path):
   (tmp_path / "checkpoint").touch()
   with pytest.raises(CheckpointError, match="checkpoint: is damaged") as error:
-    checkpoint_files.RunCheckpoints(tmp_path, trained, keep=1)
+    run_checkpoints.RunCheckpoints(tmp_path, trained, keep=1)
   assert f"{tmp_path}/checkpoint: " in str(error.value)
   assert "Delete this file" in str(error.value)
 
 
 def test_an_empty_folder_is_a_new_run(trained, tmp_path):
   before = _state(trained)
-  run = checkpoint_files.RunCheckpoints(tmp_path, trained, keep=1)
+  run = run_checkpoints.RunCheckpoints(tmp_path, trained, keep=1)
   assert run.restore(_dataset(tmp_path)) == datasets.Position(0, 0)
   assert run.latest is None
   _assert_equal(_state(trained), before)
@@ -575,7 +576,7 @@ def test_an_empty_folder_is_a_new_run(trained, tmp_path):
 @pytest.mark.parametrize("suffix", [_INDEX, _DATA])
 def test_half_a_checkpoint_is_no_new_run(trained, files, tmp_path, suffix):
   shutil.copy(files["native"] + suffix, tmp_path / f"model.ckpt-1{suffix}")
-  run = checkpoint_files.RunCheckpoints(tmp_path, trained, keep=1)
+  run = run_checkpoints.RunCheckpoints(tmp_path, trained, keep=1)
   with pytest.raises(CheckpointError, match="missing|no checkpoint"):
     run.restore(_dataset(tmp_path))
   assert [x.name for x in tmp_path.iterdir()] == [f"model.ckpt-1{suffix}"]

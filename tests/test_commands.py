@@ -13,10 +13,10 @@ import tensorflow as tf
 import tiny
 from tiny_runs import NUM_SCENES, TINY, contents, fail, run, write_scenes
 
-from iodine.config import resolution
+from iodine.config import reading, resolution
 from iodine.data import datasets, opening
+from iodine.errors import ConfigError
 from iodine.evaluation import scores as scoring
-from iodine.modules.utils import ConfigError
 from iodine.runs import checkpoint_files
 
 STEPS = 2
@@ -442,7 +442,7 @@ def test_inspect_lists_variables_and_fitting_configurations(
     values.pop("save_counter")
     text = {"text": np.array(b"comment", object)}
     tiny.write_checkpoint(folder / "model.ckpt", {**values, **text})
-  saved = resolution.load_file(trained / "config.json")
+  saved = reading.load_file(trained / "config.json")
   configurations = {
     "same": saved,
     "more_slots": {**saved, "num_components": 5},

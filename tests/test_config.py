@@ -16,10 +16,11 @@ import yaml
 
 from iodine import main as command_line
 from iodine import training
+from iodine.config import reading
 from iodine.config import resolution as configuration
 from iodine.data import datasets
+from iodine.errors import ConfigError
 from iodine.modules import iodine
-from iodine.modules.utils import ConfigError
 
 NAMES = ("clevr6", "demo", "multi_dsprites", "tetrominoes")
 _TESTS = pathlib.Path(__file__).resolve().parent
@@ -236,7 +237,7 @@ def write(path: pathlib.Path, text: str) -> pathlib.Path:
 
 
 def test_all_named_configurations_are_there():
-  assert set(NAMES) <= set(configuration.named_configs())
+  assert set(NAMES) <= set(reading.named_configs())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -524,7 +525,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path, capsys):
   (tmp_path / "b.yaml").mkdir()
   assert "b.yaml: cannot be read" in fail(capsys, "with", tmp_path / "b.yaml")
   with pytest.raises(ConfigError, match="c.yaml: cannot be read"):
-    configuration.load_file(tmp_path / "c.yaml")
+    reading.load_file(tmp_path / "c.yaml")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import pytest
 import sonnet as snt
 import tensorflow as tf
 
-from iodine.modules import decoder, distributions, utils
+from iodine import errors
+from iodine.config import plans
+from iodine.modules import decoder, distributions
 
 # Odd and distinct, so that swapped axes fail.
 B, K, H, W, C, Z = 2, 4, 5, 7, 3, 6
@@ -40,7 +42,7 @@ class WeightedDecoder(snt.Module):
 
 
 def _build(**changes):
-  return utils.build(
+  return plans.build(
     {
       "constructor": "iodine.modules.decoder.ComponentDecoder",
       "pixel_decoder": {
@@ -123,7 +125,7 @@ def test_with_deconv():
 
 def test_plan_without_a_constructor():
   with pytest.raises(
-    utils.ConfigError,
+    errors.ConfigError,
     match="decoder: pixel_decoder={.*}: must be a module; is its 'constructor'",
   ):
     _build(pixel_decoder={"coord_type": "linear"})

@@ -20,7 +20,7 @@ import tiny
 from tiny_runs import TINY, fail, metrics, run
 
 from iodine import main, training
-from iodine.modules.utils import ConfigError
+from iodine.errors import ConfigError
 from iodine.training import replicas
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]

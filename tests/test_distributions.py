@@ -8,7 +8,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iodine.modules import distributions, utils
+from iodine import errors
+from iodine.config import plans
+from iodine.modules import distributions
 
 tfd = tfp.distributions
 
@@ -91,7 +93,7 @@ class TestLocScaleDistribution:
 
   @MODES
   def test_trainable_scale(self, mode):
-    module = utils.build(
+    module = plans.build(
       {
         "constructor": "iodine.modules.distributions.LocScaleDistribution",
         "scale": "fixed",
@@ -230,8 +232,8 @@ class TestLocScaleDistribution:
       "constructor": "iodine.modules.distributions.LocScaleDistribution",
       **options,
     }
-    with pytest.raises(utils.ConfigError, match=f"latent_dist: {message}"):
-      utils.build(plan, "latent_dist")
+    with pytest.raises(errors.ConfigError, match=f"latent_dist: {message}"):
+      plans.build(plan, "latent_dist")
 
   def test_odd_number_of_parameters(self):
     module = distributions.LocScaleDistribution()
@@ -493,7 +495,7 @@ class TestMaskedMixture:
 
   @MODES
   def test_names_and_gradients(self, mode):
-    mixture = utils.build(
+    mixture = plans.build(
       {
         "constructor": "iodine.modules.distributions.MaskedMixture",
         "num_components": K,

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine.config import resolution
+from iodine.config import entries as config_entries
+from iodine.config import reading, resolution
 from iodine.data import datasets
 from iodine.modules import distributions, refinement
 from tests import tiny
@@ -37,7 +38,7 @@ _SUFFIXES = (".ipynb", ".md", ".py", ".sh", ".toml", ".yaml")
 _DATA_FILES = ("csv", "gif", "html", "json", "npz", "png", "txt")
 # `data.path` is an entry of a configuration and `metrics.ari` one of a result,
 # though there are modules of these names.
-_ENTRIES = (*resolution.PLANS, "info", "metrics")
+_ENTRIES = (*config_entries.PLANS, "info", "metrics")
 
 
 def _prose(text: str) -> str:
@@ -263,7 +264,7 @@ def _column(first_header: str, configuration: str) -> dict[str, str]:
 
 @functools.cache
 def _entries(configuration: str) -> dict[str, Any]:
-  return resolution.complete(resolution.named_configs()[configuration])
+  return resolution.complete(reading.named_configs()[configuration])
 
 
 @functools.cache
@@ -271,7 +272,7 @@ def _shapes(configuration: str) -> dict[str, tuple[int, ...]]:
   """Shapes of a configuration's trainable variables, by their names."""
   # No shape depends on the number of slots or steps, or the image's size: the
   # fewest and smallest are quickest.
-  entries = {**resolution.named_configs()[configuration], "num_iters": 1}
+  entries = {**reading.named_configs()[configuration], "num_iters": 1}
   model = resolution.build_part(
     resolution.complete({**entries, "num_components": 2}), "model"
   )

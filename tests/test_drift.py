@@ -6,14 +6,14 @@ import json
 import pytest
 
 from iodine import main
-from iodine.config import resolution
-from iodine.modules.utils import ConfigError
+from iodine.config import reading, resolution
+from iodine.errors import ConfigError
 from iodine.runs import continuation
 
 
 def resolved(name: str = "tetrominoes", **overrides) -> dict:
   return resolution.resolve(
-    resolution.named_configs()[name], overrides, main.DEFAULTS
+    reading.named_configs()[name], overrides, main.DEFAULTS
   )
 
 
@@ -34,7 +34,7 @@ def differences(tmp_path, before: dict, now: dict) -> list[str]:
   return [line.strip() for line in lines[:-2]]
 
 
-@pytest.mark.parametrize("name", resolution.named_configs())
+@pytest.mark.parametrize("name", reading.named_configs())
 def test_the_same_configuration_may_go_on(name, tmp_path):
   now = resolved(name, continue_run=True, checkpoint_dir=str(tmp_path))
   continuation.check_drift(saved(name), now, tmp_path)

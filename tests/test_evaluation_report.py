@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from iodine.errors import ConfigError
 from iodine.evaluation import report as evaluation_report
 from iodine.evaluation.scores import Evaluation, Score
-from iodine.modules.utils import ConfigError
-from iodine.pictures import decompositions
+from iodine.pictures import curves
 
 NAN = math.nan
 ARI = Score(0.91234, 0.125, 0.0375, 2, (0.25, 0.5, 0.91234))
@@ -210,7 +210,7 @@ def test_papers_scores_are_checked(value):
 )
 def test_a_panel_for_each_score(count, shape):
   scores = {f"score {i}": [i, i + 0.5, NAN] for i in range(count)}
-  figure = decompositions.scores_plot(scores)
+  figure = curves.scores_plot(scores)
   axes = figure.axes
   assert len(axes) == np.prod(shape)
   width, height = figure.get_size_inches()
@@ -228,4 +228,4 @@ def test_a_panel_for_each_score(count, shape):
 
 def test_no_score_is_an_error():
   with pytest.raises(ValueError, match="nothing to plot"):
-    decompositions.scores_plot({})
+    curves.scores_plot({})

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine.modules import factor_eval, utils
+from iodine import errors
+from iodine.config import plans
+from iodine.modules import factor_eval
 
 # Odd and distinct, so that swapped axes fail.
 B, K, L, H, W, Z = 3, 4, 5, 7, 2, 6
@@ -22,7 +24,7 @@ TOLERANCE = dict(rtol=1e-4, atol=1e-5)
 
 
 def _build(mapping=MAPPING):
-  return utils.build(
+  return plans.build(
     {
       "constructor": "iodine.modules.factor_eval.FactorRegressor",
       "mapping": mapping,
@@ -374,7 +376,7 @@ def test_mapping_of_lists_or_tuples():
   ],
 )
 def test_errors_in_the_mapping(mapping, message):
-  with pytest.raises(utils.ConfigError, match=f"factor_evaluator: {message}"):
+  with pytest.raises(errors.ConfigError, match=f"factor_evaluator: {message}"):
     _build(mapping)
 
 

@@ -26,12 +26,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iodine import main, tf1_checkpoint
-from iodine.config import resolution
+from iodine.config import reading, resolution
 from iodine.data import image_files
 from iodine.data.datasets import HDF5
-from iodine.modules.utils import ConfigError
+from iodine.errors import ConfigError
 from iodine.runs import checkpoint_files
-from iodine.tfrecords import inspection, reading
+from iodine.runs import checkpoints as run_checkpoints
+from iodine.tfrecords import inspection
+from iodine.tfrecords import reading as tfrecord_reading
 
 # Longest time, in seconds, and largest growth of the process, in bytes, that
 # reading may take. (An image of the largest size allowed is 0.8 GB as RGB, RGBA
@@ -326,7 +328,7 @@ def test_configurations(tmp_path, monkeypatch, num_inputs):
 
   def read() -> bool:
     try:
-      entries = resolution.load_file(current)
+      entries = reading.load_file(current)
     except ConfigError:
       return False
     with contextlib.suppress(ConfigError):
@@ -361,7 +363,7 @@ def test_configurations_that_attack(tmp_path, monkeypatch, text, key):
   path = tmp_path / "a.yaml"
   path.write_text(f"{key}: {text}")
   with guard(), pytest.raises(ConfigError):
-    _check_configuration(resolution.load_file(path))
+    _check_configuration(reading.load_file(path))
   assert not (tmp_path / "hacked").exists()
 
 
@@ -374,7 +376,7 @@ _FEATURES = {
 
 
 def _decode(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-  return reading.decode_bytes(example, ["image"])
+  return tfrecord_reading.decode_bytes(example, ["image"])
 
 
 def _record(seed: int) -> bytes:
@@ -391,7 +393,7 @@ def _tfrecord_files(folder: pathlib.Path) -> list[bytes]:
 def _read_records(path: pathlib.Path) -> bool:
   """Reads a file to its end."""
   try:
-    dataset = reading.read(path, _FEATURES, _decode)
+    dataset = tfrecord_reading.read(path, _FEATURES, _decode)
     for _ in dataset:
       pass
   except inspection.READ_ERRORS as error:
@@ -464,7 +466,7 @@ def _saved(folder: pathlib.Path) -> dict[str, bytes]:
     tf.train.Checkpoint(trainer=module),
     str(folder),
     max_to_keep=2,
-    checkpoint_name=checkpoint_files.CHECKPOINT_NAME,
+    checkpoint_name=run_checkpoints.CHECKPOINT_NAME,
   )
   manager.save(checkpoint_number=7)
   return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

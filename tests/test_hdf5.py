@@ -9,7 +9,7 @@ import tensorflow as tf
 from iodine import main as command_line
 from iodine.data import hdf5, opening
 from iodine.data.datasets import HDF5
-from iodine.modules.utils import ConfigError
+from iodine.errors import ConfigError
 
 h5py = pytest.importorskip("h5py")
 

@@ -11,10 +11,11 @@ from PIL import Image
 from tiny_runs import TINY_MODEL, fail, run
 
 from iodine import main as command_line
+from iodine.config import reading
 from iodine.config import resolution as configuration
 from iodine.data import image_files, opening
 from iodine.data.datasets import ImageFolder
-from iodine.modules.utils import ConfigError
+from iodine.errors import ConfigError
 
 H, W = 9, 7
 COUNT = 6
@@ -395,7 +396,7 @@ def test_image_dim_of_a_wrong_value_is_told_once(capsys):
 
 
 def test_the_named_configuration_describes_a_model_without_a_folder():
-  entries = configuration.complete(configuration.named_configs()["folder"])
+  entries = configuration.complete(reading.named_configs()["folder"])
   dataset = configuration.build_part(entries, "data")
   assert dataset.batch_spec()["image"].shape == (16, 1, 64, 64, 3)
   model = configuration.build_part(entries, "model")

@@ -5,6 +5,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from iodine import checks
+from iodine.pictures import colors as slot_colors
 from iodine.pictures import tiles as pictures
 
 tfd = tfp.distributions
@@ -62,19 +64,19 @@ def _np_frame(image, width, value=0.5):
 
 def _np_segmentation(masks):
   """Colours one example's masks [H, W, K]."""
-  return masks @ pictures.get_mask_plot_colors(masks.shape[-1])
+  return masks @ slot_colors.get_mask_plot_colors(masks.shape[-1])
 
 
 class TestColors:
   def test_colors_are_unique_and_do_not_depend_on_their_number(self):
-    colors = pictures.get_mask_plot_colors(40)
+    colors = slot_colors.get_mask_plot_colors(40)
     assert colors.dtype == np.float32
     assert colors.min() >= 0.0
     assert colors.max() <= 1.0
     assert len(np.unique(colors, axis=0)) == 40
     for n in (0, 1, 7, 16, 17):
       np.testing.assert_array_equal(
-        pictures.get_mask_plot_colors(n), colors[:n]
+        slot_colors.get_mask_plot_colors(n), colors[:n]
       )
 
   def test_first_colors_differ_in_every_kind_of_vision(self):
@@ -104,7 +106,7 @@ class TestColors:
         ]
       ),
     }
-    linear = pictures.get_mask_plot_colors(11) ** 2.2
+    linear = slot_colors.get_mask_plot_colors(11) ** 2.2
     for name, matrix in vision.items():
       seen = np.clip(linear @ matrix.T, 0, 1) ** (1 / 2.2)
       distances = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
@@ -112,7 +114,7 @@ class TestColors:
 
   def test_negative_number_is_an_error(self):
     with pytest.raises(ValueError, match="got -1"):
-      pictures.get_mask_plot_colors(-1)
+      slot_colors.get_mask_plot_colors(-1)
 
   @MODES
   def test_color_transform(self, mode):
@@ -381,7 +383,7 @@ class TestGrid:
 
 class TestCheckShapes:
   def test_returns_the_sizes(self):
-    assert pictures.check_shapes(
+    assert checks.check_shapes(
       {
         "a": (np.zeros([2, 5, 1]), "B H 1"),
         "b": (np.zeros([5, 8, 3]), "H _ C"),
@@ -399,6 +401,6 @@ class TestCheckShapes:
   )
   def test_errors(self, shape, dims, message):
     with pytest.raises(ValueError, match=message):
-      pictures.check_shapes(
+      checks.check_shapes(
         {"a": (np.zeros([2, 5]), "B H"), "b": (np.zeros(shape), dims)}
       )

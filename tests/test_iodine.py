@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 import tiny
 
 from iodine import tf1_checkpoint
-from iodine.modules import utils
+from iodine.config import plans
 from iodine.multi_object_datasets import segmentation_metrics
 
 _SPATIAL = (
@@ -882,4 +882,4 @@ def test_numbers_of_slots_must_agree():
   plan = tiny.plan()
   plan["num_components"] = tiny.K + 1
   with pytest.raises(ValueError, match="num_components=3, but the output_dist"):
-    utils.build(plan, identifier="model")
+    plans.build(plan, identifier="model")

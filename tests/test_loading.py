@@ -11,8 +11,8 @@ import tensorflow as tf
 from tiny_runs import TINY, run, write_scenes
 
 from iodine import exploration
+from iodine.errors import ConfigError
 from iodine.main import load_checkpoint
-from iodine.modules.utils import ConfigError
 
 B, K, H, W = 3, 2, 9, 7
 

@@ -8,7 +8,7 @@ import pytest
 import record_files
 import tensorflow as tf
 
-from iodine.modules import readers
+from iodine.data import record_files as record_datasets
 from iodine.multi_object_datasets import (
   cater_with_masks,
   clevr_with_masks,
@@ -178,7 +178,7 @@ def deepminds(reader):
   package = importlib.util.find_spec("multi_object_datasets")
   if package is None or importlib.util.find_spec(name) is None:
     pytest.skip(f"needs {name} of DeepMind's package")
-  return readers.resolve_reader(f"{name}.dataset")
+  return record_datasets.resolve_reader(f"{name}.dataset")
 
 
 def check_same(reader, path):

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from iodine import errors
+from iodine.config import plans
 from iodine.modules import networks, utils
 
 # Odd and distinct, so that swapped axes fail.
@@ -310,7 +312,7 @@ class TestCNN:
   )
 
   def _build(self, **changes):
-    return utils.build({**self.PLAN, **changes}, "encoder_net")
+    return plans.build({**self.PLAN, **changes}, "encoder_net")
 
   @MODES
   @pytest.mark.parametrize("cnn_mode", ["flatten", "avg_pool"])
@@ -421,14 +423,14 @@ class TestCNN:
     ],
   )
   def test_errors_name_the_plan(self, change, message):
-    with pytest.raises(utils.ConfigError, match=f"encoder_net: .*{message}"):
+    with pytest.raises(errors.ConfigError, match=f"encoder_net: .*{message}"):
       self._build(**change)
 
 
 class TestDeConv:
   @staticmethod
   def _build(cells=2 * 3, channels=4, **changes):
-    return utils.build(
+    return plans.build(
       {
         "constructor": "iodine.modules.networks.DeConv",
         "mlp_opt": dict(output_sizes=[7, cells * channels], activation="elu"),
@@ -536,14 +538,14 @@ class TestDeConv:
     ],
   )
   def test_errors(self, change, message):
-    with pytest.raises(utils.ConfigError, match=f"pixel_decoder: {message}"):
+    with pytest.raises(errors.ConfigError, match=f"pixel_decoder: {message}"):
       self._build(**change)
 
 
 class TestBroadcastConv:
   @staticmethod
   def _build(**changes):
-    return utils.build(
+    return plans.build(
       {
         "constructor": "iodine.modules.networks.BroadcastConv",
         "cnn_opt": dict(
@@ -693,7 +695,7 @@ class TestBroadcastConv:
     ],
   )
   def test_errors(self, change, message):
-    with pytest.raises(utils.ConfigError, match=f"pixel_decoder: {message}"):
+    with pytest.raises(errors.ConfigError, match=f"pixel_decoder: {message}"):
       self._build(**change)
 
 
@@ -702,7 +704,7 @@ class TestLSTM:
 
   @staticmethod
   def _build(hidden_sizes):
-    return utils.build(
+    return plans.build(
       {
         "constructor": "iodine.modules.networks.LSTM",
         "hidden_sizes": hidden_sizes,
@@ -800,5 +802,5 @@ class TestLSTM:
     ],
   )
   def test_errors(self, sizes, message):
-    with pytest.raises(utils.ConfigError, match=f"recurrent_net: {message}"):
+    with pytest.raises(errors.ConfigError, match=f"recurrent_net: {message}"):
       self._build(sizes)

@@ -20,7 +20,7 @@ import tensorflow as tf
 import tiny
 
 from iodine import tf1_checkpoint, training
-from iodine.modules import utils
+from iodine.config import plans
 
 # Relative L2 errors per tensor. Run twice with different convolution libraries,
 # the reference differs from itself by 1e-6 in the median and by up to 1e-3 in
@@ -60,7 +60,7 @@ class Case:
 
   def trainer(self, checkpoint: str) -> training.Trainer:
     """Restores "tf1_initial" or "tf1_trained"."""
-    model = utils.build(self.config["model"], identifier="model")
+    model = plans.build(self.config["model"], identifier="model")
     optimizer = training.make_optimizer(self.config["learn_rate"])
     trainer = training.Trainer(model, optimizer)
     factors = {k: v.shape[-1] for k, v in self.data["factors"].items()}

@@ -14,9 +14,9 @@ import tiny
 
 from iodine import main as command_line
 from iodine import training
-from iodine.config import resolution
+from iodine.config import reading, resolution
+from iodine.errors import ConfigError
 from iodine.modules import _convolutions, networks, utils
-from iodine.modules.utils import ConfigError
 
 # Relative errors, in the Euclidean norm, of all steps' losses and latents.
 LOSS_BOUND, LATENT_BOUND = 0.02, 0.06
@@ -179,7 +179,7 @@ def _resolved(entries, **overrides):
 
 
 def test_the_entry_reaches_the_model():
-  entries = resolution.named_configs()["demo"]
+  entries = reading.named_configs()["demo"]
   assert _resolved(entries)["model"]["precision"] == "float32"
   low = _resolved(entries, precision="bfloat16")
   resolution.check(low, command_line.DEFAULTS)
@@ -193,16 +193,16 @@ def test_the_entry_reaches_the_model():
 
 def test_a_run_s_own_precision_is_kept_unless_it_is_overridden(tmp_path):
   path = tmp_path / "config.json"
-  saved = _resolved(resolution.named_configs()["demo"], precision="bfloat16")
+  saved = _resolved(reading.named_configs()["demo"], precision="bfloat16")
   path.write_text(json.dumps(saved))
-  entries = resolution.without_derived(resolution.load_file(path))
+  entries = resolution.without_derived(reading.load_file(path))
   assert _resolved(entries)["model"]["precision"] == "bfloat16"
   other = _resolved(entries, precision="float32")
   assert other["model"]["precision"] == "float32"
 
 
 def test_a_run_without_the_entry_is_one_in_float32():
-  saved = dict(_resolved(resolution.named_configs()["demo"]))
+  saved = dict(_resolved(reading.named_configs()["demo"]))
   del saved["precision"], saved["model"]["precision"]
   entries = resolution.without_derived(saved)
   assert _resolved(entries)["model"]["precision"] == "float32"
@@ -212,7 +212,7 @@ def test_errors():
   message = "precision='float16': .*Did you mean 'bfloat16'"
   with pytest.raises(ConfigError, match=message):
     tiny.build(precision="float16")
-  entries = _resolved(resolution.named_configs()["demo"], precision="float16")
+  entries = _resolved(reading.named_configs()["demo"], precision="float16")
   with pytest.raises(ConfigError, match=message) as error:
     resolution.check(entries, command_line.DEFAULTS)
   assert str(error.value).count("float16'") == 2  # the value and the remedy

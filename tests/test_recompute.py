@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from iodine.modules.utils import ConfigError
+from iodine.errors import ConfigError
 
 
 def _results(frames=1, noise=None, **options):

@@ -6,7 +6,9 @@ import pytest
 import sonnet as snt
 import tensorflow as tf
 
-from iodine.modules import distributions, refinement, utils
+from iodine import errors
+from iodine.config import plans
+from iodine.modules import distributions, refinement
 
 # Odd and distinct, so that swapped axes fail.
 B, K, H, W, ZP, HIDDEN = 2, 3, 5, 7, 6, 4
@@ -38,7 +40,7 @@ def _np_elu(x):
 class TestResHead:
   @staticmethod
   def _build():
-    return utils.build(
+    return plans.build(
       {"constructor": "iodine.modules.refinement.ResHead"}, "refinement_head"
     )
 
@@ -65,7 +67,7 @@ class TestResHead:
 class TestPredictorCorrectorHead:
   @staticmethod
   def _build(**options):
-    return utils.build(
+    return plans.build(
       {
         "constructor": "iodine.modules.refinement.PredictorCorrectorHead",
         **options,
@@ -142,7 +144,7 @@ class TestPredictorCorrectorHead:
     ],
   )
   def test_errors(self, options, message):
-    with pytest.raises(utils.ConfigError, match=f"refinement_head: {message}"):
+    with pytest.raises(errors.ConfigError, match=f"refinement_head: {message}"):
       self._build(**options)
 
 
@@ -172,7 +174,7 @@ class TestRefinementCore:
 
   @staticmethod
   def _build():
-    return utils.build(
+    return plans.build(
       {
         "constructor": "iodine.modules.refinement.RefinementCore",
         "encoder_net": {
@@ -324,8 +326,8 @@ class TestRefinementCore:
 
   def test_missing_parts_are_reported(self):
     plan = {"constructor": "iodine.modules.refinement.RefinementCore"}
-    with pytest.raises(utils.ConfigError) as error:
-      utils.build(plan, "refinement_core")
+    with pytest.raises(errors.ConfigError) as error:
+      plans.build(plan, "refinement_core")
     for key in ("encoder_net", "recurrent_net", "refinement_head"):
       assert f"refinement_core.{key}: iodine.modules" in str(error.value)
 
@@ -339,11 +341,11 @@ class TestRefinementCore:
       "recurrent_net": {"constructor": CountingCore},
       "refinement_head": {"constructor": "iodine.modules.refinement.ResHead"},
     }
-    utils.build(plan, "refinement_core")
+    plans.build(plan, "refinement_core")
     with pytest.raises(
-      utils.ConfigError, match=f"refinement_core: {key}=None: must be a module"
+      errors.ConfigError, match=f"refinement_core: {key}=None: must be a module"
     ):
-      utils.build({**plan, key: None}, "refinement_core")
+      plans.build({**plan, key: None}, "refinement_core")
 
 
 class TestRefinementInputs:

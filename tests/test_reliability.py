@@ -19,9 +19,8 @@ from test_training_loop import checkpoints, train, write_scenes
 from tiny_runs import NUM_SCENES, TINY, contents, fail
 from tiny_runs import run as run_command
 
-from iodine import experiment
-from iodine.modules.utils import ConfigError
-from iodine.runs import folder as run_folder
+from iodine import errors, experiment, files
+from iodine.errors import ConfigError
 from iodine.runs import lock as run_lock
 from iodine.runs import loop as training_loop
 from iodine.runs import summaries
@@ -191,7 +190,7 @@ def test_summaries_that_cannot_be_written_end_the_run(
     monkeypatch.setattr(tf.summary, "create_file_writer", create_broken)
   else:
     monkeypatch.setattr(tf.summary, function, refuse)
-  with pytest.raises(run_folder.RunError) as error:
+  with pytest.raises(errors.RunError) as error:
     train(scenes, tmp_path / "run")
   step = {"scalar": 1, "image": 4, "flush": 3}[function]
   text = str(error.value)
@@ -202,7 +201,7 @@ def test_summaries_that_cannot_be_written_end_the_run(
 
 def test_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
   path = tmp_path / "file"
-  run_folder.write_whole(path, "before")
+  files.write_whole(path, "before")
 
   def fail_to_replace(*_):
     raise OSError(28, "No space left on device")
@@ -210,11 +209,11 @@ def test_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(pathlib.Path, "replace", fail_to_replace)
     with pytest.raises(
-      run_folder.RunError, match="file: cannot be written: No space"
+      errors.RunError, match="file: cannot be written: No space"
     ):
-      run_folder.write_whole(path, b"after")
+      files.write_whole(path, b"after")
   assert contents(tmp_path) == {"file": b"before"}
-  run_folder.write_whole(path, b"after")
+  files.write_whole(path, b"after")
   assert contents(tmp_path) == {"file": b"after"}
 
 

@@ -7,7 +7,7 @@ import pytest
 from tiny_runs import NUM_SCENES
 
 from iodine.data import opening
-from iodine.modules.utils import ConfigError
+from iodine.errors import ConfigError
 from iodine.synthetic import generation, sprites
 
 

@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-from iodine.modules.utils import ConfigError
+from iodine.errors import ConfigError
 from iodine.runs import lock as run_lock
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]

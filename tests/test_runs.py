@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from iodine.modules.utils import ConfigError
+from iodine.errors import ConfigError
 from iodine.runs import folder as run_folder
 
 

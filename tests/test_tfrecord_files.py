@@ -18,7 +18,8 @@ from iodine.multi_object_datasets import (
   objects_room,
   tetrominoes,
 )
-from iodine.tfrecords import inspection, reading
+from iodine.tfrecords import inspection
+from iodine.tfrecords import reading as tfrecord_reading
 from iodine.tfrecords.inspection import Feature
 
 COMPRESSIONS = ["GZIP", "ZLIB", ""]
@@ -281,7 +282,7 @@ class TestOtherDatasets:
     record = example.SerializeToString()
     assert b"\x0a\xff\xff\xff\xff\x0f" in record
     path = record_files.write(tmp_path / "scenes", [record] * 2)
-    found = list(reading.read(path, features, lambda example: example))
+    found = list(tfrecord_reading.read(path, features, lambda example: example))
     assert len(found) == 2
     assert found[1]["x"].numpy().tobytes() == value.tobytes()
 

@@ -21,8 +21,8 @@ from tiny_runs import NUM_SCENES, write_scenes
 
 from iodine import training
 from iodine.data import datasets
+from iodine.errors import ConfigError
 from iodine.modules import iodine
-from iodine.modules.utils import ConfigError
 from iodine.runs import loop as training_loop
 
 BATCH = 3  # An epoch ends within the fifth batch.

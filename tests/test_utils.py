@@ -9,7 +9,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from sacred.config import custom_containers
 
-from iodine import training
+from iodine import checks, errors, training
+from iodine.config import plans
 from iodine.modules import networks, utils
 
 tfd = tfp.distributions
@@ -91,19 +92,21 @@ class TestDistributions:
 
 class TestDidYouMean:
   def test_names_the_nearest_and_all(self):
-    text = utils.did_you_mean("lerning_rate", {"beta", "learning_rate"}, "keys")
+    text = errors.did_you_mean(
+      "lerning_rate", {"beta", "learning_rate"}, "keys"
+    )
     assert (
       text == "Did you mean 'learning_rate'? Valid keys: beta, learning_rate"
     )
 
   def test_nothing_near(self):
-    assert utils.did_you_mean("zzz", ["b", "a"]) == "Valid choices: a, b"
-    assert utils.did_you_mean("zzz", []) == "Valid choices: (none)"
+    assert errors.did_you_mean("zzz", ["b", "a"]) == "Valid choices: a, b"
+    assert errors.did_you_mean("zzz", []) == "Valid choices: (none)"
 
 
 class TestStaticShape:
   def test_returns_the_shape(self):
-    shape = utils.static_shape("x", tf.zeros([2, 3, 1]), ["B", None, 1])
+    shape = checks.static_shape("x", tf.zeros([2, 3, 1]), ["B", None, 1])
     assert shape == [2, 3, 1]
     found = []
 
@@ -111,7 +114,7 @@ class TestStaticShape:
       input_signature=[tf.TensorSpec([None, 3, None])], autograph=False
     )
     def compiled(x):
-      found.append(utils.static_shape("x", x, ["B", 3, 7]))
+      found.append(checks.static_shape("x", x, ["B", 3, 7]))
       return x
 
     compiled(tf.zeros([2, 3, 7]))
@@ -132,11 +135,11 @@ class TestStaticShape:
   )
   def test_names_tensor_and_both_shapes(self, shape, expected, message):
     with pytest.raises(ValueError, match=message):
-      utils.static_shape("z", tf.zeros(shape), expected)
+      checks.static_shape("z", tf.zeros(shape), expected)
 
   def test_unknown_rank(self):
     compiled = tf.function(
-      lambda x: utils.static_shape("x", x, "BZ"),
+      lambda x: checks.static_shape("x", x, "BZ"),
       input_signature=[tf.TensorSpec(None)],
       autograph=False,
     )
@@ -427,14 +430,14 @@ LSTM = "iodine.modules.networks.LSTM"
 
 class TestBuild:
   def _fault(self, plan, key="model"):
-    with pytest.raises(utils.ConfigError) as error:
-      utils.build(plan, key)
+    with pytest.raises(errors.ConfigError) as error:
+      plans.build(plan, key)
     return str(error.value)
 
   @pytest.mark.parametrize("compiled", [False, True])
   def test_reference_plan_gives_the_names_of_tf1(self, compiled):
     with tf.name_scope("outer"):
-      model = utils.build(_model_plan(), identifier="model")
+      model = plans.build(_model_plan(), identifier="model")
     run = tf.function(model, autograph=False) if compiled else model
     with tf.name_scope("caller"):
       run(_model_data())
@@ -444,7 +447,7 @@ class TestBuild:
   def test_every_call_builds_afresh_and_changes_no_plan(self):
     plan = _model_plan()
     before = copy.deepcopy(plan)
-    first, second = utils.build(plan, "model"), utils.build(plan, "model")
+    first, second = plans.build(plan, "model"), plans.build(plan, "model")
     data = _model_data()
     first(data), second(data)
     assert plan == before
@@ -464,9 +467,9 @@ class TestBuild:
         return tuple(freeze(v) for v in plan)
       return plan
 
-    utils.build(freeze(_model_plan()), "model")
+    plans.build(freeze(_model_plan()), "model")
     plan = custom_containers.make_read_only(_model_plan())
-    utils.build(plan, "model")
+    plans.build(plan, "model")
 
   def test_values_are_copied(self):
     class Keeper:
@@ -478,7 +481,7 @@ class TestBuild:
       "options": {"a": {"b": [1, (2, {"c": 3})]}},
       "sizes": ({"d": [4]},),
     }
-    keeper = utils.build(plan, "keeper")
+    keeper = plans.build(plan, "keeper")
     assert keeper.options == {"a": {"b": [1, [2, {"c": 3}]]}}
     assert keeper.sizes == [{"d": [4]}]
     keeper.options["a"]["b"].append(5)
@@ -487,10 +490,10 @@ class TestBuild:
     assert plan["sizes"] == ({"d": [4]},)
 
   def test_what_has_no_constructor_is_kept(self):
-    assert utils.build(3, "seed") == 3
-    assert utils.build(None, "seed") is None
-    assert utils.build({"a": {"b": [1]}}, "x") == {"a": {"b": [1]}}
-    built = utils.build(
+    assert plans.build(3, "seed") == 3
+    assert plans.build(None, "seed") is None
+    assert plans.build({"a": {"b": [1]}}, "x") == {"a": {"b": [1]}}
+    built = plans.build(
       {"first": {"constructor": LSTM, "hidden_sizes": []}, "n": 2}, "x"
     )
     assert isinstance(built["first"], networks.LSTM)
@@ -499,7 +502,7 @@ class TestBuild:
   def test_scope_is_the_nearest_key(self):
     plan = {"net": {"constructor": LSTM, "hidden_sizes": [2]}}
     with tf.name_scope("outer"), tf.name_scope("net"):
-      nets = [utils.build(plan, "model")["net"] for _ in range(2)]
+      nets = [plans.build(plan, "model")["net"] for _ in range(2)]
     for net in nets:
       net(tf.zeros([1, 1, 3]), net.initial_state(1))
       assert {v.name for v in net.variables} == {
@@ -511,14 +514,14 @@ class TestBuild:
     class Component(networks.LSTM):
       pass
 
-    built = utils.build({"constructor": Component, "hidden_sizes": []}, "x")
+    built = plans.build({"constructor": Component, "hidden_sizes": []}, "x")
     assert isinstance(built, Component)
 
   @pytest.mark.parametrize(
     "prefix", ["tensorflow.train", "tensorflow.compat.v1.train"]
   )
   def test_optimizer_of_the_reference(self, prefix):
-    optimizer = utils.build(
+    optimizer = plans.build(
       {
         "constructor": f"{prefix}.AdamOptimizer",
         "learning_rate": {
@@ -542,7 +545,7 @@ class TestBuild:
 
   def test_optimizer_of_the_port(self):
     plan = {"constructor": "iodine.training.make_optimizer", "learn_rate": 0.02}
-    optimizer = utils.build(plan, "optimizer")
+    optimizer = plans.build(plan, "optimizer")
     assert isinstance(optimizer, training.Adam)
     np.testing.assert_allclose(optimizer.learn_rate(), 0.02, rtol=1e-6)
     fault = self._fault({**plan, "learn_rate": -1}, "optimizer")
@@ -579,8 +582,8 @@ class TestBuild:
   def test_what_is_allowed_is_one_table(self, monkeypatch):
     name = "collections.OrderedDict"
     self._fault({"constructor": name})
-    monkeypatch.setitem(utils.ALLOWED_CONSTRUCTORS, name, name)
-    assert utils.build({"constructor": name}, "x") == {}
+    monkeypatch.setitem(plans.ALLOWED_CONSTRUCTORS, name, name)
+    assert plans.build({"constructor": name}, "x") == {}
 
   @pytest.mark.parametrize(
     "module, name",
@@ -677,7 +680,7 @@ class TestBuild:
       assert sum(fault.startswith(start) for fault in faults) == 1, start
 
   def test_error_is_a_value_error(self):
-    assert issubclass(utils.ConfigError, ValueError)
+    assert issubclass(errors.ConfigError, ValueError)
 
   def test_mistakes_of_the_code_are_no_faults_of_the_plan(self):
     class Broken:
@@ -685,7 +688,7 @@ class TestBuild:
         raise KeyError("a bug")
 
     with pytest.raises(KeyError, match="a bug"):
-      utils.build({"constructor": Broken}, "x")
+      plans.build({"constructor": Broken}, "x")
 
 
 @pytest.mark.parametrize("rank", range(1, 8))

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from iodine.modules import iodine, utils
+from iodine.config import plans
+from iodine.modules import iodine
 
 B, K, L, H, W, C, Z = 4, 2, 6, 9, 7, 3, 5
 NUM_ITERS = 2
@@ -103,7 +104,7 @@ def plan(
 
 def build(**overrides: Any) -> iodine.IODINE:
   """Builds a model that has no variables yet."""
-  return utils.build(plan(**overrides), identifier="model")
+  return plans.build(plan(**overrides), identifier="model")
 
 
 def initialized(

@@ -19,6 +19,7 @@ import tiny
 from iodine import training
 from iodine.data.datasets import Position
 from iodine.runs import checkpoint_files
+from iodine.runs import checkpoints as run_checkpoints
 from iodine.training import replicas
 
 STEPS = 5
@@ -47,7 +48,7 @@ def distance(a: Any, b: Any) -> float:
 def saved(trainer: Any) -> dict[str, np.ndarray]:
   """What a checkpoint of a run holds."""
   with tempfile.TemporaryDirectory() as folder:
-    run = checkpoint_files.RunCheckpoints(pathlib.Path(folder), trainer, keep=1)
+    run = run_checkpoints.RunCheckpoints(pathlib.Path(folder), trainer, keep=1)
     dataset: Any = types.SimpleNamespace(seed=3)
     return checkpoint_files.read(run.save(dataset, Position(1, 2)))
 

@@ -1,32 +1,25 @@
 """Pictures of what a checkpoint has learned: the commands that draw them."""
 
-import contextlib
 import logging
 import pathlib
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
 from matplotlib.figure import Figure
-from PIL import Image
 
 from iodine import exploration
-from iodine.config import resolution
-from iodine.data import image_files
 from iodine.data.datasets import IODINEDataset, NoSceneError
 from iodine.data.opening import build_data, user_faults
-from iodine.files import results_in
+from iodine.errors import ConfigError
+from iodine.files import new_files
 from iodine.modules.iodine import IODINE
-from iodine.modules.utils import ConfigError
-from iodine.pictures import animations, decompositions, page
+from iodine.pictures import animations, curves, decompositions, page
 from iodine.pictures import latents as latent_pictures
 from iodine.pictures import scenes as scene_pictures
 from iodine.pictures.page import Section
 from iodine.runs import loading, summaries
 
-__all__ = ["decompose", "traverse", "visualize"]
+__all__ = ["traverse", "visualize"]
 
 INDEX_FILE = "index.html"
 # What `visualize` writes, in the order of the page.
@@ -39,7 +32,6 @@ _MAX_SCENES = 8  # that latents are compared over
 _SHOWN_SCENES = 4
 _NUM_SAMPLES = 12
 _SMOOTH_VALUES = 15  # of a latent, in an animation
-_SLOT_PIXELS = 256  # about the height of a slot's own file
 _DPI = 100
 # Scalars of training in the order of their panels, and what they are.
 _CURVES = {
@@ -71,7 +63,7 @@ def visualize(entries: Mapping[str, Any]) -> pathlib.Path:
   dataset, batch = _read_scenes(entries)
   model, prefix = loading.restored_model(entries, dataset)
   folder = _folder(entries, dataset, "visualize")
-  with _new_files(folder, [*_PICTURES, INDEX_FILE]) as new:
+  with new_files(folder, [*_PICTURES, INDEX_FILE]) as new:
     info = exploration.infer(model, batch, entries["seed"])
     sections = list(_draw(entries, model, info, prefix, new))
     text = page.page(
@@ -107,51 +99,11 @@ def traverse(entries: Mapping[str, Any]) -> pathlib.Path:
   info = exploration.infer(model, batch, entries["seed"])
   slot = _slot(entries, info)
   name = f"scene_{entries['scene']}_slot_{slot + 1}"
-  with _new_files(folder, [f"{name}.gif", f"{name}.png"]) as new:
+  with new_files(folder, [f"{name}.gif", f"{name}.png"]) as new:
     _draw_traversal(entries, model, info, new, name)
   path = folder / f"{name}.png"
   _LOG.info("Wrote %s and %s", path, path.with_suffix(".gif"))
   return path
-
-
-def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
-  """Takes the picture in a file apart.
-
-  Args:
-    entries: the whole configuration, of which `image` names the file.
-
-  Returns:
-    A folder, `pictures_dir`/<the data's name>/decompose/<the file's name>, of
-    image.png, reconstruction.png, masks.png, slot_1.png and so on, transparent
-    where their masks are, and overview.png.
-
-  Raises:
-    ConfigError: for a mistake in image, checkpoint or configuration.
-  """
-  if not entries["image"]:
-    raise ConfigError("image: missing; name a picture, image=PATH")
-  path = pathlib.Path(entries["image"]).expanduser()
-  dataset = resolution.build_part(entries, "data")  # no scene of it is needed
-  with user_faults(dataset):
-    grayscale = dataset.num_channels == 1
-  try:
-    pixels = image_files.load_image(
-      path, size=dataset.image_dim, grayscale=grayscale
-    )
-  except (OSError, image_files.ImageFileError) as error:
-    raise ConfigError(f"image: {error}") from error
-  model, _ = loading.restored_model(entries, dataset)
-  batch = dataset.image_batch(pixels)
-  if model.sequential:  # a video in which nothing moves
-    batch["image"] = tf.repeat(batch["image"], model.num_iters + 1, axis=1)
-  folder = _folder(entries, dataset, "decompose") / path.stem
-  files = ["image.png", "reconstruction.png", "masks.png", "overview.png"]
-  with _new_files(folder, [*files, "slot_*.png"]) as new:
-    info = exploration.infer(model, batch, entries["seed"])
-    _save_slots(new, info)
-    _draw_decomposition(info, new, files[-1])
-  _LOG.info("Wrote %s", folder)
-  return folder
 
 
 def _read_scenes(
@@ -236,8 +188,8 @@ def _draw(
   if scalars:
     names = [name for name in _CURVES if name in scalars]
     names += sorted(set(scalars) - set(names))
-    curves = {_CURVES.get(name, name): scalars[name] for name in names}
-    _save(latent_pictures.curves_plot(curves), folder, "training.png")
+    labelled = {_CURVES.get(name, name): scalars[name] for name in names}
+    _save(curves.curves_plot(labelled), folder, "training.png")
     yield Section(
       "Training",
       "Scalars over training steps, from the event files beside the "
@@ -284,7 +236,7 @@ def _draw_refinement(info: Mapping[str, Any], folder: pathlib.Path) -> Section:
 def _draw_scores(info: Mapping[str, Any], folder: pathlib.Path) -> Section:
   scores = exploration.step_scores(info)
   _save(
-    decompositions.scores_plot(scores, num_cols=3, size=3.0),
+    curves.scores_plot(scores, num_cols=3, size=3.0),
     folder,
     "scores.png",
   )
@@ -348,57 +300,8 @@ def _save(figure: Figure, folder: pathlib.Path, name: str) -> None:
   figure.savefig(folder / name, dpi=_DPI)
 
 
-def _save_slots(folder: pathlib.Path, info: Mapping[str, Any]) -> None:
-  """Saves image, reconstruction, masks and slots, magnified."""
-  outputs = {k: v[0, -1] for k, v in info["outputs"].items()}
-  masks = outputs["pred_mask"]
-  _save_image(folder / "image.png", info["data"]["image"][0, -1])
-  _save_image(folder / "reconstruction.png", outputs["recons"][0])
-  _save_image(folder / "masks.png", animations.segmentation(masks))
-  for k, component in enumerate(outputs["components"]):
-    rgb = np.broadcast_to(component, (*component.shape[:2], 3))
-    rgba = np.concatenate([rgb, masks[k]], axis=-1)
-    _save_image(folder / f"slot_{k + 1}.png", rgba)
-
-
-def _save_image(path: pathlib.Path, image: np.ndarray) -> None:
-  """Saves [H, W, 1, 3 or 4], floats in [0, 1], every pixel as a square."""
-  pixels = np.rint(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
-  factor = animations.magnification(len(pixels), _SLOT_PIXELS)
-  pixels = animations.upscale(pixels, factor)
-  Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
-    path
-  )
-
-
 def _folder(
   entries: Mapping[str, Any], dataset: IODINEDataset, command: str
 ) -> pathlib.Path:
   root = pathlib.Path(entries["pictures_dir"]).expanduser()
   return root / dataset.name / command
-
-
-@contextlib.contextmanager
-def _new_files(
-  folder: pathlib.Path, patterns: Sequence[str]
-) -> Iterator[pathlib.Path]:
-  """A place for new files, which take the place of old ones all at once.
-
-  Args:
-    folder: where they go in the end.
-    patterns: what a run may leave there; such files of earlier runs go. The
-      one of the last pattern goes first and comes last.
-
-  Yields:
-    A folder for the new files, which is gone afterwards.
-  """
-  with results_in(folder, "pictures_dir"):
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as new:
-      yield pathlib.Path(new)
-      for pattern in reversed(patterns):
-        for path in folder.glob(pattern):
-          path.unlink()
-      for pattern in patterns:
-        for path in sorted(pathlib.Path(new).glob(pattern)):
-          path.replace(folder / path.name)

@@ -1,5 +1,5 @@
 """What a user asks for: entries, files, plans."""
 
-from iodine.config.resolution import load_file
+from iodine.config.reading import load_file
 
 __all__ = ["load_file"]

@@ -1,50 +1,40 @@
 """Named configurations, config files, and the check of a configuration."""
 
-import json
 import math
 import os
-import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import yaml
-
-from iodine import checks
-from iodine.modules import utils
-from iodine.modules.utils import ConfigError
+from iodine import checks, errors
+from iodine.config import plans
+from iodine.config.entries import (
+  OF_MODEL,
+  PLANS,
+  choice_faults,
+  data_dir,
+  value_faults,
+)
+from iodine.errors import ConfigError
 
 __all__ = [
   "build_part",
   "check",
-  "check_entries",
   "complete",
-  "data_dir",
   "derived_data",
   "derived_model",
   "derived_optimizer",
-  "load_file",
-  "named_configs",
   "resolve",
   "scaled_learn_rate",
   "sub_batch_size",
   "without_derived",
 ]
 
-# The parts of a configuration that are plans of constructors.
-PLANS = ("data", "model", "optimizer")
 # What a configuration's learning rate is scaled by.
 _RATE_SOURCES = ("base_learn_rate", "batch_size", "base_batch_size")
 # Images in a sub-batch, which training writes into its folder's config.json;
 # no entry that anyone sets.
 SUB_BATCH_SIZE = "sub_batch_size"
-# That a file may hold: aliases may make a kilobyte into any number of them.
-_MAX_ENTRIES = 10_000
 _MAKE_OPTIMIZER = "iodine.training.make_optimizer"
-
-
-def data_dir() -> str:
-  """The folder of the datasets: $IODINE_DATA_DIR, else "data"."""
-  return os.environ.get("IODINE_DATA_DIR") or "data"
 
 
 def scaled_learn_rate(
@@ -224,89 +214,6 @@ def _merged(
   return merged
 
 
-def named_configs() -> dict[str, dict[str, Any]]:
-  """Reads the configurations that come with the project: {name: entries}."""
-  package = pathlib.Path(__file__).resolve().parents[1]
-  # In an installed package, and beside it in a checkout.
-  for folder in (package / "configs", package.parent / "configs"):
-    if folder.is_dir():
-      return {p.stem: load_file(p) for p in sorted(folder.glob("*.yaml"))}
-  raise ConfigError(f"the named configurations are missing beside {package}")
-
-
-def load_file(path: str | os.PathLike) -> dict[str, Any]:
-  """Reads a YAML or JSON file of configuration entries, as plain data.
-
-  Raises:
-    ConfigError: if it cannot be read or parsed, or is no mapping of entries.
-  """
-  path = pathlib.Path(path)
-  if path.suffix not in (".yaml", ".yml", ".json"):
-    raise ConfigError(f"{path}: a configuration file ends in .yaml or .json")
-  try:
-    text = path.read_text(encoding="utf-8")
-    is_json = path.suffix == ".json"
-    entries = json.loads(text) if is_json else yaml.safe_load(text)
-  except (OSError, UnicodeDecodeError) as error:
-    raise ConfigError(f"{path}: cannot be read: {error}") from error
-  except RecursionError:
-    raise ConfigError(f"{path}: is nested too deeply") from None
-  # Parsers pass on what Python says of a number or a date.
-  except (yaml.YAMLError, ValueError) as error:
-    raise ConfigError(f"{path}: cannot be parsed: {error}") from error
-  if not isinstance(entries, dict):
-    raise ConfigError(
-      f"{path}: must hold a mapping of entries, e.g. `batch_size: 4`"
-    )
-  if any(i == _MAX_ENTRIES for i, _ in enumerate(_walk(entries))):
-    raise ConfigError(
-      f"{path}: holds more than {_MAX_ENTRIES:,} entries, or aliases of YAML "
-      "(*) that refer to what they are part of"
-    )
-  check_entries(entries, f"{path}: ")
-  return entries
-
-
-def check_entries(entries: Mapping[str, Any], source: str = "") -> None:
-  """Checks that entries can be merged with those of other sources.
-
-  Args:
-    entries: of a file or of the command line.
-    source: where they come from, the start of every fault's line.
-
-  Raises:
-    ConfigError: lists keys that are no names, and plans that are no mappings.
-  """
-  faults = [
-    f"{source}{key}={entries[key]!r}: must be a mapping of entries"
-    for key in PLANS
-    if not isinstance(entries.get(key, {}), Mapping)
-  ]
-  faults += [
-    f"{source}{key!r}: no valid key. A key is a name; for what is inside of "
-    "an entry, nest mappings in a file, and write data.path=... on the "
-    "command line"
-    for entry in _walk(entries)
-    if isinstance(entry, Mapping)
-    for key in entry
-    if not (isinstance(key, str) and key.isidentifier())
-  ]
-  if faults:
-    raise ConfigError("\n".join(faults))
-
-
-def _walk(entries: Any) -> Iterator[Any]:
-  """Yields the entries and whatever is inside of them."""
-  waiting = [entries]
-  while waiting:
-    entry = waiting.pop()
-    yield entry
-    if isinstance(entry, Mapping):
-      waiting.extend(entry.values())
-    elif isinstance(entry, list | tuple):
-      waiting.extend(entry)
-
-
 _NO_CONFIGURATION = (
   "No configuration was chosen: name one, e.g. `with tetrominoes`. "
   "`print_named_configs` lists them."
@@ -321,7 +228,7 @@ def build_part(config: Mapping[str, Any], key: str) -> Any:
   """
   if "constructor" not in config[key]:
     raise ConfigError(f"{key}.constructor: missing")
-  return utils.build(config[key], identifier=key)
+  return plans.build(config[key], identifier=key)
 
 
 def check(
@@ -342,16 +249,16 @@ def check(
     ConfigError: lists every fault.
   """
   faults = [
-    f"{key}={value!r}: unknown key. {utils.did_you_mean(key, known, 'keys')}"
+    f"{key}={value!r}: unknown key. {errors.did_you_mean(key, known, 'keys')}"
     for key, value in config.items()
     if key not in known
   ]
   told: list[str] = []
   for key, default in known.items():
     value = config.get(key, default)
-    if key in _OF_MODEL:
-      faults += _choice_faults(key, value, config)
-    elif found := _value_faults(key, value, default):
+    if key in OF_MODEL:
+      faults += choice_faults(key, value, config)
+    elif found := value_faults(key, value, default):
       if not _follows_from_faults(key, config, told):
         faults += found
       told.append(f"{key}={value!r}")
@@ -411,84 +318,4 @@ def _sub_batch_faults(config: Mapping[str, Any]) -> list[str]:
     sub_batch_size(batch_size, config.get("accumulate", 1))
   except ConfigError as error:
     return [str(error)]
-  return []
-
-
-# {key: lowest allowed value}; others may be any value of their type.
-_AT_LEAST = {
-  "batch_size": 1,
-  "base_batch_size": 1,
-  "accumulate": 1,
-  "n_z": 1,
-  "num_components": 2,
-  "num_iters": 1,
-  "stop_after_steps": 1,
-  "save_summaries_steps": 1,
-  "save_images_steps": 1,
-  "save_checkpoint_steps": 1,
-  "keep_checkpoints": 1,
-  "held_out_scenes": 0,
-  "num_scenes": 1,
-  "num_samples": 1,
-  "paper_batch_size": 1,
-  "scene": 1,
-  "seed": 0,
-}
-_AT_MOST = {"seed": 2**31 - 2}
-_ABOVE_ZERO = ("base_learn_rate", "learn_rate")
-_CHOICES = {
-  "precision": utils.PRECISIONS,
-  "strategy": ("mirrored", "multi_worker"),
-}
-# What chooses parts of the model, of which it has so many: {key: entry}.
-_OF_MODEL = {"slot": "num_components", "latents": "n_z"}
-
-
-def _choice_faults(
-  key: str, value: Any, config: Mapping[str, Any]
-) -> list[str]:
-  """Faults of a slot, counted from 1, or of latents, counted from 0."""
-  count: Any = config.get(_OF_MODEL[key])
-  if value is None or not (checks.is_int(count) and count > 0):
-    return []
-  if key == "slot":
-    fault = checks.int_fault(key, value, 1, count)
-    return [fault] if fault else []
-  if isinstance(value, list | tuple) and value:
-    if all(checks.is_int(x) and 0 <= x < count for x in value):
-      return []
-  return [
-    f"{key}={value!r}: expected a list of integers from 0 to {count - 1}, "
-    f"such as [0]"
-  ]
-
-
-def _value_faults(key: str, value: Any, default: Any) -> list[str]:
-  """Faults of a top-level entry's type and range."""
-  optional = default is None and key not in _ABOVE_ZERO
-  if optional and value is None:
-    return []
-  if key == "image_dim":
-    fault = checks.image_dim_fault(value)
-    return [fault] if fault else []
-  types = {bool: "True or False", int: "an integer", float: "a number"}
-  types.update({str: "a string", dict: "a mapping of entries"})
-  kind = int if key in _AT_LEAST else type(default)
-  kind = float if key in _ABOVE_ZERO else kind
-  kind = str if default is None and kind is type(None) else kind
-  accepted: tuple[type, ...] = (int, float) if kind is float else (kind,)
-  is_bool = isinstance(value, bool)
-  number: Any = value
-  if not isinstance(value, accepted) or (is_bool and kind is not bool):
-    return [f"{key}={value!r}: must be {types[kind]}"]
-  if value not in _CHOICES.get(key, (value,)):
-    choices = _CHOICES[key]
-    meant = utils.did_you_mean(str(value), choices, "values")
-    return [f"{key}={value!r}: no such value. {meant}"]
-  if key in _AT_LEAST and number < _AT_LEAST[key]:
-    return [f"{key}={value!r}: must be at least {_AT_LEAST[key]}"]
-  if key in _AT_MOST and number > _AT_MOST[key]:
-    return [f"{key}={value!r}: must be at most {_AT_MOST[key]}"]
-  if key in _ABOVE_ZERO and not (number > 0 and math.isfinite(number)):
-    return [f"{key}={value!r}: must be above 0"]
   return []

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from iodine.pictures import tiles
+from iodine import checks
 
 __all__ = ["check_batch", "check_pixels"]
 
@@ -46,7 +46,7 @@ def check_batch(
   checked = tf.nest.map_structure(
     tf.convert_to_tensor, {k: data[k] for k in names if k in data}
   )
-  sizes = tiles.check_shapes(_expected_shapes(checked))
+  sizes = checks.check_shapes(_expected_shapes(checked))
   needed = num_iters + 1 if sequential else 1
   if sizes.get("T", 0) < needed:
     model = f"{'sequential ' * sequential}model of {num_iters}"

@@ -16,8 +16,7 @@ from iodine import checks
 from iodine.data.hdf5 import HDF5
 from iodine.data.image_folder import ImageFolder
 from iodine.data.pipeline import IODINEDataset, NoSceneError, Position
-from iodine.data.record_files import RecordDataset
-from iodine.modules.readers import Reader
+from iodine.data.record_files import Reader, RecordDataset
 from iodine.multi_object_datasets import (
   cater_with_masks,
   clevr_with_masks,

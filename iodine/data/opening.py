@@ -8,7 +8,7 @@ from typing import Any
 
 from iodine.config import resolution
 from iodine.data.datasets import IODINEDataset, NoSceneError, Sprites
-from iodine.modules.utils import ConfigError
+from iodine.errors import ConfigError
 from iodine.progress import progress
 from iodine.synthetic import generation, sprites
 from iodine.tfrecords import inspection

@@ -21,7 +21,7 @@ import dataclasses
 import logging
 import operator
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import tensorflow as tf
@@ -29,7 +29,6 @@ import tensorflow as tf
 from iodine import checks
 from iodine.data import preprocessing
 from iodine.data.cache import SceneCache
-from iodine.modules.scene_check import check_scene_spec
 from iodine.tfrecords import inspection
 
 __all__ = ["IODINEDataset", "NoSceneError", "Position"]
@@ -414,13 +413,31 @@ class IODINEDataset(abc.ABC):
   def _checked_examples(self) -> tf.data.Dataset:
     """Opens pairs of a stored scene's place and itself, filtered."""
     examples = self.examples()
-    check_scene_spec(self, examples.element_spec)
+    self._check_spec(examples.element_spec)
     numbered = examples.enumerate()
     if self.min_num_objects is not None or self.max_num_objects is not None:
       numbered = numbered.filter(
         lambda _, example: self.has_wanted_objects(example)
       )
     return numbered
+
+  def _check_spec(self, spec: Mapping[str, tf.TensorSpec]) -> None:
+    channels = "C" if self.grayscale else str(self.num_channels)
+    dims = {"image": f"H W {channels}"}
+    if self.num_true_objects is not None:
+      dims["mask"] = f"{self.num_true_objects} H W 1"
+    bounds = {
+      "min_num_objects": self.min_num_objects,
+      "max_num_objects": self.max_num_objects,
+    }
+    preprocessing.check_scene_spec(
+      type(self).__name__,
+      spec,
+      dims,
+      self.num_frames,
+      self.remaining_crop(),
+      {key: value for key, value in bounds.items() if value is not None},
+    )
 
   def _scenes(self) -> tf.data.Dataset:
     """Opens the preprocessed scenes to use, in the order of the files."""

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["convert_images", "preprocess", "resize", "visibility"]
+from iodine import checks
+
+__all__ = [
+  "check_scene_spec",
+  "convert_images",
+  "preprocess",
+  "resize",
+  "visibility",
+]
 
 
 def visibility(
@@ -159,3 +167,56 @@ def _cut(
     return tensor
   (top, bottom), (left, right) = crop_region
   return tensor[..., top:bottom, left:right, :]
+
+
+def check_scene_spec(
+  name: str,
+  spec: Mapping[str, tf.TensorSpec],
+  dims: Mapping[str, str],
+  num_frames: int = 1,
+  crop_region: Sequence[Sequence[int]] | None = None,
+  bounds: Mapping[str, int] | None = None,
+) -> None:
+  """Checks that stored scenes are what their dataset says.
+
+  Args:
+    name: what the dataset is called in errors.
+    spec: the structure of a scene, see `IODINEDataset.examples`.
+    dims: {"image" and, where there are masks, "mask": its dimensions}, without
+      the frames, as `checks.check_shapes` takes them.
+    num_frames: T; a scene of one frame need not have that axis.
+    crop_region: ((top, bottom), (left, right)) to be cut out; None: all.
+    bounds: {option: value} of the filter by number of objects.
+
+  Raises:
+    ValueError: if something is missing, of another type or shape, or does not
+      go with the options.
+  """
+  absent = set(dims) - set(spec)
+  if absent:
+    raise ValueError(
+      f"{name}: the scenes have no {sorted(absent)}, only {sorted(spec)}."
+    )
+  if bounds and "mask" not in dims:
+    given = " and ".join(f"{key}={value}" for key, value in bounds.items())
+    raise ValueError(
+      f"{name}: there are no masks to count objects by, so leave out {given}."
+    )
+  for key in dims:
+    if spec[key].dtype != tf.uint8 or not spec[key].shape.is_fully_defined():
+      raise ValueError(
+        f"{name}: {key} must be uint8 of a static shape, not {spec[key]}."
+      )
+  if num_frames > 1 or spec["image"].shape.rank == 4:
+    dims = {key: f"{num_frames} {value}" for key, value in dims.items()}
+  try:
+    sizes = checks.check_shapes({key: (spec[key], dims[key]) for key in dims})
+  except ValueError as error:
+    raise ValueError(f"{name}: {error}") from None
+  if crop_region is not None:
+    (_, bottom), (_, right) = crop_region
+    if bottom > sizes["H"] or right > sizes["W"]:
+      raise ValueError(
+        f"{name}: crop_region={crop_region} reaches beyond the stored image "
+        f"of {sizes['H']} rows and {sizes['W']} columns."
+      )

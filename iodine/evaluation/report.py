@@ -12,9 +12,10 @@ import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iodine.evaluation.scores import SCENE_SCORES, Evaluation, Score
-from iodine.modules.utils import ConfigError
-from iodine.pictures import decompositions
+from iodine.errors import ConfigError
+from iodine.evaluation.scores import Evaluation, Score
+from iodine.metrics import SCENE_SCORES
+from iodine.pictures import curves
 
 __all__ = ["check_paper", "table_rows", "text_table", "write"]
 
@@ -151,7 +152,7 @@ def write(
       "",
     ]
   )
-  figure = decompositions.scores_plot(
+  figure = curves.scores_plot(
     {SCENE_SCORES.get(k, k): s.per_step for k, s in evaluation.scores.items()}
   )
   partial = folder / f"{FIGURE_FILE}.partial"

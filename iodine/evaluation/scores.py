@@ -14,21 +14,11 @@ import tensorflow as tf
 
 from iodine import metrics
 from iodine.data.batch import check_pixels
+from iodine.metrics import SCENE_SCORES
 from iodine.modules.factor_eval import Factor, FactorRegressor
 from iodine.modules.iodine import IODINE
 
 __all__ = ["Evaluation", "Score", "evaluate"]
-
-# Scores per scene: what they are called and what they are.
-SCENE_SCORES = {
-  "ari": "ARI",
-  "ari_nobg": "ARI without background",
-  "covering": "mean segmentation covering",
-  "mse": "MSE",
-  "recons": "reconstruction loss (nats)",
-  "kl": "KL (nats)",
-  "elbo": "ELBO (nats)",
-}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
+from iodine import checks, errors
 from iodine.modules import utils
 
 __all__ = [
@@ -156,7 +157,7 @@ class LocScaleDistribution(DistributionModule):
     self._loc_act = utils.get_act_func(loc_act)
     if scale not in SCALES:
       raise ValueError(
-        f"scale={scale!r}: unknown. {utils.did_you_mean(scale, SCALES)}"
+        f"scale={scale!r}: unknown. {errors.did_you_mean(scale, SCALES)}"
       )
     self._scale = scale
     number = isinstance(scale_val, int | float) and math.isfinite(scale_val)
@@ -175,7 +176,7 @@ class LocScaleDistribution(DistributionModule):
       if key not in names:
         raise ValueError(
           f"dist_kwargs.{key}={self._dist_kwargs[key]!r}: unknown for "
-          f"{self._dist.__name__}. {utils.did_you_mean(key, names, 'keys')}"
+          f"{self._dist.__name__}. {errors.did_you_mean(key, names, 'keys')}"
         )
     for key in names:
       required = parameters[key].default is inspect.Parameter.empty
@@ -256,12 +257,12 @@ class MaskedMixture(DistributionModule):
       ValueError: if K is below 2 or the activation is unknown.
     """
     super().__init__(name=name)
-    utils.check_positive_int("num_components", num_components)
+    checks.check_positive_int("num_components", num_components)
     if num_components < 2:
       raise ValueError(
         f"num_components={num_components}: a mixture needs at least 2"
       )
-    utils.check_module("component_dist", component_dist)
+    checks.check_module("component_dist", component_dist)
     self._num_components = num_components
     self._dist = component_dist
     self._mask_activation = utils.get_act_func(mask_activation)
@@ -292,8 +293,8 @@ class MaskedMixture(DistributionModule):
       A distribution of batch shape [B, 1, H, W] and event shape [C].
     """
     k = self._num_components
-    utils.static_shape("mask", mask, ["B", k, "H", "W", 1])
-    utils.static_shape("pixel", pixel, ["B", k, "H", "W", "Cp"])
+    checks.static_shape("mask", mask, ["B", k, "H", "W", 1])
+    checks.static_shape("pixel", pixel, ["B", k, "H", "W", "Cp"])
     return tfd.MixtureSameFamily(
       mixture_distribution=tfd.Categorical(logits=self._mask_logits(mask)),
       components_distribution=self._dist(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import sonnet as snt
 import tensorflow as tf
 
+from iodine import checks, errors
 from iodine.modules import utils
 
 __all__ = ["Factor", "FactorRegressor"]
@@ -182,7 +183,7 @@ class FactorRegressor(snt.Module):
       ValueError: if n is not what the factor's type calls for.
     """
     width = factor.size if factor.type == "scalar" else 1
-    utils.static_shape(f"factor {factor.name!r}", value, ["B", "L", width])
+    checks.static_shape(f"factor {factor.name!r}", value, ["B", "L", width])
     if factor.type == "categorical":
       return tf.one_hot(tf.cast(value[..., 0], tf.int32), factor.size)
     value = tf.cast(value, tf.float32)
@@ -204,11 +205,11 @@ def _check_factor(entry: Sequence) -> Factor:
   if not isinstance(entry, list | tuple) or len(entry) != len(Factor._fields):
     raise ValueError(f"mapping: {entry!r}: must be (name, size, type)")
   factor = Factor(*entry)
-  utils.check_positive_int(f"mapping: size of {factor.name!r}", factor.size)
+  checks.check_positive_int(f"mapping: size of {factor.name!r}", factor.size)
   if factor.type not in TYPES:
     raise ValueError(
       f"mapping: type {factor.type!r} of {factor.name!r}: unknown. "
-      + utils.did_you_mean(factor.type, TYPES)
+      + errors.did_you_mean(factor.type, TYPES)
     )
   if factor.type == "angle" and factor.size != 2:
     raise ValueError(f"mapping: size of angle {factor.name!r}: must be 2")

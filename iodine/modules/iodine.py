@@ -1,16 +1,18 @@
 """IODINE: iterative amortized inference for scenes of several objects."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
-from iodine import metrics
+from iodine import checks, errors, metrics
 from iodine.data.batch import check_batch
-from iodine.modules import _info, losses, utils
+from iodine.modules import _info, utils
 from iodine.modules._convolutions import ConvNet2D
 from iodine.modules._recompute import recomputed
 from iodine.modules.decoder import ComponentDecoder
@@ -127,16 +129,16 @@ class IODINE(snt.Module):
       ("num_iters", num_iters),
       ("num_background_entities", num_background_entities),
     ):
-      utils.check_positive_int(key, value)
+      checks.check_positive_int(key, value)
     for key, module in (
       ("decoder", decoder),
       ("refinement_core", refinement_core),
       ("latent_dist", latent_dist),
       ("output_dist", output_dist),
     ):
-      utils.check_module(key, module)
+      checks.check_module(key, module)
     if factor_evaluator is not None:
-      utils.check_module("factor_evaluator", factor_evaluator)
+      checks.check_module("factor_evaluator", factor_evaluator)
     for key, value in (("sequential", sequential), ("recompute", recompute)):
       if not isinstance(value, bool):
         raise ValueError(f"{key}={value!r}: must be true or false")
@@ -148,7 +150,7 @@ class IODINE(snt.Module):
         f"stop_gradients"
       )
     if inner_batch_size is not None:
-      utils.check_positive_int("inner_batch_size", inner_batch_size)
+      checks.check_positive_int("inner_batch_size", inner_batch_size)
     if output_dist.num_components != num_components:
       raise ValueError(
         f"num_components={num_components}, but the output_dist has "
@@ -163,9 +165,7 @@ class IODINE(snt.Module):
     self.num_iters = num_iters
     self.sequential = sequential
     self.factor_evaluator = factor_evaluator
-    self.iter_loss_weights = losses.iteration_weights(
-      iter_loss_weight, num_iters
-    )
+    self.iter_loss_weights = iteration_weights(iter_loss_weight, num_iters)
     self.inner_batch_size = inner_batch_size
     self.num_background_entities = num_background_entities
     self.recompute = recompute
@@ -185,7 +185,7 @@ class IODINE(snt.Module):
     if precision not in utils.PRECISIONS:
       raise ValueError(
         f"precision={precision!r}: unknown. "
-        f"{utils.did_you_mean(precision, utils.PRECISIONS)}"
+        f"{errors.did_you_mean(precision, utils.PRECISIONS)}"
       )
     for module in self.submodules:
       if isinstance(module, ConvNet2D):
@@ -266,10 +266,10 @@ class IODINE(snt.Module):
     data = self._check_data(data)
     iterations = self.encode(data["image"], noise, seed)
     recons_loss = [tf.reduce_mean(re) for re in iterations["re"]]
-    kl_loss = [losses.mean_kl(kl) for kl in iterations["kl"]]
+    kl_loss = [mean_kl(kl) for kl in iterations["kl"]]
     iterations["recons_loss"] = recons_loss
-    recons = losses.weighted_sum(self.iter_loss_weights, recons_loss)
-    kl = losses.weighted_sum(self.iter_loss_weights, kl_loss)
+    recons = weighted_sum(self.iter_loss_weights, recons_loss)
+    kl = weighted_sum(self.iter_loss_weights, kl_loss)
     total = recons + kl
     scalars = {"loss/kl": tf.add_n(kl_loss), "loss/recons": recons}
     x_dist = iterations["x_dist"][-1]
@@ -316,7 +316,7 @@ class IODINE(snt.Module):
     if noise is not None:
       noise = tf.convert_to_tensor(noise)
       expected = f"{steps} B {self.num_components} {self.n_z}"
-      tiles.check_shapes(
+      checks.check_shapes(
         {"image": (image, "B T H W C"), "noise": (noise, expected)}
       )
     # Stateless, so that a step that is computed again draws the same.
@@ -413,7 +413,7 @@ class IODINE(snt.Module):
         "decode: the image's size is unknown; pass image_shape=(H, W, C), or "
         "call the model or `initialize` first"
       )
-    utils.static_shape("z", z, ["B", self.num_components, self.n_z])
+    checks.static_shape("z", z, ["B", self.num_components, self.n_z])
     z = tf.pad(z, [[0, 0], [0, 0], [0, 1]], constant_values=LATENT_CONSTANT)
     pixel_shape = self.output_dist.input_shapes(image_shape).pixel[1:]
     params = self.decoder(z, pixel_shape)
@@ -560,7 +560,7 @@ class IODINE(snt.Module):
   def _inner_loss(self, step: _Step) -> tf.Tensor:
     """The loss whose gradients the refinement network sees: a scalar, nats."""
     if self.inner_batch_size is None:
-      return tf.reduce_mean(step.re) + losses.mean_kl(step.kl)
+      return tf.reduce_mean(step.re) + mean_kl(step.kl)
     total = tf.reduce_sum(step.re) + tf.reduce_sum(step.kl)
     return total / self.inner_batch_size
 
@@ -578,3 +578,58 @@ class IODINE(snt.Module):
       for name, value in indices.items():
         scalars[f"loss/{name}"] = metrics.mean_of_defined(value)
     return scalars
+
+
+def iteration_weights(
+  iter_loss_weight: str | float | Sequence[float], num_iters: int
+) -> tuple[float, ...]:
+  """Weights of the losses before the first refinement step and after each.
+
+  Args:
+    iter_loss_weight: "linspace" from 0 to 1, one number for all, or a list.
+    num_iters: refinement steps.
+
+  Returns:
+    num_iters + 1 numbers.
+
+  Raises:
+    ValueError: for other values, or weights that are negative or not finite.
+  """
+  steps = num_iters + 1
+  value = iter_loss_weight
+  if value == "linspace":
+    return tuple(np.linspace(0.0, 1.0, steps).tolist())
+  if isinstance(value, int | float) and not isinstance(value, bool):
+    weights = (float(value),) * steps
+  elif isinstance(value, list | tuple):
+    if len(value) != steps:
+      raise ValueError(
+        f"iter_loss_weight={list(value)}: {len(value)} weights, but "
+        f"num_iters={num_iters} needs {steps} (one before the first step, one "
+        f"after each)"
+      )
+    for weight in value:
+      if not isinstance(weight, int | float) or isinstance(weight, bool):
+        raise ValueError(f"iter_loss_weight: {weight!r} is no number")
+    weights = tuple(float(w) for w in value)
+  else:
+    raise ValueError(
+      f"iter_loss_weight={value!r}: must be 'linspace', a number or a list"
+    )
+  if not all(math.isfinite(w) and w >= 0 for w in weights):
+    raise ValueError(
+      f"iter_loss_weight={value!r}: weights must be finite and not negative"
+    )
+  return weights
+
+
+def weighted_sum(
+  weights: Sequence[float], losses: Sequence[tf.Tensor]
+) -> tf.Tensor:
+  """Sum over steps of weight times loss, scalars."""
+  return tf.add_n([w * x for w, x in zip(weights, losses, strict=True)])
+
+
+def mean_kl(kl: tf.Tensor) -> tf.Tensor:
+  """KL [B, K] of slots to nats per image, a scalar."""
+  return tf.reduce_mean(tf.reduce_sum(kl, axis=1))

@@ -8,6 +8,7 @@ from typing import Any
 import sonnet as snt
 import tensorflow as tf
 
+from iodine import checks, errors
 from iodine.modules import utils
 from iodine.modules._convolutions import BroadcastConv2D, ConvNet2D
 from iodine.modules.distributions import FlatParameters
@@ -87,7 +88,7 @@ def _check_sizes(output_sizes: Sequence[int | None]) -> tuple[int | None, ...]:
     raise ValueError(f"output_sizes={output_sizes!r}: must be a non-empty list")
   for i, size in enumerate(output_sizes):
     if size is not None or i < len(output_sizes) - 1:
-      utils.check_positive_int(f"output_sizes[{i}]", size)
+      checks.check_positive_int(f"output_sizes[{i}]", size)
   return tuple(output_sizes)
 
 
@@ -108,7 +109,7 @@ def _make_mlp(
     if key not in known:
       raise ValueError(
         f"mlp_opt.{key}={options[key]!r}: unknown key. "
-        + utils.did_you_mean(key, ("output_sizes", *known), "keys")
+        + errors.did_you_mean(key, ("output_sizes", *known), "keys")
       )
   return snt.nets.MLP(
     sizes,
@@ -144,7 +145,7 @@ def _make_conv_net(
     if key not in known:
       raise ValueError(
         f"cnn_opt.{key}={cnn_opt[key]!r}: unknown key. "
-        + utils.did_you_mean(key, known, "keys")
+        + errors.did_you_mean(key, known, "keys")
       )
   for key in ("output_channels", "kernel_shapes", "strides"):
     if key not in cnn_opt:
@@ -184,7 +185,7 @@ class CNN(snt.Module):
     super().__init__(name=name)
     if mode not in self.MODES:
       raise ValueError(
-        f"mode={mode!r}: unknown. {utils.did_you_mean(mode, self.MODES)}"
+        f"mode={mode!r}: unknown. {errors.did_you_mean(mode, self.MODES)}"
       )
     self._mode = mode
     self._cnn = _make_conv_net(cnn_opt, open_end=False, activate_final=True)
@@ -340,7 +341,7 @@ class LSTM(snt.RNNCore):
     if not isinstance(hidden_sizes, list | tuple):
       raise ValueError(f"hidden_sizes={hidden_sizes!r}: must be a list")
     for i, size in enumerate(hidden_sizes):
-      utils.check_positive_int(f"hidden_sizes[{i}]", size)
+      checks.check_positive_int(f"hidden_sizes[{i}]", size)
     # Sonnet 1 numbers modules that share a name.
     self._layers = [
       _LSTMLayer(size, name=f"lstm_{i}" if i else "lstm")

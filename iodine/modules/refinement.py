@@ -8,6 +8,7 @@ import sonnet as snt
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from iodine import checks, errors
 from iodine.modules import utils
 from iodine.modules.distributions import (
   MaskedMixture,
@@ -199,7 +200,7 @@ def _check_names(key: str, names: Sequence[str]) -> tuple[str, ...]:
   for name in names:
     if name not in INPUTS:
       raise ValueError(
-        f"{key}: unknown input {name!r}. {utils.did_you_mean(name, INPUTS)}"
+        f"{key}: unknown input {name!r}. {errors.did_you_mean(name, INPUTS)}"
       )
   return tuple(names)
 
@@ -226,9 +227,9 @@ class RefinementCore(snt.RNNCore):
       name: of the module.
     """
     super().__init__(name=name)
-    utils.check_module("encoder_net", encoder_net)
-    utils.check_module("recurrent_net", recurrent_net)
-    utils.check_module("refinement_head", refinement_head)
+    checks.check_module("encoder_net", encoder_net)
+    checks.check_module("recurrent_net", recurrent_net)
+    checks.check_module("refinement_head", refinement_head)
     self._encoder_net = encoder_net
     self._recurrent_net = recurrent_net
     self._refinement_head = refinement_head
@@ -268,7 +269,7 @@ class RefinementCore(snt.RNNCore):
       )
     if not spatial and not flat:
       raise ValueError("RefinementCore: there is no input")
-    num_slots = utils.static_shape("zp", zp, ["B", "K", "Zp"])[1]
+    num_slots = checks.static_shape("zp", zp, ["B", "K", "Zp"])[1]
     values = []
     if spatial:
       joined = self.prepare_spatial_inputs(spatial, num_slots)
@@ -285,7 +286,7 @@ class RefinementCore(snt.RNNCore):
     values = []
     for name in sorted(inputs):
       value = inputs[name]
-      if utils.static_shape(name, value, "BKHWC")[1] == 1:
+      if checks.static_shape(name, value, "BKHWC")[1] == 1:
         value = tf.tile(value, [1, num_slots, 1, 1, 1])
       values.append(value)
     return tf.concat(values, axis=-1)
@@ -339,7 +340,7 @@ class PredictorCorrectorHead(snt.Module):
     if not isinstance(hidden_sizes, list | tuple):
       raise ValueError(f"hidden_sizes={hidden_sizes!r}: must be a list")
     for i, size in enumerate(hidden_sizes):
-      utils.check_positive_int(f"hidden_sizes[{i}]", size)
+      checks.check_positive_int(f"hidden_sizes[{i}]", size)
     self._hidden_sizes = tuple(hidden_sizes)
     self._pred_gate_bias = pred_gate_bias
     self._corrector_gate_bias = corrector_gate_bias

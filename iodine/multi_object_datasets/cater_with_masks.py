@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from iodine.tfrecords import reading
+from iodine.tfrecords import reading as tfrecord_reading
 
 __all__ = [
   "BYTE_FEATURES",
@@ -51,7 +51,7 @@ def feature_descriptions(
   }
 
 
-def _decode(example: reading.Example) -> reading.Example:
+def _decode(example: tfrecord_reading.Example) -> tfrecord_reading.Example:
   frames = [SEQUENCE_LENGTH]
   shapes = {
     "image": frames + IMAGE_SIZE + [3],
@@ -69,7 +69,7 @@ def _decode(example: reading.Example) -> reading.Example:
 
 
 def dataset(
-  tfrecords_path: reading.PathLike,
+  tfrecords_path: tfrecord_reading.PathLike,
   read_buffer_size: int | None = None,
   map_parallel_calls: int | None = None,
 ) -> tf.data.Dataset:
@@ -100,7 +100,7 @@ def dataset(
     ValueError: if a path is a directory, an empty file or no TFRecord file, or
       a file is of another dataset.
   """
-  return reading.read(
+  return tfrecord_reading.read(
     tfrecords_path,
     feature_descriptions(),
     _decode,

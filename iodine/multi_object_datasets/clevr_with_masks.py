@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from iodine.tfrecords import reading
+from iodine.tfrecords import reading as tfrecord_reading
 
 __all__ = [
   "BYTE_FEATURES",
@@ -40,12 +40,12 @@ features = {
 }
 
 
-def _decode(example: reading.Example) -> reading.Example:
-  return reading.decode_bytes(example, BYTE_FEATURES)
+def _decode(example: tfrecord_reading.Example) -> tfrecord_reading.Example:
+  return tfrecord_reading.decode_bytes(example, BYTE_FEATURES)
 
 
 def dataset(
-  tfrecords_path: reading.PathLike,
+  tfrecords_path: tfrecord_reading.PathLike,
   read_buffer_size: int | None = None,
   map_parallel_calls: int | None = None,
 ) -> tf.data.Dataset:
@@ -74,6 +74,6 @@ def dataset(
     ValueError: if a path is a directory, an empty file or no TFRecord file, or
       a file is of another dataset.
   """
-  return reading.read(
+  return tfrecord_reading.read(
     tfrecords_path, features, _decode, read_buffer_size, map_parallel_calls
   )

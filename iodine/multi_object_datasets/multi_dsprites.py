@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from iodine.tfrecords import reading
+from iodine.tfrecords import reading as tfrecord_reading
 
 __all__ = [
   "BYTE_FEATURES",
@@ -55,15 +55,15 @@ def feature_descriptions(
   }
 
 
-def _decode(example: reading.Example) -> reading.Example:
-  example = reading.decode_bytes(example, BYTE_FEATURES)
+def _decode(example: tfrecord_reading.Example) -> tfrecord_reading.Example:
+  example = tfrecord_reading.decode_bytes(example, BYTE_FEATURES)
   # [H, W, L, 1] -> [L, H, W, 1], as in the other datasets.
   example["mask"] = tf.transpose(example["mask"], [2, 0, 1, 3])
   return example
 
 
 def dataset(
-  tfrecords_path: reading.PathLike,
+  tfrecords_path: tfrecord_reading.PathLike,
   dataset_variant: str,
   read_buffer_size: int | None = None,
   map_parallel_calls: int | None = None,
@@ -105,6 +105,6 @@ def dataset(
   features = feature_descriptions(
     MAX_NUM_ENTITIES[dataset_variant], dataset_variant == "binarized"
   )
-  return reading.read(
+  return tfrecord_reading.read(
     tfrecords_path, features, _decode, read_buffer_size, map_parallel_calls
   )

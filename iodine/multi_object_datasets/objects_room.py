@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from iodine.tfrecords import reading
+from iodine.tfrecords import reading as tfrecord_reading
 
 __all__ = [
   "BYTE_FEATURES",
@@ -47,12 +47,12 @@ def feature_descriptions(
   }
 
 
-def _decode(example: reading.Example) -> reading.Example:
-  return reading.decode_bytes(example, BYTE_FEATURES)
+def _decode(example: tfrecord_reading.Example) -> tfrecord_reading.Example:
+  return tfrecord_reading.decode_bytes(example, BYTE_FEATURES)
 
 
 def dataset(
-  tfrecords_path: reading.PathLike,
+  tfrecords_path: tfrecord_reading.PathLike,
   dataset_variant: str,
   read_buffer_size: int | None = None,
   map_parallel_calls: int | None = None,
@@ -86,6 +86,6 @@ def dataset(
       f"{list(MAX_NUM_ENTITIES)}."
     )
   features = feature_descriptions(MAX_NUM_ENTITIES[dataset_variant])
-  return reading.read(
+  return tfrecord_reading.read(
     tfrecords_path, features, _decode, read_buffer_size, map_parallel_calls
   )

@@ -16,7 +16,8 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image
 
-from iodine.pictures.tiles import check_shapes, get_mask_plot_colors
+from iodine.checks import check_shapes
+from iodine.pictures.colors import get_mask_plot_colors
 
 __all__ = [
   "Animation",

@@ -23,9 +23,10 @@ from matplotlib import figure as mpl_figure
 from matplotlib import image as mpl_image
 from matplotlib import ticker
 
+from iodine.checks import check_shapes
+from iodine.pictures.colors import get_mask_plot_colors
 from iodine.pictures.panels import (
   GAP,
-  NotebookFigure,
   clean_ax,
   label_font_size,
   new_figure,
@@ -35,7 +36,6 @@ from iodine.pictures.panels import (
   show_mat,
   value_range,
 )
-from iodine.pictures.tiles import check_shapes, get_mask_plot_colors
 
 __all__ = (
   "clean_ax",
@@ -45,7 +45,6 @@ __all__ = (
   "inputs_plot",
   "iterations_plot",
   "scenes_decomposition_plot",
-  "scores_plot",
   "show_coords",
   "show_img",
   "show_mask",
@@ -53,7 +52,6 @@ __all__ = (
 )
 
 _BLACK = "#000000"
-_LINE_COLOR = "#0072B2"
 _COLORBAR_WIDTH = 0.14  # inches
 _COLORBAR_MARGIN = 0.9  # inches for a colour bar and its numbers
 
@@ -337,45 +335,6 @@ def inputs_plot(
     )
     value = value[b, _index("t", t, value.shape[1])]
     _show_input(row, name, value, size)
-  return fig
-
-
-def scores_plot(
-  scores: Mapping[str, Sequence[float] | np.ndarray],
-  num_cols: int = 4,
-  size: float = 2.6,
-) -> mpl_figure.Figure:
-  """Plots scores over refinement steps, a panel for each.
-
-  Args:
-    scores: {title: one value per step}.
-    num_cols: panels in a row.
-    size: width of a panel.
-
-  Returns:
-    The figure.
-
-  Raises:
-    ValueError: if there is no score.
-  """
-  if not scores:
-    raise ValueError("scores is empty: there is nothing to plot.")
-  num_cols = min(num_cols, len(scores))
-  num_rows = -(-len(scores) // num_cols)
-  fig = NotebookFigure(
-    figsize=(num_cols * size, num_rows * size * 0.8), layout="constrained"
-  )
-  axes = fig.subplots(num_rows, num_cols, squeeze=False).ravel()
-  for ax, (title, values) in zip(axes, scores.items(), strict=False):
-    ax.plot(range(len(values)), values, marker=".", color=_LINE_COLOR)
-    ax.set_title(title, fontsize=9)
-    ax.set_xlabel("refinement step", fontsize=8)
-    ax.tick_params(labelsize=8)
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
-    ax.yaxis.set_major_locator(ticker.MaxNLocator(5))
-    ax.grid(alpha=0.3)
-  for ax in axes[len(scores) :]:
-    ax.set_visible(False)
   return fig
 
 

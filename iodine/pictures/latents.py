@@ -11,33 +11,32 @@ from 1 on.
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
-from matplotlib import patches, ticker
+from matplotlib import patches
 
+from iodine.checks import check_shapes
+from iodine.pictures.colors import get_mask_plot_colors
 from iodine.pictures.panels import (
   NotebookFigure,
   new_figure,
   show_img,
   show_mask,
 )
-from iodine.pictures.tiles import check_shapes, get_mask_plot_colors
 
-__all__ = ["curves_plot", "removal_plot", "swap_plot", "traversal_plot"]
+__all__ = ["removal_plot", "swap_plot", "traversal_plot"]
 
 if typing.TYPE_CHECKING:
   from iodine.exploration import Removal, Swap, Traversal
 
 _BLACK = "#000000"
 _GRAY = "#808080"
-_LINE_COLOR = "#0072B2"
 _PANEL_GAP = 0.16  # between panels of a grid, in widths of a panel
 _LINE = 0.022  # inches that a line of text takes, per point of font size
-_SMOOTHING = 25  # a running mean takes a part of a curve out of so many
 
 
 def traversal_plot(
@@ -287,56 +286,3 @@ def swap_plot(swap: Swap, size: float = 1.5) -> mpl_figure.Figure:
     show_img(swap.after.recons[i], ax=row[4], **frame)
     show_mask(swap.after.masks[i, ..., 0], ax=row[5], **frame)
   return fig
-
-
-def curves_plot(
-  curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
-  num_cols: int = 4,
-  size: float = 2.6,
-) -> mpl_figure.Figure:
-  """Plots scalars over training steps, a panel for each.
-
-  Args:
-    curves: {title: (steps [n], values [n])}, n at least 1.
-    num_cols: panels in a row.
-    size: width of a panel.
-
-  Returns:
-    The figure: the values faintly, and their running mean.
-
-  Raises:
-    ValueError: if there is no curve, or the shapes do not fit.
-  """
-  if not curves:
-    raise ValueError("curves is empty: there is nothing to plot.")
-  num_cols = min(num_cols, len(curves))
-  num_rows = -(-len(curves) // num_cols)
-  fig = NotebookFigure(
-    figsize=(num_cols * size, num_rows * size * 0.8), layout="constrained"
-  )
-  axes = fig.subplots(num_rows, num_cols, squeeze=False).ravel()
-  for ax, (title, (steps, values)) in zip(axes, curves.items(), strict=False):
-    check_shapes({"steps": (steps, "n"), f"{title} values": (values, "n")})
-    ax.plot(steps, values, color=_LINE_COLOR, alpha=0.25, lw=0.8)
-    marker = "." if len(steps) == 1 else None
-    ax.plot(steps, _smoothed(values), color=_LINE_COLOR, lw=1.4, marker=marker)
-    ax.set_title(title, fontsize=9)
-    ax.set_xlabel("training step", fontsize=8)
-    ax.tick_params(labelsize=8)
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
-    ax.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-    ax.yaxis.set_major_locator(ticker.MaxNLocator(5))
-    ax.grid(alpha=0.3)
-  for ax in axes[len(curves) :]:
-    ax.set_visible(False)
-  return fig
-
-
-def _smoothed(values: np.ndarray) -> np.ndarray:
-  """Centred running mean of the values that are finite."""
-  half = len(values) // (2 * _SMOOTHING)
-  kernel = np.ones(2 * half + 1)
-  finite = np.isfinite(values)
-  total = np.convolve(np.where(finite, values, 0.0), kernel, "same")
-  count = np.convolve(finite, kernel, "same")
-  return np.where(count > 0, total / np.maximum(count, 1), np.nan)

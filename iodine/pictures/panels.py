@@ -15,7 +15,8 @@ from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 from matplotlib import image as mpl_image
 
-from iodine.pictures.tiles import check_shapes, get_mask_plot_colors
+from iodine.checks import check_shapes
+from iodine.pictures.colors import get_mask_plot_colors
 
 __all__ = (
   "GAP",

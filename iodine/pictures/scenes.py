@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib import figure as mpl_figure
 
+from iodine.checks import check_shapes
 from iodine.pictures.panels import clean_ax, new_figure, show_img, show_mask
-from iodine.pictures.tiles import check_shapes
 
 __all__ = ["scenes_plot"]
 

@@ -7,124 +7,25 @@ any size but K and C may be unknown. Images are floats in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
-from matplotlib import colors as mpl_colors
+
+from iodine.checks import check_shapes
+from iodine.pictures.colors import get_mask_plot_colors
 
 __all__ = (
-  "check_shapes",
   "color_transform",
   "construct_diagnostic_image",
   "construct_iterations_image",
   "construct_reconstr_image",
-  "get_mask_plot_colors",
   "get_overview_image",
   "images_to_grid",
 )
 
-# The qualitative palette of Okabe and Ito (2008) without black, then Paul
-# Tol's "muted" scheme, each next colour the one that is farthest from those
-# before it under normal, protan, deutan and tritan vision.
-_PALETTE = (
-  "#E69F00",
-  "#56B4E9",
-  "#009E73",
-  "#F0E442",
-  "#0072B2",
-  "#D55E00",
-  "#CC79A7",
-  "#332288",
-  "#882255",
-  "#117733",
-  "#999933",
-  "#88CCEE",
-  "#DDCC77",
-  "#AA4499",
-  "#CC6677",
-  "#44AA99",
-)
-_GOLDEN_RATIO = (5.0**0.5 - 1.0) / 2.0
-
 _GRID_BORDER_WIDTH = 2  # pixels
 _BORDER_VALUE = 0.5
 _MASK_BORDER_VALUE = 1.0  # sets the masks apart in the diagnostic image
-
-
-def check_shapes(arrays: Mapping[str, tuple[Any, str]]) -> dict[str, int]:
-  """Checks that arrays have the expected shapes and agree with one another.
-
-  Args:
-    arrays: for each name an array or tensor and its expected dimensions,
-      separated by spaces: a number is an exact size, a name stands for the
-      same size wherever it occurs, and `_` for any size. Sizes that are
-      unknown while tracing are not compared.
-
-  Returns:
-    The size of each named dimension that is known.
-
-  Raises:
-    ValueError: if a shape does not fit; names the array and both shapes.
-
-  Example:
-    >>> check_shapes({"images": (np.zeros([2, 5, 7, 3]), "B H W C"),
-    ...               "masks": (np.zeros([2, 5, 7, 4]), "B H W K")})
-    {'B': 2, 'H': 5, 'W': 7, 'C': 3, 'K': 4}
-  """
-  sizes: dict[str, int] = {}
-  sources: dict[str, str] = {}
-  for name, (array, expected) in arrays.items():
-    shape, dims = list(array.shape), expected.split()
-    fits = len(shape) == len(dims)
-    for size, dim in zip(shape, dims, strict=False):
-      if size is None or dim == "_":
-        continue
-      fits &= size == (int(dim) if dim.isdigit() else sizes.get(dim, size))
-    if not fits:
-      known = ", ".join(
-        f"{d}={sizes[d]} as in {sources[d]}" for d in dims if d in sizes
-      )
-      raise ValueError(
-        f"{name} has shape {shape}, expected [{', '.join(dims)}]"
-        + (f" with {known}." if known else ".")
-      )
-    for size, dim in zip(shape, dims, strict=True):
-      if size is not None and dim != "_" and not dim.isdigit():
-        sizes.setdefault(dim, int(size))
-        sources.setdefault(dim, name)
-  return sizes
-
-
-def get_mask_plot_colors(nr_colors: int) -> np.ndarray:
-  """Returns colours that tell slots apart, for colour-blind readers too.
-
-  The first 16 are the palettes of Okabe-Ito (without black) and Paul Tol
-  ("muted"). Further colours are saturated hues spaced by the golden ratio:
-  still unique, but no longer safe for colour-blind readers. Slot k has the
-  same colour for any `nr_colors`.
-
-  Args:
-    nr_colors: how many colours.
-
-  Returns:
-    [nr_colors, 3] float32 RGB in [0, 1].
-
-  Raises:
-    ValueError: if `nr_colors` is negative.
-  """
-  if nr_colors < 0:
-    raise ValueError(f"nr_colors must not be negative, got {nr_colors}.")
-  extra = np.arange(max(0, nr_colors - len(_PALETTE)))
-  hues = np.stack(
-    [extra * _GOLDEN_RATIO % 1.0, np.ones(len(extra)), np.ones(len(extra))],
-    axis=-1,
-  )
-  colors = np.concatenate(
-    [[mpl_colors.to_rgb(c) for c in _PALETTE], mpl_colors.hsv_to_rgb(hues)]
-  )
-  return colors[:nr_colors].astype(np.float32)
 
 
 def color_transform(masks: tf.Tensor) -> tf.Tensor:

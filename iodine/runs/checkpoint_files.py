@@ -4,14 +4,9 @@ The reference's checkpoints are name-based (TF1), those of training object-based
 (TF2). Both are read as {name: value} under the reference's names.
 """
 
-import contextlib
-import functools
 import logging
 import pathlib
 import re
-import shutil
-import time
-from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -19,26 +14,16 @@ from google.protobuf.message import DecodeError  # type: ignore
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from iodine import tf1_checkpoint
-from iodine.data.pipeline import IODINEDataset, Position
-from iodine.runs.folder import CONFIG_FILE, RunError
 from iodine.tf1_checkpoint import CheckpointError, RestoreReport
-from iodine.training import Adam, Trainer
+from iodine.training import Adam
 
-__all__ = [
-  "RunCheckpoints",
-  "find",
-  "is_shipped",
-  "log_report",
-  "read",
-  "restore",
-]
+__all__ = ["find", "is_shipped", "log_report", "read", "restore"]
 
-CHECKPOINT_NAME = "model.ckpt"
 # What names the last checkpoint of a folder, and all that are kept.
-_STATE_FILE = "checkpoint"
-_TRAINER_SEED = "trainer_seed"
+STATE_FILE = "checkpoint"
+TRAINER_SEED = "trainer_seed"
 # What training saves beside model and optimizer.
-_RUN_STATE = (_TRAINER_SEED, "seed", "epoch", "offset", "save_counter")
+RUN_STATE = (TRAINER_SEED, "seed", "epoch", "offset", "save_counter")
 
 # Folders of models that come with the package, by the names of configurations.
 _PRETRAINED = pathlib.Path(__file__).resolve().parents[1] / "pretrained"
@@ -219,7 +204,7 @@ def restore(
       not fit. Nothing is restored then.
   """
   prefix = find(path)
-  values = {k: v for k, v in read(prefix).items() if k not in _RUN_STATE}
+  values = {k: v for k, v in read(prefix).items() if k not in RUN_STATE}
   report = tf1_checkpoint.restore_values(values, prefix, model, optimizer)
   log_report(prefix, report)
   return report
@@ -236,172 +221,3 @@ def log_report(prefix: str, report: RestoreReport) -> None:
     if slots:
       rows.append(f"  {kind:<18} Adam's moments of {len(slots) // 2} variables")
   _LOG.info("\n".join(rows))
-
-
-class RunCheckpoints:
-  """All state of a run in a folder: trainer, optimizer, model, data position.
-
-  The position is a seed, an epoch and an offset (`IODINEDataset.batches`), the
-  random numbers are the trainer's seed and the optimizer's step.
-
-  Of workers that train together, all have to call the same methods; the chief
-  alone reads and writes files, and the others get from it what it read.
-  """
-
-  def __init__(self, folder: pathlib.Path | None, trainer: Trainer, keep: int):
-    """Constructor.
-
-    Args:
-      folder: exists; None for any worker but the chief.
-      trainer: with all variables.
-      keep: how many checkpoints stay.
-
-    Raises:
-      CheckpointError: if the folder's file `checkpoint` is damaged.
-    """
-    self._folder = folder
-    self._trainer = trainer
-    self._data = {
-      name: tf.Variable(0, dtype=tf.int64, trainable=False, name=name)
-      for name in ("seed", "epoch", "offset")
-    }
-    self._last_step = 0  # that was saved
-    self._manager: tf.train.CheckpointManager | None = None
-    if folder is None:
-      return
-    checkpoint = tf.train.Checkpoint(trainer=trainer, data=self._data)
-    self._make_manager = functools.partial(
-      tf.train.CheckpointManager,
-      checkpoint,
-      str(folder),
-      max_to_keep=keep,
-      checkpoint_name=CHECKPOINT_NAME,
-    )
-    try:
-      self._manager = self._make_manager()
-    except ValueError as error:
-      raise CheckpointError(
-        f"{folder / 'checkpoint'}: is damaged ({error}). Delete this file; the "
-        f"checkpoint of the highest step is then the last one."
-      ) from error
-
-  @property
-  def latest(self) -> str | None:
-    """Prefix of the last checkpoint, or None; the chief's, in words."""
-    if self._manager is not None:
-      return self._manager.latest_checkpoint
-    if not self._last_step:
-      return None
-    return f"{CHECKPOINT_NAME}-{self._last_step} in the chief's folder"
-
-  def restore(self, dataset: IODINEDataset) -> Position:
-    """Restores the folder's last checkpoint, if there is one.
-
-    Args:
-      dataset: gets the seed of its order.
-
-    Returns:
-      Where the data go on: the start, unless training wrote the checkpoint.
-
-    Raises:
-      CheckpointError: if it does not fit or is damaged.
-    """
-    place = Position(0, 0)
-    if self._folder is not None:
-      place = self._read(self._folder, dataset)
-      _remove_cut_off(self._folder)
-    distribution = self._trainer.distribution
-    if distribution.num_workers > 1:
-      variables = self._trainer.variables
-      values = distribution.from_chief([dataset.seed, *place, *variables])
-      for variable, value in zip(variables, values[3:], strict=True):
-        variable.assign(value)
-      dataset.seed, epoch, offset = (int(value) for value in values[:3])
-      place = Position(epoch, offset)
-      self._last_step = int(self._trainer.optimizer.step.numpy())
-    return place
-
-  def _read(self, folder: pathlib.Path, dataset: IODINEDataset) -> Position:
-    # A file of a broken checkpoint is a reason to stop, not to start anew.
-    files = [
-      p for kind in ("index", "data-*") for p in folder.glob(f"*.{kind}")
-    ]
-    if not files or _is_first_save_cut_off(folder):
-      _LOG.info("There is no checkpoint in %s: starting at step 0", folder)
-      return Position(0, 0)
-    prefix = find(str(folder))
-    values = read(prefix)
-    report = tf1_checkpoint.restore_values(
-      values, prefix, self._trainer.model, self._trainer.optimizer
-    )
-    place = _place(values)
-    if place is None:
-      log_report(prefix, report)
-      return Position(0, 0)
-    self._trainer.seed.assign(values[_TRAINER_SEED])
-    dataset.seed = int(values["seed"])
-    _LOG.info("Restored %s", prefix)
-    if self.latest is None:
-      self._announce(folder, prefix)
-    return place
-
-  def _announce(self, folder: pathlib.Path, prefix: str) -> None:
-    """Finishes a save that was ended before the state file was written.
-
-    The checkpoint then goes when newer ones are there, like any other.
-    """
-    try:
-      tf.compat.v1.train.update_checkpoint_state(
-        str(folder), prefix, all_model_checkpoint_timestamps=[time.time()]
-      )
-    except (OSError, tf.errors.OpError) as error:
-      reason = str(error).strip().splitlines()[0]
-      raise RunError(f"{folder}: cannot be written ({reason})") from error
-    self._manager = self._make_manager()
-
-  def save(self, dataset: IODINEDataset, position: Position) -> str:
-    """Saves under the optimizer's step; returns the prefix.
-
-    Raises:
-      RunError: if that fails.
-    """
-    state = (dataset.seed, position.epoch, position.offset)
-    for variable, value in zip(self._data.values(), state, strict=True):
-      variable.assign(value)
-    step = int(self._trainer.optimizer.step.numpy())
-    self._last_step = step
-    if self._manager is None:
-      return str(self.latest)
-    try:
-      return self._manager.save(checkpoint_number=step)
-    except (OSError, tf.errors.OpError) as error:
-      reason = str(error).strip().splitlines()[0]
-      raise RunError(
-        f"step {step}: the checkpoint cannot be saved ({reason})"
-      ) from error
-
-
-def _is_first_save_cut_off(folder: pathlib.Path) -> bool:
-  """Whether a run was ended before its first checkpoint was whole.
-
-  Saving writes the data, then the index, then the state file.
-  """
-  names = {path.name for path in folder.iterdir()}
-  return CONFIG_FILE in names and not any(
-    name == _STATE_FILE or name.endswith(".index") for name in names
-  )
-
-
-def _remove_cut_off(folder: pathlib.Path) -> None:
-  """Removes what was being written when an earlier process was killed."""
-  patterns = (f"{CHECKPOINT_NAME}-*_temp", f"{_STATE_FILE}.tmp*", "*.partial")
-  for path in (path for kind in patterns for path in folder.glob(kind)):
-    with contextlib.suppress(OSError):
-      shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _place(values: Mapping[str, np.ndarray]) -> Position | None:
-  """Where the data go on; None for a checkpoint that training did not write."""
-  if not set(_RUN_STATE) <= set(values):
-    return None
-  return Position(int(values["epoch"]), int(values["offset"]))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from iodine.config import resolution
-from iodine.modules.utils import ConfigError
+from iodine.errors import ConfigError
 
 __all__ = ["check_drift"]
 

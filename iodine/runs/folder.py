@@ -7,26 +7,21 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from iodine.config import resolution
-from iodine.modules.utils import ConfigError
+from iodine.config import reading, resolution
+from iodine.errors import ConfigError
+from iodine.files import write_whole
 
 __all__ = [
   "CONFIG_FILE",
-  "RunError",
   "config_to_save",
   "load_config",
   "open_folder",
   "save_config",
-  "write_whole",
 ]
 
 CONFIG_FILE = "config.json"
 
 _LOG = logging.getLogger(__name__)
-
-
-class RunError(Exception):
-  """A run that cannot go on; its text is for the user."""
 
 
 def open_folder(
@@ -144,23 +139,7 @@ def save_config(folder: pathlib.Path, entries: Mapping[str, Any]) -> None:
   write_whole(folder / CONFIG_FILE, text + "\n")
 
 
-def write_whole(path: pathlib.Path, content: str | bytes) -> None:
-  """Writes or replaces a file; if that breaks off, what was there stays.
-
-  Raises:
-    RunError: if it cannot be written.
-  """
-  partial = path.with_name(f"{path.name}.partial")
-  data = content.encode() if isinstance(content, str) else content
-  try:
-    partial.write_bytes(data)
-    partial.replace(path)
-  except OSError as error:
-    partial.unlink(missing_ok=True)
-    raise RunError(f"{path}: cannot be written: {error.strerror}") from error
-
-
 def load_config(folder: pathlib.Path) -> dict[str, Any]:
   """Reads the configuration that a run left in its folder; {} if none did."""
   path = folder / CONFIG_FILE
-  return resolution.load_file(path) if path.is_file() else {}
+  return reading.load_file(path) if path.is_file() else {}

@@ -9,11 +9,11 @@ from typing import Any, TypedDict
 from sacred.utils import convert_to_nested_dict
 
 from iodine import exploration, training
-from iodine.config import resolution
+from iodine.config import reading, resolution
 from iodine.data.datasets import IODINEDataset
 from iodine.data.opening import build_data, first_batch, user_faults
+from iodine.errors import ConfigError, did_you_mean
 from iodine.modules.iodine import IODINE
-from iodine.modules.utils import ConfigError, did_you_mean
 from iodine.runs import checkpoint_files
 from iodine.runs import folder as run_folder
 
@@ -65,7 +65,7 @@ def load_checkpoint(
   if checkpoint_dir is not None:
     own["checkpoint_dir"] = os.fspath(checkpoint_dir)
   nested = convert_to_nested_dict(dict(overrides or {}))
-  resolution.check_entries(nested)
+  reading.check_entries(nested)
   entries = resolution.resolve(own, nested, defaults)
   resolution.check(entries, defaults)
   dataset = build_data(entries)
@@ -80,7 +80,7 @@ def load_checkpoint(
 def _read(config_name_or_path: str | os.PathLike) -> dict[str, Any]:
   """Entries of a named configuration, a file, or the folder of a run."""
   path = pathlib.Path(config_name_or_path).expanduser()
-  named = resolution.named_configs()
+  named = reading.named_configs()
   if str(config_name_or_path) in named:
     return named[str(config_name_or_path)]
   file = path / run_folder.CONFIG_FILE if path.is_dir() else path
@@ -89,7 +89,7 @@ def _read(config_name_or_path: str | os.PathLike) -> dict[str, Any]:
       f"{config_name_or_path}: no such configuration, file or folder of a run. "
       + did_you_mean(str(config_name_or_path), named, "configurations")
     )
-  entries = resolution.without_derived(resolution.load_file(file))
+  entries = resolution.without_derived(reading.load_file(file))
   if file.name == run_folder.CONFIG_FILE:
     entries["checkpoint_dir"] = str(file.parent)
   return entries

@@ -10,7 +10,7 @@ import pathlib
 import socket
 from collections.abc import Iterator
 
-from iodine.modules.utils import ConfigError
+from iodine.errors import ConfigError
 
 __all__ = ["LOCK_FILE", "locked"]
 

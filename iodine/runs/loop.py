@@ -7,21 +7,18 @@ import logging
 import math
 import pathlib
 import signal
-import statistics
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
-import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from iodine.data.datasets import IODINEDataset, Position
+from iodine.errors import RunError
+from iodine.files import write_whole
 from iodine.pictures import decompositions
+from iodine.progress import TrainingProgress
 from iodine.runs import summaries
-from iodine.runs.checkpoint_files import RunCheckpoints
-from iodine.runs.folder import RunError, write_whole
+from iodine.runs.checkpoints import RunCheckpoints
 from iodine.runs.profiling import StepProfiler
 from iodine.tfrecords import inspection
 from iodine.training import Trainer
@@ -173,7 +170,7 @@ class _Loop:
     step, saved = self._step, self._checkpoints.latest is not None
     batches = iter(self._dataset.batches(self.position))
     with (
-      _Progress(step, stop, self._dataset.batch_size) as progress,
+      TrainingProgress(step, stop, self._dataset.batch_size) as progress,
       StepProfiler(self._folder if settings.profile else None) as profiler,
     ):
       while step < stop and not distribution.any(bool(received)):
@@ -284,7 +281,7 @@ class _Loop:
       ) from error
 
   def _save_summaries(
-    self, step: int, values: Mapping[str, float], progress: "_Progress"
+    self, step: int, values: Mapping[str, float], progress: "TrainingProgress"
   ) -> None:
     with self._summary_faults():
       for name, value in values.items():
@@ -318,66 +315,6 @@ class _Loop:
     figure.savefig(content, format="png", bbox_inches="tight")
     write_whole(path, content.getvalue())
     return path
-
-
-class _Progress:
-  """A bar on a terminal, else log lines; means between two reports."""
-
-  def __init__(self, step: int, stop: int, batch_size: int):
-    self._stop = stop
-    self._batch_size = batch_size
-    self._bar = tqdm.tqdm(
-      total=stop,
-      initial=step,
-      unit="step",
-      dynamic_ncols=True,
-      disable=not sys.stderr.isatty(),
-    )
-    self._values: dict[str, list[float]] = {"loss": [], "ari": []}
-    self._start: tuple[float, int] | None = None
-
-  def __enter__(self) -> "_Progress":
-    self._redirect: contextlib.AbstractContextManager = contextlib.nullcontext()
-    if not self._bar.disable:
-      self._redirect = logging_redirect_tqdm()
-    self._redirect.__enter__()
-    return self
-
-  def __exit__(self, *exc_info: Any) -> None:
-    self._redirect.__exit__(*exc_info)
-    self._bar.close()
-
-  def advance(self, step: int, values: Mapping[str, float]) -> None:
-    """Counts a step."""
-    if self._start is None:  # the first step also compiles
-      self._start = (time.perf_counter(), step)
-    self._values["loss"].append(values["loss/total"])
-    ari = values.get("loss/ari_nobg", math.nan)
-    if not math.isnan(ari):  # of a batch without objects or masks
-      self._values["ari"].append(ari)
-    self._bar.update()
-
-  def report(self, step: int) -> dict[str, float]:
-    """Shows and returns the means since the last report."""
-    means = {k: statistics.fmean(v) for k, v in self._values.items() if v}
-    self._values = {k: [] for k in self._values}
-    assert self._start is not None
-    begin, first = self._start
-    rate = (step - first) / max(time.perf_counter() - begin, 1e-9)
-    words = [f"loss {means['loss']:.2f}"] if "loss" in means else []
-    if "ari" in means:
-      words.append(f"ARI-nobg {means['ari']:.3f}")
-    if rate > 0:
-      words.append(f"{rate * self._batch_size:.1f} img/s")
-    self._bar.set_postfix_str(", ".join(words))
-    if self._bar.disable:
-      left = (
-        tqdm.tqdm.format_interval((self._stop - step) / rate) if rate else "?"
-      )
-      _LOG.info(
-        "step %d/%d  %s  ETA %s", step, self._stop, "  ".join(words), left
-      )
-    return means
 
 
 @contextlib.contextmanager

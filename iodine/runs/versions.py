@@ -9,7 +9,7 @@ import platform
 import subprocess
 from typing import Any
 
-from iodine.runs import folder as run_folder
+from iodine import files
 
 __all__ = ["VERSIONS_FILE", "save_versions"]
 
@@ -37,7 +37,7 @@ def save_versions(folder: pathlib.Path, step: int) -> None:
   """
   path = folder / VERSIONS_FILE
   text = json.dumps([*_earlier(path), _versions(step)], indent=1)
-  run_folder.write_whole(path, f"{text}\n")
+  files.write_whole(path, f"{text}\n")
 
 
 def _earlier(path: pathlib.Path) -> list[Any]:

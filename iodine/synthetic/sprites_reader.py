@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from iodine.synthetic import sprites
-from iodine.tfrecords import reading
+from iodine.tfrecords import reading as tfrecord_reading
 
 __all__ = ["dataset", "features"]
 
@@ -18,12 +18,12 @@ _BYTE_FEATURES = [
 ]
 
 
-def _decode(example: reading.Example) -> reading.Example:
-  return reading.decode_bytes(example, _BYTE_FEATURES)
+def _decode(example: tfrecord_reading.Example) -> tfrecord_reading.Example:
+  return tfrecord_reading.decode_bytes(example, _BYTE_FEATURES)
 
 
 def dataset(
-  tfrecords_path: reading.PathLike,
+  tfrecords_path: tfrecord_reading.PathLike,
   read_buffer_size: int | None = None,
   map_parallel_calls: int | None = None,
 ) -> tf.data.Dataset:
@@ -43,6 +43,6 @@ def dataset(
     FileNotFoundError: if a file does not exist.
     ValueError: if a path is a directory, an empty file or no TFRecord file.
   """
-  return reading.read(
+  return tfrecord_reading.read(
     tfrecords_path, features, _decode, read_buffer_size, map_parallel_calls
   )

@@ -1,12 +1,12 @@
 """One training step: the trainer, the optimizer, the replicas."""
 
-from iodine.training.trainer import (
+from iodine.training.optimizer import (
   Adam,
   ExponentialDecay,
-  Trainer,
   global_step_of_optimizer,
   make_optimizer,
 )
+from iodine.training.trainer import Trainer
 
 __all__ = [
   "Adam",

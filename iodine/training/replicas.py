@@ -21,8 +21,8 @@ from typing import Any, NamedTuple, cast
 import tensorflow as tf
 
 from iodine.config import resolution
-from iodine.modules.utils import ConfigError, OnlineMeanVarEstimator
-from iodine.runs.folder import RunError
+from iodine.errors import ConfigError, RunError
+from iodine.modules.utils import OnlineMeanVarEstimator
 
 __all__ = [
   "Cluster",

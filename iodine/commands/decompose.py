@@ -1,0 +1,89 @@
+"""The decomposition of your own image."""
+
+import logging
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from iodine import exploration
+from iodine.commands.visualize import _draw_decomposition, _folder
+from iodine.config import resolution
+from iodine.data import image_files
+from iodine.data.opening import user_faults
+from iodine.errors import ConfigError
+from iodine.files import new_files
+from iodine.pictures import animations
+from iodine.runs import loading
+
+__all__ = ["decompose"]
+
+_LOG = logging.getLogger(__name__)
+
+_SLOT_PIXELS = 256  # about the height of a slot's own file
+
+
+def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
+  """Takes the picture in a file apart.
+
+  Args:
+    entries: the whole configuration, of which `image` names the file.
+
+  Returns:
+    A folder, `pictures_dir`/<the data's name>/decompose/<the file's name>, of
+    image.png, reconstruction.png, masks.png, slot_1.png and so on, transparent
+    where their masks are, and overview.png.
+
+  Raises:
+    ConfigError: for a mistake in image, checkpoint or configuration.
+  """
+  if not entries["image"]:
+    raise ConfigError("image: missing; name a picture, image=PATH")
+  path = pathlib.Path(entries["image"]).expanduser()
+  dataset = resolution.build_part(entries, "data")  # no scene of it is needed
+  with user_faults(dataset):
+    grayscale = dataset.num_channels == 1
+  try:
+    pixels = image_files.load_image(
+      path, size=dataset.image_dim, grayscale=grayscale
+    )
+  except (OSError, image_files.ImageFileError) as error:
+    raise ConfigError(f"image: {error}") from error
+  model, _ = loading.restored_model(entries, dataset)
+  batch = dataset.image_batch(pixels)
+  if model.sequential:  # a video in which nothing moves
+    batch["image"] = tf.repeat(batch["image"], model.num_iters + 1, axis=1)
+  folder = _folder(entries, dataset, "decompose") / path.stem
+  files = ["image.png", "reconstruction.png", "masks.png", "overview.png"]
+  with new_files(folder, [*files, "slot_*.png"]) as new:
+    info = exploration.infer(model, batch, entries["seed"])
+    _save_slots(new, info)
+    _draw_decomposition(info, new, files[-1])
+  _LOG.info("Wrote %s", folder)
+  return folder
+
+
+def _save_slots(folder: pathlib.Path, info: Mapping[str, Any]) -> None:
+  """Saves image, reconstruction, masks and slots, magnified."""
+  outputs = {k: v[0, -1] for k, v in info["outputs"].items()}
+  masks = outputs["pred_mask"]
+  _save_image(folder / "image.png", info["data"]["image"][0, -1])
+  _save_image(folder / "reconstruction.png", outputs["recons"][0])
+  _save_image(folder / "masks.png", animations.segmentation(masks))
+  for k, component in enumerate(outputs["components"]):
+    rgb = np.broadcast_to(component, (*component.shape[:2], 3))
+    rgba = np.concatenate([rgb, masks[k]], axis=-1)
+    _save_image(folder / f"slot_{k + 1}.png", rgba)
+
+
+def _save_image(path: pathlib.Path, image: np.ndarray) -> None:
+  """Saves [H, W, 1, 3 or 4], floats in [0, 1], every pixel as a square."""
+  pixels = np.rint(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
+  factor = animations.magnification(len(pixels), _SLOT_PIXELS)
+  pixels = animations.upscale(pixels, factor)
+  Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
+    path
+  )

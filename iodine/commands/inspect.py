@@ -1,0 +1,67 @@
+"""What is in a checkpoint."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from iodine import tf1_checkpoint
+from iodine.config import reading, resolution
+from iodine.runs import checkpoint_files, loading
+
+__all__ = ["inspect_checkpoint"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Summary:
+  """What a checkpoint's variables amount to."""
+
+  parameters: int
+  slots: int
+  others: int
+
+
+def inspect_checkpoint(entries: Mapping[str, Any]) -> None:
+  """Prints variables of a checkpoint and the configurations that would fit.
+
+  Args:
+    entries: the whole configuration, of which `checkpoint_dir` counts.
+  """
+  prefix = checkpoint_files.find(entries["checkpoint_dir"])
+  values = checkpoint_files.read(prefix)
+  width = max((len(name) for name in values), default=0)
+  for name in sorted(values):
+    value = values[name]
+    shape = "x".join(map(str, value.shape)) or "scalar"
+    dtype = "string" if value.dtype == object else value.dtype
+    print(f"{name:<{width}}  {shape:>12}  {dtype}")
+  summary = _summary(values)
+  print(
+    f"\n{prefix}: {summary.parameters:,} parameters, {summary.slots:,} numbers "
+    f"of Adam's, {summary.others} other entries"
+  )
+  fits = [name for name in reading.named_configs() if _fits(name, values)]
+  print(
+    f"Configurations that fit, with any number of slots: "
+    f"{', '.join(fits) or 'none'}"
+  )
+
+
+def _summary(values: Mapping[str, np.ndarray]) -> _Summary:
+  slots = {n for n in values if n.endswith(("/Adam", "/Adam_1"))}
+  weights = {n for n in values if "/" in n and "_mean_var/" not in n} - slots
+  return _Summary(
+    parameters=sum(values[n].size for n in weights),
+    slots=sum(values[n].size for n in slots),
+    others=len(values) - len(weights) - len(slots),
+  )
+
+
+def _fits(name: str, values: Mapping[str, np.ndarray]) -> bool:
+  """Whether a named configuration describes the checkpoint's model."""
+  entries = resolution.complete(reading.named_configs()[name])
+  dataset = resolution.build_part(entries, "data")
+  model = resolution.build_part(entries, "model")
+  model.initialize(*loading.image_size_and_factors(dataset))
+  return tf1_checkpoint.fits(values, model)

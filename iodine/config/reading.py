@@ -1,0 +1,100 @@
+"""Configuration files as plain data."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from iodine.config.entries import PLANS
+from iodine.errors import ConfigError
+
+__all__ = ["check_entries", "load_file", "named_configs"]
+
+# That a file may hold: aliases may make a kilobyte into any number of them.
+_MAX_ENTRIES = 10_000
+
+
+def named_configs() -> dict[str, dict[str, Any]]:
+  """Reads the configurations that come with the project: {name: entries}."""
+  package = pathlib.Path(__file__).resolve().parents[1]
+  # In an installed package, and beside it in a checkout.
+  for folder in (package / "configs", package.parent / "configs"):
+    if folder.is_dir():
+      return {p.stem: load_file(p) for p in sorted(folder.glob("*.yaml"))}
+  raise ConfigError(f"the named configurations are missing beside {package}")
+
+
+def load_file(path: str | os.PathLike) -> dict[str, Any]:
+  """Reads a YAML or JSON file of configuration entries, as plain data.
+
+  Raises:
+    ConfigError: if it cannot be read or parsed, or is no mapping of entries.
+  """
+  path = pathlib.Path(path)
+  if path.suffix not in (".yaml", ".yml", ".json"):
+    raise ConfigError(f"{path}: a configuration file ends in .yaml or .json")
+  try:
+    text = path.read_text(encoding="utf-8")
+    is_json = path.suffix == ".json"
+    entries = json.loads(text) if is_json else yaml.safe_load(text)
+  except (OSError, UnicodeDecodeError) as error:
+    raise ConfigError(f"{path}: cannot be read: {error}") from error
+  except RecursionError:
+    raise ConfigError(f"{path}: is nested too deeply") from None
+  # Parsers pass on what Python says of a number or a date.
+  except (yaml.YAMLError, ValueError) as error:
+    raise ConfigError(f"{path}: cannot be parsed: {error}") from error
+  if not isinstance(entries, dict):
+    raise ConfigError(
+      f"{path}: must hold a mapping of entries, e.g. `batch_size: 4`"
+    )
+  if any(i == _MAX_ENTRIES for i, _ in enumerate(_walk(entries))):
+    raise ConfigError(
+      f"{path}: holds more than {_MAX_ENTRIES:,} entries, or aliases of YAML "
+      "(*) that refer to what they are part of"
+    )
+  check_entries(entries, f"{path}: ")
+  return entries
+
+
+def check_entries(entries: Mapping[str, Any], source: str = "") -> None:
+  """Checks that entries can be merged with those of other sources.
+
+  Args:
+    entries: of a file or of the command line.
+    source: where they come from, the start of every fault's line.
+
+  Raises:
+    ConfigError: lists keys that are no names, and plans that are no mappings.
+  """
+  faults = [
+    f"{source}{key}={entries[key]!r}: must be a mapping of entries"
+    for key in PLANS
+    if not isinstance(entries.get(key, {}), Mapping)
+  ]
+  faults += [
+    f"{source}{key!r}: no valid key. A key is a name; for what is inside of "
+    "an entry, nest mappings in a file, and write data.path=... on the "
+    "command line"
+    for entry in _walk(entries)
+    if isinstance(entry, Mapping)
+    for key in entry
+    if not (isinstance(key, str) and key.isidentifier())
+  ]
+  if faults:
+    raise ConfigError("\n".join(faults))
+
+
+def _walk(entries: Any) -> Iterator[Any]:
+  """Yields the entries and whatever is inside of them."""
+  waiting = [entries]
+  while waiting:
+    entry = waiting.pop()
+    yield entry
+    if isinstance(entry, Mapping):
+      waiting.extend(entry.values())
+    elif isinstance(entry, list | tuple):
+      waiting.extend(entry)

@@ -1,0 +1,111 @@
+"""Curves: scores over refinement steps, scalars over training steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import figure as mpl_figure
+from matplotlib import ticker
+
+from iodine.checks import check_shapes
+from iodine.pictures.panels import NotebookFigure
+
+__all__ = ["curves_plot", "scores_plot"]
+
+_LINE_COLOR = "#0072B2"
+
+
+def scores_plot(
+  scores: Mapping[str, Sequence[float] | np.ndarray],
+  num_cols: int = 4,
+  size: float = 2.6,
+) -> mpl_figure.Figure:
+  """Plots scores over refinement steps, a panel for each.
+
+  Args:
+    scores: {title: one value per step}.
+    num_cols: panels in a row.
+    size: width of a panel.
+
+  Returns:
+    The figure.
+
+  Raises:
+    ValueError: if there is no score.
+  """
+  if not scores:
+    raise ValueError("scores is empty: there is nothing to plot.")
+  num_cols = min(num_cols, len(scores))
+  num_rows = -(-len(scores) // num_cols)
+  fig = NotebookFigure(
+    figsize=(num_cols * size, num_rows * size * 0.8), layout="constrained"
+  )
+  axes = fig.subplots(num_rows, num_cols, squeeze=False).ravel()
+  for ax, (title, values) in zip(axes, scores.items(), strict=False):
+    ax.plot(range(len(values)), values, marker=".", color=_LINE_COLOR)
+    ax.set_title(title, fontsize=9)
+    ax.set_xlabel("refinement step", fontsize=8)
+    ax.tick_params(labelsize=8)
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+    ax.yaxis.set_major_locator(ticker.MaxNLocator(5))
+    ax.grid(alpha=0.3)
+  for ax in axes[len(scores) :]:
+    ax.set_visible(False)
+  return fig
+
+
+_SMOOTHING = 25  # a running mean takes a part of a curve out of so many
+
+
+def curves_plot(
+  curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  num_cols: int = 4,
+  size: float = 2.6,
+) -> mpl_figure.Figure:
+  """Plots scalars over training steps, a panel for each.
+
+  Args:
+    curves: {title: (steps [n], values [n])}, n at least 1.
+    num_cols: panels in a row.
+    size: width of a panel.
+
+  Returns:
+    The figure: the values faintly, and their running mean.
+
+  Raises:
+    ValueError: if there is no curve, or the shapes do not fit.
+  """
+  if not curves:
+    raise ValueError("curves is empty: there is nothing to plot.")
+  num_cols = min(num_cols, len(curves))
+  num_rows = -(-len(curves) // num_cols)
+  fig = NotebookFigure(
+    figsize=(num_cols * size, num_rows * size * 0.8), layout="constrained"
+  )
+  axes = fig.subplots(num_rows, num_cols, squeeze=False).ravel()
+  for ax, (title, (steps, values)) in zip(axes, curves.items(), strict=False):
+    check_shapes({"steps": (steps, "n"), f"{title} values": (values, "n")})
+    ax.plot(steps, values, color=_LINE_COLOR, alpha=0.25, lw=0.8)
+    marker = "." if len(steps) == 1 else None
+    ax.plot(steps, _smoothed(values), color=_LINE_COLOR, lw=1.4, marker=marker)
+    ax.set_title(title, fontsize=9)
+    ax.set_xlabel("training step", fontsize=8)
+    ax.tick_params(labelsize=8)
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
+    ax.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    ax.yaxis.set_major_locator(ticker.MaxNLocator(5))
+    ax.grid(alpha=0.3)
+  for ax in axes[len(curves) :]:
+    ax.set_visible(False)
+  return fig
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+  """Centred running mean of the values that are finite."""
+  half = len(values) // (2 * _SMOOTHING)
+  kernel = np.ones(2 * half + 1)
+  finite = np.isfinite(values)
+  total = np.convolve(np.where(finite, values, 0.0), kernel, "same")
+  count = np.convolve(finite, kernel, "same")
+  return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,0 +1,204 @@
+"""The optimizer and its learning rate."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+__all__ = [
+  "Adam",
+  "ExponentialDecay",
+  "global_step_of_optimizer",
+  "make_optimizer",
+]
+
+
+class ExponentialDecay:
+  """learning_rate * decay_rate ** (step / decay_steps), continuously."""
+
+  def __init__(
+    self,
+    learning_rate: float,
+    decay_steps: int,
+    decay_rate: float,
+    global_step: None = None,
+  ):
+    """Constructor.
+
+    Args:
+      learning_rate: at step 0, above 0.
+      decay_steps: steps after which the rate is down to decay_rate.
+      decay_rate: above 0.
+      global_step: the optimizer's own counter, which None stands for; there
+        for plans of the TF1 reference.
+
+    Raises:
+      ValueError: for values out of range.
+    """
+    del global_step
+    _check_range("learning_rate", learning_rate, 0.0)
+    _check_range("decay_steps", decay_steps, 0.0)
+    _check_range("decay_rate", decay_rate, 0.0)
+    self._learning_rate = float(learning_rate)
+    self._decay_steps = float(decay_steps)
+    self._decay_rate = float(decay_rate)
+
+  def __call__(self, step: tf.Tensor) -> tf.Tensor:
+    """The rate (scalar float32) at a step (scalar integer)."""
+    exponent = tf.cast(step, tf.float32) / self._decay_steps
+    return self._learning_rate * tf.pow(self._decay_rate, exponent)
+
+
+def global_step_of_optimizer() -> None:
+  """Stands for TF1's global step: the optimizer counts for itself."""
+  return None
+
+
+class Adam(tf.Module):
+  """Adam as TF1 computes it, with TF1's state.
+
+  lr_t = lr sqrt(1 - beta2^t) / (1 - beta1^t), w -= lr_t m / (sqrt(v) + eps).
+  The powers are variables that are multiplied up, as in TF1: their float32
+  rounding, beta1_power's underflow included, is part of a checkpoint.
+
+  Attributes:
+    step: int64 variable, steps taken; `global_step` in TF1 checkpoints.
+    slots: {variable's name: {"m": variable, "v": variable}}.
+  """
+
+  def __init__(
+    self,
+    learning_rate: float | ExponentialDecay = 0.001,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    name: str = "Adam",
+  ):
+    """Constructor.
+
+    Args:
+      learning_rate: above 0, or a schedule.
+      beta1: decay of the first moment, in [0, 1).
+      beta2: decay of the second moment, in [0, 1).
+      epsilon: added to the root of the second moment, above 0.
+      name: of the module.
+
+    Raises:
+      ValueError: for values out of range.
+    """
+    super().__init__(name=name)
+    if not isinstance(learning_rate, ExponentialDecay):
+      _check_range("learning_rate", learning_rate, 0.0)
+    _check_range("epsilon", epsilon, 0.0)
+    for key, beta in (("beta1", beta1), ("beta2", beta2)):
+      if not isinstance(beta, int | float) or not 0 <= beta < 1:
+        raise ValueError(f"{key}={beta!r}: must be a number in [0, 1)")
+    self._learning_rate = learning_rate
+    self._beta1, self._beta2 = beta1, beta2
+    self._epsilon = epsilon
+    self.step = _state(0, "global_step", tf.int64)
+    self.beta1_power = _state(beta1, "beta1_power")
+    self.beta2_power = _state(beta2, "beta2_power")
+    self.slots: dict[str, dict[str, tf.Variable]] = {}
+
+  def initialize(self, variables: Sequence[tf.Variable]) -> None:
+    """Creates the moments of variables that have none yet, at zero."""
+    for variable in variables:
+      if variable.name not in self.slots:
+        zeros = tf.zeros(variable.shape, variable.dtype)
+        name = variable.name.partition(":")[0]
+        self.slots[variable.name] = {
+          "m": _state(zeros, f"{name}/Adam"),
+          "v": _state(zeros, f"{name}/Adam_1"),
+        }
+
+  def reset(self) -> None:
+    """Starts moments and powers afresh; `step` stays."""
+    self.beta1_power.assign(self._beta1)
+    self.beta2_power.assign(self._beta2)
+    for slot in self.slots.values():
+      for moment in slot.values():
+        moment.assign(tf.zeros_like(moment))
+
+  def learn_rate(self) -> tf.Tensor:
+    """The learning rate of the next step, scalar float32."""
+    if isinstance(self._learning_rate, ExponentialDecay):
+      return self._learning_rate(self.step)
+    return tf.constant(self._learning_rate, tf.float32)
+
+  def apply(
+    self,
+    gradients: Sequence[tf.Tensor | None],
+    variables: Sequence[tf.Variable],
+  ) -> None:
+    """Takes one step; a variable without a gradient stays.
+
+    `initialize` must have seen the variables.
+    """
+    learn_rate = self.learn_rate()
+    for gradient, variable in zip(gradients, variables, strict=True):
+      if gradient is None:
+        continue
+      if variable.name not in self.slots:
+        raise ValueError(
+          f"{variable.name} was created after the optimizer's state: call "
+          f"`initialize` with all that the data will have, factors included"
+        )
+      slot = self.slots[variable.name]
+      tf.raw_ops.ResourceApplyAdam(
+        var=variable.handle,
+        m=slot["m"].handle,
+        v=slot["v"].handle,
+        beta1_power=self.beta1_power,
+        beta2_power=self.beta2_power,
+        lr=learn_rate,
+        beta1=self._beta1,
+        beta2=self._beta2,
+        epsilon=self._epsilon,
+        grad=gradient,
+      )
+    self.beta1_power.assign(self.beta1_power * self._beta1)
+    self.beta2_power.assign(self.beta2_power * self._beta2)
+    self.step.assign_add(1)
+
+
+def _state(value: Any, name: str, dtype: tf.DType = tf.float32) -> tf.Variable:
+  """A variable of the optimizer, whose name is the one in TF1 checkpoints."""
+  with tf.name_scope(""):  # whatever scope the optimizer is built in
+    return tf.Variable(value, dtype=dtype, trainable=False, name=name)
+
+
+def _check_range(name: str, value: Any, low: float) -> None:
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  if not number or not math.isfinite(value) or value <= low:
+    raise ValueError(f"{name}={value!r}: must be a number above {low:g}")
+
+
+def make_optimizer(
+  learn_rate: float,
+  beta1: float = 0.95,
+  beta2: float = 0.999,
+  epsilon: float = 1e-8,
+  decay_steps: int = 1_000_000,
+  decay_rate: float = 0.1,
+) -> Adam:
+  """The paper's optimizer (reference: configurations.py:121-133).
+
+  Args:
+    learn_rate: of the first step; it falls by decay_rate every decay_steps.
+    beta1: decay of the first moment.
+    beta2: decay of the second moment.
+    epsilon: added to the root of the second moment.
+    decay_steps: see `ExponentialDecay`.
+    decay_rate: likewise.
+
+  Returns:
+    The optimizer.
+
+  Raises:
+    ValueError: for values out of range.
+  """
+  _check_range("learn_rate", learn_rate, 0.0)
+  schedule = ExponentialDecay(learn_rate, decay_steps, decay_rate)
+  return Adam(schedule, beta1=beta1, beta2=beta2, epsilon=epsilon)
