@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+from tests.support.places import REAL_SCENES
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so
 # would every process that they start to interrupt it.
@@ -39,7 +39,7 @@ def _own_data_dir(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def mini_tfrecords() -> pathlib.Path:
   """Ten real scenes of Tetrominoes, where they lie beside the checkout."""
-  path = _REPOSITORY.parent / "shared" / "data" / "tetrominoes_mini.tfrecords"
+  path = REAL_SCENES
   if not path.is_file():
     pytest.skip("needs ../shared/data/tetrominoes_mini.tfrecords")
   return path
@@ -48,7 +48,8 @@ def mini_tfrecords() -> pathlib.Path:
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   """A folder of data, in which Tetrominoes are a handful."""
-  import tiny_runs  # Here, as tests without TensorFlow start sooner.
+  # Here, as tests without TensorFlow start sooner.
+  from tests.support import tiny_runs
 
   folder = tmp_path_factory.mktemp("data")
   path = folder / "tetrominoes_train.tfrecords"
@@ -61,7 +62,7 @@ def trained(
   data_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
 ) -> pathlib.Path:
   """The folder of a run of two steps. Not to be changed."""
-  import tiny_runs
+  from tests.support import tiny_runs
 
   folder = tmp_path_factory.mktemp("trained")
   words = (f"data_dir={data_dir}", "stop_after_steps=2", "seed=3")

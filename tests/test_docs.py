@@ -18,11 +18,11 @@ from iodine.config import entries as config_entries
 from iodine.config import reading, resolution
 from iodine.data import datasets
 from iodine.modules import distributions, refinement
-from tests import tiny
+from tests.support import tiny
+from tests.support.places import REPOSITORY
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-_DOCUMENTS = sorted([*_REPOSITORY.glob("*.md"), *_REPOSITORY.glob("docs/*.md")])
-_MODEL = _REPOSITORY / "docs" / "model.md"
+_DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
+_MODEL = REPOSITORY / "docs" / "model.md"
 _PACKAGES = ("iodine", "benchmarks", "tests")
 _CONFIGURATIONS = ("tetrominoes", "multi_dsprites", "clevr6")
 
@@ -50,7 +50,7 @@ def _prose(text: str) -> str:
 
 @functools.cache
 def _sources() -> list[pathlib.Path]:
-  files = [p for name in _PACKAGES for p in (_REPOSITORY / name).rglob("*.py")]
+  files = [p for name in _PACKAGES for p in (REPOSITORY / name).rglob("*.py")]
   return sorted(p for p in files if "__pycache__" not in p.parts)
 
 
@@ -64,7 +64,7 @@ def _modules_by_class() -> dict[str, list[pathlib.Path]]:
 
 
 def _import(path: pathlib.Path) -> ModuleType:
-  parts = path.relative_to(_REPOSITORY).with_suffix("").parts
+  parts = path.relative_to(REPOSITORY).with_suffix("").parts
   return importlib.import_module(".".join(parts).removesuffix(".__init__"))
 
 
@@ -100,7 +100,7 @@ def _module_has(path: pathlib.Path, names: list[str]) -> bool:
 
 
 def _is_module(name: str) -> bool:
-  path = _REPOSITORY.joinpath(*name.split("."))
+  path = REPOSITORY.joinpath(*name.split("."))
   return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
@@ -129,7 +129,7 @@ def _is_missing_file(name: str, folder: pathlib.Path) -> bool:
     return False
   if "/" not in name:  # `panels.py` may lie anywhere, `mine.yaml` be yours.
     return name.endswith(".py") and not any(p.name == name for p in _sources())
-  return not any(list(root.glob(name)) for root in (_REPOSITORY, folder))
+  return not any(list(root.glob(name)) for root in (REPOSITORY, folder))
 
 
 def _missing_names(text: str, folder: pathlib.Path) -> list[str]:

@@ -26,7 +26,8 @@ from collections.abc import Iterator
 
 import pytest
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+from tests.support.places import REPOSITORY
+
 _PLACES = {
   "tetrominoes": "/tetrominoes/tetrominoes_train.tfrecords",
   "multi_dsprites": (
@@ -241,7 +242,7 @@ class _Scripts:
       start_new_session=True,
     )
     return subprocess.Popen(
-      [str(_REPOSITORY / script), *arguments], **{**defaults, **options}
+      [str(REPOSITORY / script), *arguments], **{**defaults, **options}
     )
 
   def run(self, script: str, *arguments: str, code: int = 0, **options) -> str:
@@ -800,7 +801,7 @@ class TestDatasetNames:
 
   def test_files_have_the_names_that_the_configurations_look_for(self):
     for name, place in _PLACES.items():
-      config = _REPOSITORY / "configs" / f"{name}.yaml"
+      config = REPOSITORY / "configs" / f"{name}.yaml"
       if config.exists():
         assert f"data_file: {place.split('/')[-1]}\n" in config.read_text()
 

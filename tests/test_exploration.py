@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
 
 from iodine import exploration
+from tests.support import tiny
 
 B, K, S, H, W, C, Z = tiny.B, tiny.K, tiny.S, tiny.H, tiny.W, tiny.C, tiny.Z
 # The same numbers by another order of float32 operations.

@@ -20,7 +20,6 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
-import record_files
 import tensorflow as tf
 from hypothesis import strategies as st
 from PIL import Image
@@ -34,6 +33,7 @@ from iodine.runs import checkpoint_files
 from iodine.runs import checkpoints as run_checkpoints
 from iodine.tfrecords import inspection
 from iodine.tfrecords import reading as tfrecord_reading
+from tests.support import record_files
 
 # Longest time, in seconds, and largest growth of the process, in bytes, that
 # reading may take. (An image of the largest size allowed is 0.8 GB as RGB, RGBA

@@ -13,7 +13,9 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_runs import (
+
+from iodine import main as command_line
+from tests.support.tiny_runs import (
   STEPS,
   TINY,
   contents,
@@ -23,8 +25,6 @@ from tiny_runs import (
   start,
   write_scenes,
 )
-
-from iodine import main as command_line
 
 
 @pytest.fixture(autouse=True)

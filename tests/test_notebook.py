@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_runs import TINY, run, write_scenes
+
+from tests.support.places import REPOSITORY
+from tests.support.tiny_runs import TINY, run, write_scenes
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-NOTEBOOK = _REPOSITORY / "Eval.ipynb"
-SCRIPT = _REPOSITORY / "scripts" / "execute_notebook.py"
+NOTEBOOK = REPOSITORY / "Eval.ipynb"
+SCRIPT = REPOSITORY / "scripts" / "execute_notebook.py"
 MAX_BYTES = 1_500_000
 # Cells that show a picture, in the order of the notebook.
 PICTURES = (
@@ -83,7 +84,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
   nbformat.write(notebook, folder / NOTEBOOK.name)
   environment = {
     **os.environ,
-    "PYTHONPATH": str(_REPOSITORY),
+    "PYTHONPATH": str(REPOSITORY),
     "IPYTHONDIR": str(folder / "ipython"),
   }
   # A kernel that sees it captures less of what libraries write.
@@ -116,7 +117,7 @@ def _check_outputs(notebook: Any) -> None:
       assert kinds <= {"image/png", "text/plain"}, "only a kernel shows it"
   assert notebook.metadata.kernelspec.name == "python3"
   assert set(notebook.metadata) == {"kernelspec", "language_info"}
-  names = (str(_REPOSITORY), str(pathlib.Path.home()), socket.gethostname())
+  names = (str(REPOSITORY), str(pathlib.Path.home()), socket.gethostname())
   for text in _texts(notebook):
     assert not _PATH.search(text)
     assert not any(name in text for name in names if len(name) > 3), text

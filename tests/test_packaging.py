@@ -16,9 +16,10 @@ from importlib import metadata
 import pytest
 from packaging import requirements, utils
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-_PACKAGE = _REPOSITORY / "iodine"
-_CONFIGS = sorted((_REPOSITORY / "configs").glob("*.yaml"))
+from tests.support.places import REPOSITORY
+
+_PACKAGE = REPOSITORY / "iodine"
+_CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 _EXTRAS = {"gpu", "mongo", "notebook", "hdf5", "deepmind-readers"}
 
 needs_make = pytest.mark.skipif(
@@ -54,7 +55,7 @@ def _checked(command: list, cwd: pathlib.Path, **environment: str) -> str:
 
 def _requirements(name: str) -> dict[str, requirements.Requirement]:
   """The requirements of a file by their normalised names."""
-  lines = (_REPOSITORY / name).read_text().splitlines()
+  lines = (REPOSITORY / name).read_text().splitlines()
   parsed = [
     requirements.Requirement(line)
     for line in lines
@@ -76,9 +77,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   source = folder / "source"
   ignore = shutil.ignore_patterns("__pycache__")
   for name in ("iodine", "configs"):
-    shutil.copytree(_REPOSITORY / name, source / name, ignore=ignore)
+    shutil.copytree(REPOSITORY / name, source / name, ignore=ignore)
   for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
-    shutil.copy(_REPOSITORY / name, source)
+    shutil.copy(REPOSITORY / name, source)
   build_sdist = (
     "import sys; from setuptools import build_meta; "
     "build_meta.build_sdist(sys.argv[1])"
@@ -117,11 +118,11 @@ class TestWheel:
     self, wheel: pathlib.Path
   ):
     expected = {
-      str(path.relative_to(_REPOSITORY)) for path in _PACKAGE.rglob("*.py")
+      str(path.relative_to(REPOSITORY)) for path in _PACKAGE.rglob("*.py")
     }
     configs = {f"iodine/configs/{path.name}" for path in _CONFIGS}
     models = {
-      str(path.relative_to(_REPOSITORY))
+      str(path.relative_to(REPOSITORY))
       for path in (_PACKAGE / "pretrained").rglob("*.*")
     }
     assert configs and models
@@ -205,7 +206,7 @@ def _imported_packages() -> dict[str, set[str]]:
         names = [node.module or ""]
       for name in names:
         found.setdefault(name.split(".")[0], set()).add(
-          str(path.relative_to(_REPOSITORY))
+          str(path.relative_to(REPOSITORY))
         )
   return found
 
@@ -237,9 +238,9 @@ def test_every_requirement_has_a_lower_bound(name: str):
 
 
 def test_make_and_package_metadata_support_the_same_pythons():
-  pyproject = (_REPOSITORY / "pyproject.toml").read_text()
-  makefile = (_REPOSITORY / "Makefile").read_text()
-  workflow = (_REPOSITORY / ".github/workflows/test.yml").read_text()
+  pyproject = (REPOSITORY / "pyproject.toml").read_text()
+  makefile = (REPOSITORY / "Makefile").read_text()
+  workflow = (REPOSITORY / ".github/workflows/test.yml").read_text()
   versions = re.findall(r'Python :: 3\.(\d+)"', pyproject)
   first, last = versions[0], versions[-1]
   assert f'requires-python = ">=3.{first},<3.{int(last) + 1}"' in pyproject
@@ -298,7 +299,7 @@ def checkout(tmp_path: pathlib.Path) -> pathlib.Path:
     "requirements.txt",
     "requirements-dev.txt",
   ):
-    shutil.copy(_REPOSITORY / name, folder)
+    shutil.copy(REPOSITORY / name, folder)
   return folder
 
 
@@ -401,6 +402,6 @@ class TestSetup:
 
 @needs_make
 def test_make_alone_lists_the_commands():
-  printed = _checked(["make"], cwd=_REPOSITORY)
+  printed = _checked(["make"], cwd=REPOSITORY)
   for command in ("setup", "test", "test-all", "lint", "demo", "clean"):
     assert f"make {command} " in printed

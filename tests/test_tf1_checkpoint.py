@@ -11,9 +11,9 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
 
 from iodine import tf1_checkpoint, training
+from tests.support import tiny
 
 _DATA = ".data-00000-of-00001"
 _INDEX = ".index"

@@ -1,0 +1,663 @@
+"""Configurations: what they hold, how they are merged, how they are checked.
+
+Configurations are resolved as the command line does it, and only printed.
+"""
+
+import json
+import math
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import sacred.arg_parser
+import yaml
+
+from iodine import main as command_line
+from iodine import training
+from iodine.config import reading
+from iodine.config import resolution as configuration
+from iodine.data import datasets
+from iodine.errors import ConfigError
+from iodine.modules import iodine
+from tests.support.places import PARITY, SHARED
+
+NAMES = ("clevr6", "demo", "multi_dsprites", "tetrominoes")
+PARITY_CONFIGS = sorted(
+  {
+    path.parent.name: path
+    for folder in (SHARED / "parity", PARITY)
+    for path in folder.glob("*/config.json")
+  }.values()
+)
+
+# The hyper-parameters of the paper, as in the reference's configurations.py.
+_COMMON = {
+  "base_learn_rate": 0.0003,
+  "continue_run": False,
+  "num_iters": 5,
+  "save_checkpoint_steps": 1000,
+  "save_summaries_steps": 10,
+  "stop_after_steps": 1_000_000,
+  "model.constructor": "iodine.modules.iodine.IODINE",
+  "model.coord_freqs": 3,
+  "model.coord_type": "cos",
+  "model.decoder.constructor": "iodine.modules.decoder.ComponentDecoder",
+  "model.decoder.pixel_decoder.constructor": (
+    "iodine.modules.networks.BroadcastConv"
+  ),
+  "model.decoder.pixel_decoder.cnn_opt": {
+    "output_channels": [32, 32, 32, 32, None],
+    "kernel_shapes": [5],
+    "strides": [1],
+    "activation": "elu",
+  },
+  "model.decoder.pixel_decoder.coord_type": "linear",
+  "model.iter_loss_weight": "linspace",
+  "model.latent_dist": {
+    "constructor": "iodine.modules.distributions.LocScaleDistribution",
+    "dist": "normal",
+    "scale_act": "softplus",
+    "scale": "var",
+    "name": "latent_dist",
+  },
+  "model.num_iters": 5,
+  "model.output_dist.component_dist": {
+    "constructor": "iodine.modules.distributions.LocScaleDistribution",
+    "dist": "logistic",
+    "scale": "fixed",
+    "scale_val": 0.03,
+    "name": "pixel_distribution",
+  },
+  "model.output_dist.constructor": "iodine.modules.distributions.MaskedMixture",
+  "model.refinement_core.constructor": (
+    "iodine.modules.refinement.RefinementCore"
+  ),
+  "model.refinement_core.encoder_net": {
+    "constructor": "iodine.modules.networks.CNN",
+    "mode": "avg_pool",
+    "cnn_opt": {
+      "output_channels": [32, 32, 32],
+      "strides": [2],
+      "kernel_shapes": [5],
+      "activation": "elu",
+    },
+    "mlp_opt": {"output_sizes": [128], "activation": "elu"},
+  },
+  "model.refinement_core.recurrent_net.constructor": (
+    "iodine.modules.networks.LSTM"
+  ),
+  "model.refinement_core.refinement_head": {
+    "constructor": "iodine.modules.refinement.ResHead"
+  },
+}
+_CLEVR6 = {
+  **_COMMON,
+  "n_z": 64,
+  "num_components": 7,
+  "batch_size": 4,
+  "base_batch_size": 32,
+  "base_learn_rate": 0.001,
+  "checkpoint_dir": "checkpoints/clevr6",
+  "data": {
+    "constructor": "iodine.modules.data.CLEVR",
+    "batch_size": 4,
+    "path": "data/clevr_with_masks_train.tfrecords",
+    "max_num_objects": 6,
+  },
+  "learn_rate": 0.001 * math.sqrt(4 / 32),
+  "model.coord_type": "linear",
+  "model.decoder.pixel_decoder.cnn_opt": {
+    "output_channels": [64, 64, 64, 64, None],
+    "kernel_shapes": [3],
+    "strides": [1],
+    "activation": "elu",
+  },
+  "model.factor_evaluator": {
+    "constructor": "iodine.modules.factor_eval.FactorRegressor",
+    "mapping": [
+      ["color", 9, "categorical"],
+      ["shape", 4, "categorical"],
+      ["size", 3, "categorical"],
+      ["position", 3, "scalar"],
+    ],
+  },
+  "model.n_z": 64,
+  "model.num_components": 7,
+  "model.output_dist.num_components": 7,
+  "model.refinement_core.encoder_net": {
+    "constructor": "iodine.modules.networks.CNN",
+    "mode": "avg_pool",
+    "cnn_opt": {
+      "output_channels": [64, 64, 64, 64],
+      "strides": [2],
+      "kernel_shapes": [3],
+      "activation": "elu",
+    },
+    "mlp_opt": {"output_sizes": [256, 256], "activation": "elu"},
+  },
+  "model.refinement_core.recurrent_net.hidden_sizes": [256],
+}
+del _CLEVR6["model.coord_freqs"]  # of cosines only
+_MULTI_DSPRITES = {
+  **_COMMON,
+  "n_z": 16,
+  "num_components": 6,
+  "batch_size": 16,
+  "base_batch_size": 128,
+  "checkpoint_dir": "checkpoints/multi_dsprites",
+  "data": {
+    "constructor": "iodine.modules.data.MultiDSprites",
+    "batch_size": 16,
+    "path": "data/multi_dsprites_colored_on_grayscale.tfrecords",
+    "dataset_variant": "colored_on_grayscale",
+  },
+  "learn_rate": 0.0003 * math.sqrt(16 / 128),
+  "model.factor_evaluator": {
+    "constructor": "iodine.modules.factor_eval.FactorRegressor",
+    "mapping": [
+      ["color", 3, "scalar"],
+      ["shape", 4, "categorical"],
+      ["scale", 1, "scalar"],
+      ["x", 1, "scalar"],
+      ["y", 1, "scalar"],
+      ["orientation", 2, "angle"],
+    ],
+  },
+  "model.n_z": 16,
+  "model.num_components": 6,
+  "model.output_dist.num_components": 6,
+  "model.refinement_core.recurrent_net.hidden_sizes": [128],
+}
+_TETROMINOES = {
+  **_COMMON,
+  "n_z": 32,
+  "num_components": 4,
+  "batch_size": 128,
+  "base_batch_size": 256,
+  "checkpoint_dir": "checkpoints/tetrominoes",
+  "data": {
+    "constructor": "iodine.modules.data.Tetrominoes",
+    "batch_size": 128,
+    "path": "data/tetrominoes_train.tfrecords",
+  },
+  "learn_rate": 0.0003 * math.sqrt(128 / 256),
+  "model.factor_evaluator": {
+    "constructor": "iodine.modules.factor_eval.FactorRegressor",
+    "mapping": [
+      ["position", 2, "scalar"],
+      ["color", 3, "scalar"],
+      ["shape", 20, "categorical"],
+    ],
+  },
+  "model.n_z": 32,
+  "model.num_components": 4,
+  "model.output_dist.num_components": 4,
+  "model.refinement_core.recurrent_net.hidden_sizes": [],
+}
+PAPER = {
+  "clevr6": _CLEVR6,
+  "multi_dsprites": _MULTI_DSPRITES,
+  "tetrominoes": _TETROMINOES,
+}
+
+
+def resolve(*words: Any) -> Mapping[str, Any]:
+  """Returns the configuration of `print_config with <words>`."""
+  updates, names = sacred.arg_parser.get_config_updates([*map(str, words)])
+  return command_line.ex.run("print_config", updates, names).config
+
+
+def at(config: Mapping[str, Any], path: str) -> Any:
+  """Returns the entry of a dotted path."""
+  value: Any = config
+  for key in path.split("."):
+    value = value[key]
+  return value
+
+
+def fail(capsys: pytest.CaptureFixture, *words: Any) -> str:
+  """Runs a command that must be refused before any work; returns the error."""
+  with pytest.raises(SystemExit) as stop:
+    command_line.main(["iodine", *map(str, words)])
+  output = capsys.readouterr()
+  assert stop.value.code == 2
+  assert "Traceback" not in output.out + output.err
+  assert not output.out
+  return output.err
+
+
+def write(path: pathlib.Path, text: str) -> pathlib.Path:
+  path.write_text(text, encoding="utf-8")
+  return path
+
+
+# --- What the configurations hold ---------------------------------------------
+
+
+def test_all_named_configurations_are_there():
+  assert set(NAMES) <= set(reading.named_configs())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_named_configuration_is_printed_and_builds(name, capsys):
+  command_line.main(["iodine", "print_config", "with", name])
+  assert "model:" in capsys.readouterr().out
+  config = resolve(name)
+  assert isinstance(
+    configuration.build_part(config, "data"), datasets.IODINEDataset
+  )
+  assert isinstance(configuration.build_part(config, "model"), iodine.IODINE)
+  assert isinstance(
+    configuration.build_part(config, "optimizer"), training.Adam
+  )
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_hyper_parameters_are_the_papers(name):
+  config = resolve(name)
+  for path, value in PAPER[name].items():
+    if isinstance(value, float):
+      assert at(config, path) == pytest.approx(value, rel=1e-12), path
+    else:
+      assert at(config, path) == value, path
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_optimizer_is_the_papers(name):
+  config = resolve(name)
+  optimizer = configuration.build_part(config, "optimizer")
+  rate = PAPER[name]["learn_rate"]
+  assert float(optimizer.learn_rate()) == pytest.approx(rate, rel=1e-6)
+  # Times 0.1 per 1e6 steps, continuously.
+  optimizer.step.assign(500_000)
+  assert float(optimizer.learn_rate()) == pytest.approx(
+    rate * 0.1**0.5, rel=1e-5
+  )
+  assert float(optimizer.beta1_power) == pytest.approx(0.95)
+  assert float(optimizer.beta2_power) == pytest.approx(0.999)
+
+
+def test_entries_without_a_configuration_have_the_references_defaults():
+  config = resolve()
+  expected = dict(
+    continue_run=False,
+    checkpoint_dir="checkpoints/iodine",
+    save_summaries_steps=10,
+    save_checkpoint_steps=1000,
+    n_z=64,
+    num_components=7,
+    num_iters=5,
+    batch_size=4,
+    stop_after_steps=1_000_000,
+  )
+  assert {key: config[key] for key in expected} == expected
+
+
+def test_every_entry_has_a_line_of_help(capsys):
+  command_line.main(["iodine", "print_config"])
+  lines = capsys.readouterr().out.splitlines()
+  for key in ("n_z", "learn_rate", "base_learn_rate", "stop_after_steps"):
+    # The first one: plans come last.
+    line = next(x for x in lines if re.search(rf"\b{key} =", x))
+    assert "# " in line
+    assert "noqa" not in line
+
+
+# --- What follows from other entries ------------------------------------------
+
+
+def test_the_batch_size_reaches_data_and_learning_rate():
+  config = resolve("clevr6", "batch_size=2", "data.shuffle_buffer=100")
+  assert config["batch_size"] == config["data"]["batch_size"] == 2
+  assert config["data"]["shuffle_buffer"] == 100
+  rate = pytest.approx(0.001 * math.sqrt(2 / 32), rel=1e-12)
+  assert config["learn_rate"] == rate
+  assert config["optimizer"]["learn_rate"] == rate
+
+
+def test_the_number_of_components_reaches_model_and_mixture():
+  model = resolve("tetrominoes", "num_components=9")["model"]
+  assert model["num_components"] == model["output_dist"]["num_components"] == 9
+
+
+@pytest.mark.parametrize("key", ["n_z", "num_iters"])
+def test_sizes_reach_the_model(key):
+  assert resolve("tetrominoes", f"{key}=3")["model"][key] == 3
+
+
+def test_the_data_folder_reaches_the_path(monkeypatch):
+  def path(*words):
+    return resolve("tetrominoes", *words)["data"]["path"]
+
+  assert path() == "data/tetrominoes_train.tfrecords"
+  assert path("data_dir=/a") == "/a/tetrominoes_train.tfrecords"
+  assert path("data_dir=/a", "data_file=b.tfrecords") == "/a/b.tfrecords"
+  monkeypatch.setenv("IODINE_DATA_DIR", "/c")
+  assert path() == "/c/tetrominoes_train.tfrecords"
+  assert path("data_dir=/a") == "/a/tetrominoes_train.tfrecords"
+  assert path("data.path=d.tfrecords") == "d.tfrecords"
+
+
+@pytest.mark.parametrize(
+  "word, others",
+  [
+    ("learn_rate=0.25", {"optimizer.learn_rate": 0.25}),
+    ("optimizer.learn_rate=0.25", {"learn_rate": 0.001 / math.sqrt(8)}),
+    ("data.batch_size=3", {"batch_size": 4}),
+    ("model.n_z=5", {"n_z": 64}),
+    ("model.num_iters=2", {"num_iters": 5}),
+    ("data.path=a.tfrecords", {"data_dir": "data"}),
+    ("optimizer.beta1=0.5", {"optimizer.learn_rate": 0.001 / math.sqrt(8)}),
+  ],
+)
+def test_what_is_set_explicitly_wins(word, others):
+  config = resolve("clevr6", word)
+  path, _, value = word.partition("=")
+  assert str(at(config, path)) == value
+  for path, value in others.items():
+    expected = pytest.approx(value) if isinstance(value, float) else value
+    assert at(config, path) == expected
+
+
+def test_a_batch_size_of_the_data_alone_is_warned_about(caplog):
+  resolve("clevr6", "data.batch_size=3")
+  assert "the learning rate follows batch_size=4" in caplog.text
+
+
+def test_the_learning_rate_reaches_an_optimizer_of_tf1():
+  plan = resolve(
+    "clevr6",
+    "optimizer.constructor=tensorflow.train.AdamOptimizer",
+    "learn_rate=0.25",
+  )["optimizer"]
+  assert plan["learning_rate"] == 0.25
+
+
+# --- Files --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["yaml", "yml", "json"])
+def test_a_file_is_a_configuration(ending, tmp_path):
+  entries = {"n_z": 5, "data": {"shuffle_buffer": None}}
+  text = json.dumps(entries) if ending == "json" else yaml.safe_dump(entries)
+  path = write(tmp_path / f"my.{ending}", text)
+  config = resolve("tetrominoes", path, "batch_size=3")
+  assert config["n_z"] == config["model"]["n_z"] == 5
+  assert config["data"]["shuffle_buffer"] is None
+  assert config["data"]["batch_size"] == 3
+  assert config["num_components"] == 4
+
+
+def test_later_configurations_win_and_the_command_line_last(tmp_path):
+  path = write(tmp_path / "my.yaml", "n_z: 5\nnum_iters: 2\n")
+  assert resolve("tetrominoes", path)["n_z"] == 5
+  assert resolve(path, "tetrominoes")["n_z"] == 32
+  assert resolve("n_z=6", "tetrominoes", path)["n_z"] == 6
+  both = resolve("tetrominoes", "clevr6")
+  assert both["n_z"] == both["model"]["n_z"] == 64
+  assert both["data"]["constructor"].endswith("CLEVR")
+  assert resolve("clevr6", "tetrominoes")["model"]["n_z"] == 32
+
+
+def test_a_file_is_read_anew_for_each_run(tmp_path):
+  path = write(tmp_path / "my.yaml", "n_z: 5")
+  assert resolve("tetrominoes", path)["n_z"] == 5
+  write(path, "n_z: 6")
+  assert resolve("tetrominoes", path)["n_z"] == 6
+
+
+def test_a_name_goes_before_a_file_of_that_name(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  write(tmp_path / "tetrominoes", "n_z: 5")
+  assert resolve("tetrominoes")["n_z"] == 32
+
+
+def test_files_do_not_become_named_configurations(tmp_path, capsys):
+  resolve("tetrominoes", write(tmp_path / "my.yaml", "n_z: 5"))
+  capsys.readouterr()
+  command_line.main(["iodine", "print_named_configs"])
+  output = capsys.readouterr().out
+  assert "tetrominoes" in output
+  assert "my.yaml" not in output
+  assert "configuration 0" not in output
+
+
+def test_a_printed_configuration_is_one_again(tmp_path):
+  config = resolve("tetrominoes", "n_z=5", "learn_rate=0.5", "seed=3")
+  path = write(tmp_path / "config.json", json.dumps(config))
+  assert resolve(path) == config
+
+
+def test_overrides_reach_what_depends_on_them_in_a_whole_file(tmp_path):
+  # A run's own file holds the derived entries, too.
+  whole = resolve("tetrominoes", "model.num_iters=3")
+  path = write(tmp_path / "config.json", json.dumps(whole))
+  words = ("batch_size=2", "n_z=5", "num_components=3", "data_dir=/a")
+  config = resolve(path, *words, "num_iters=4")
+  expected = {
+    "data.batch_size": 2,
+    "data.path": "/a/tetrominoes_train.tfrecords",
+    "learn_rate": pytest.approx(0.0003 * math.sqrt(2 / 256)),
+    "optimizer.learn_rate": pytest.approx(0.0003 * math.sqrt(2 / 256)),
+    "model.n_z": 5,
+    "model.num_components": 3,
+    "model.output_dist.num_components": 3,
+    "model.num_iters": 3,  # It differed from num_iters, so it was set.
+  }
+  assert {key: at(config, key) for key in expected} == expected
+
+
+@pytest.mark.skipif(not PARITY_CONFIGS, reason="needs the recorded runs")
+@pytest.mark.parametrize("prefix", ["tensorflow", "tensorflow.compat.v1"])
+@pytest.mark.parametrize("path", PARITY_CONFIGS, ids=lambda p: p.parent.name)
+def test_the_configuration_of_a_recorded_run_builds(path, prefix, tmp_path):
+  text = path.read_text().replace(
+    "tensorflow.compat.v1.train", f"{prefix}.train"
+  )
+  entries = json.loads(text)
+  config = resolve(write(tmp_path / "config.json", text))
+  defaults = {"precision": "float32", "recompute": False}
+  entries["model"] = {**defaults, **entries["model"]}
+  for key, value in entries.items():
+    assert config[key] == value, key
+  dataset = configuration.build_part(config, "data")
+  assert type(dataset).__name__ in entries["data"]["constructor"]
+  assert dataset.batch_size == entries["batch_size"]
+  model = configuration.build_part(config, "model")
+  assert model.num_components == entries["num_components"]
+  optimizer = configuration.build_part(config, "optimizer")
+  assert isinstance(optimizer, training.Adam)
+  assert float(optimizer.beta1_power) == pytest.approx(0.95)
+  rate = entries["learn_rate"]
+  assert float(optimizer.learn_rate()) == pytest.approx(rate, rel=1e-6)
+  optimizer.step.assign(1_000_000)
+  assert float(optimizer.learn_rate()) == pytest.approx(0.1 * rate, rel=1e-5)
+
+
+@pytest.mark.skipif(not PARITY_CONFIGS, reason="needs the recorded runs")
+def test_overrides_reach_the_configuration_of_a_recorded_run():
+  config = resolve(
+    PARITY_CONFIGS[0],
+    "n_z=9",
+    "num_components=5",
+    "batch_size=3",
+    "learn_rate=0.25",
+  )
+  assert config["model"]["n_z"] == 9
+  assert config["model"]["num_components"] == 5
+  assert config["model"]["output_dist"]["num_components"] == 5
+  assert config["data"]["batch_size"] == 3
+  assert config["optimizer"]["learning_rate"]["learning_rate"] == 0.25
+
+
+@pytest.mark.parametrize(
+  "name, text, fault",
+  [
+    ("a.json", '{"n_z": ', "cannot be parsed"),
+    ("a.yaml", "n_z: [", "cannot be parsed"),
+    ("a.yaml", "[1, 2]", "must hold a mapping of entries"),
+    ("a.json", "3", "must hold a mapping of entries"),
+    ("a.yaml", "", "must hold a mapping of entries"),
+    ("a.txt", "n_z: 3", "ends in .yaml or .json"),
+    ("a.yaml", "model: 3", "model=3: must be a mapping of entries"),
+    ("a.yaml", "data:", "data=None: must be a mapping of entries"),
+    ("a.yaml", "1: 2", "1: no valid key"),
+    ("a.yaml", "data.batch_size: 2", "'data.batch_size': no valid key"),
+    ("a.json", '{"model": {"a b": 2}}', "'a b': no valid key"),
+    ("a.yaml", "n_zz: 2", "n_zz=2: unknown key. Did you mean 'n_z'?"),
+  ],
+)
+def test_a_faulty_file_is_an_error(name, text, fault, tmp_path, capsys):
+  path = write(tmp_path / name, text)
+  error = fail(capsys, "print_config", "with", "tetrominoes", path)
+  assert error.startswith("ConfigError: ")
+  assert fault in error
+  if "unknown key" not in fault:
+    assert str(path) in error
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path, capsys):
+  path = tmp_path / "a.yaml"
+  path.write_bytes(b"\xff\xfe\x00")
+  assert f"{path}: cannot be read" in fail(capsys, "with", path)
+  (tmp_path / "b.yaml").mkdir()
+  assert "b.yaml: cannot be read" in fail(capsys, "with", tmp_path / "b.yaml")
+  with pytest.raises(ConfigError, match="c.yaml: cannot be read"):
+    reading.load_file(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+  "name, text",
+  [
+    ("a.yaml", "!!python/object/apply:os.mkdir [RAN]"),
+    ("a.yaml", "n_z: !!python/object/apply:os.mkdir [RAN]"),
+    (
+      "a.json",
+      '{"n_z": {"py/reduce": [{"py/function": "os.mkdir"},'
+      ' {"py/tuple": ["RAN"]}]}}',
+    ),
+    (
+      "a.json",
+      '{"model": {"inputs": [{"py/object/apply": "os.mkdir"},'
+      ' {"py/type": "os.mkdir"}]}}',
+    ),
+  ],
+)
+def test_a_file_cannot_run_code(name, text, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  path = write(tmp_path / name, text)
+  error = fail(capsys, "print_config", "with", "tetrominoes", path)
+  assert str(path) in error
+  assert [x.name for x in tmp_path.iterdir()] == [name]
+
+
+# --- Faults of entries --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  "word, fault",
+  [
+    ("batchsize=3", "batchsize=3: unknown key. Did you mean 'batch_size'?"),
+    ("foo.bar=1", "foo={'bar': 1}: unknown key. Valid keys: accumulate,"),
+    (
+      "data.shufle_buffer=3",
+      "data.shufle_buffer=3: unknown key for iodine.modules.data.Tetrominoes. "
+      "Did you mean 'shuffle_buffer'?",
+    ),
+    ("model.n_zz=3", "model.n_zz=3: unknown key for iodine.modules.iodine"),
+    (
+      "model.refinement_core.encoder_net.cnn_optt=3",
+      "model.refinement_core.encoder_net.cnn_optt=3: unknown key for "
+      "iodine.modules.networks.CNN. Did you mean 'cnn_opt'?",
+    ),
+    ("optimizer.beta_1=0.5", "Did you mean 'beta1'?"),
+    ("batch_size=abc", "batch_size='abc': must be an integer"),
+    ("batch_size=2.5", "batch_size=2.5: must be an integer"),
+    ("batch_size=True", "batch_size=True: must be an integer"),
+    ("batch_size=None", "batch_size=None: must be an integer"),
+    ("batch_size=0", "batch_size=0: must be at least 1"),
+    ("batch_size=-3", "batch_size=-3: must be at least 1"),
+    ("base_batch_size=0", "base_batch_size=0: must be at least 1"),
+    ("num_components=1", "num_components=1: must be at least 2"),
+    ("num_iters=0", "num_iters=0: must be at least 1"),
+    ("n_z=[3]", "n_z=[3]: must be an integer"),
+    ("learn_rate=abc", "learn_rate='abc': must be a number"),
+    ("learn_rate=0", "learn_rate=0: must be above 0"),
+    ("base_learn_rate=-1", "base_learn_rate=-1: must be above 0"),
+    ("stop_after_steps=1e6", "stop_after_steps=1000000.0: must be an integer"),
+    ("continue_run=1", "continue_run=1: must be True or False"),
+    ("checkpoint_dir=3", "checkpoint_dir=3: must be a string"),
+    ("data_file=3", "data_file=3: must be a string"),
+    ("seed=-1", "seed=-1: must be at least 0"),
+    ("seed=99999999999", "seed=99999999999: must be at most 2147483646"),
+    ("model=3", "model=3: must be a mapping of entries"),
+    ("data=abc", "data='abc': must be a mapping of entries"),
+    ("optimizer=None", "optimizer=None: must be a mapping of entries"),
+    ("=3", "'': no valid key"),
+    ("n z=3", "'n z': no valid key"),
+    ("data.max_num_objects=x", "max_num_objects='x': expected an integer"),
+    ("model.num_components=3", "num_components=3, but the output_dist has 4"),
+    (
+      "model.iter_loss_weight=[1,2,3]",
+      "iter_loss_weight=[1, 2, 3]: 3 weights, but num_iters=5 needs 6",
+    ),
+    ("model.latent_dist.dist=logistic", "has no KL divergence"),
+    (
+      "model.constructor=iodine.modules.iodine.IODIN",
+      "iodine.modules.iodine has no class 'IODIN'. Did you mean 'IODINE'?",
+    ),
+    ("model.constructor=os.system", "'os.system': not allowed"),
+    ("optimizer.beta1=2", "beta1=2: must be a number in [0, 1)"),
+    ("clever6", "with clever6: no such configuration or file. Did you mean"),
+    ("none/a.yaml", "with none/a.yaml: no such configuration or file."),
+  ],
+)
+def test_a_fault_is_one_readable_error(word, fault, capsys):
+  error = fail(capsys, "with", "tetrominoes", word)
+  assert error.startswith("ConfigError: ")
+  assert fault in error
+  assert len(error.splitlines()) == 1, error
+
+
+def test_the_nearest_name_of_a_configuration_is_told(capsys):
+  error = fail(capsys, "with", "tetromino")
+  assert "Did you mean 'tetrominoes'?" in error
+  for name in NAMES:
+    assert name in error.split("Valid configurations: ")[1]
+
+
+def test_all_faults_are_told_together(capsys):
+  words = ("n_zz=3", "batch_size=abc", "learn_rate=0", "data.path=3")
+  words += ("model.decoder.foo=1", "optimizer.beta_2=1")
+  error = fail(capsys, "with", "tetrominoes", *words)
+  lines = error.removeprefix("ConfigError: ").splitlines()
+  assert sorted(line.split(":")[0] for line in lines) == sorted(
+    [
+      "n_zz=3",
+      "batch_size='abc'",
+      "learn_rate=0",
+      "data",
+      "model.decoder.foo=1",
+      "optimizer.beta_2=1",
+    ]
+  )
+
+
+@pytest.mark.parametrize("words", [(), ("with", "n_z=3")])
+def test_training_needs_a_configuration(words, capsys):
+  error = fail(capsys, *words)
+  assert "No configuration was chosen: name one" in error
+  assert "print_named_configs" in error
+
+
+def test_the_check_lists_every_fault():
+  config = {"n_z": 0, "data": {}, "model": {}, "optimizer": {}, "other": 1}
+  known = {"n_z": 3, "data": {}, "model": {}, "optimizer": {}}
+  with pytest.raises(ConfigError) as error:
+    configuration.check(config, known)
+  lines = str(error.value).splitlines()
+  assert lines[0].startswith("other=1: unknown key.")
+  assert lines[1] == "n_z=0: must be at least 1"
+  assert lines[2].startswith("No configuration was chosen")

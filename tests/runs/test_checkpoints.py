@@ -1,0 +1,602 @@
+"""Tests of iodine.runs.checkpoint_files: finding and reading either format."""
+
+import json
+import logging
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from iodine import tf1_checkpoint, training
+from iodine.config import plans
+from iodine.data import datasets
+from iodine.runs import checkpoint_files
+from iodine.runs import checkpoints as run_checkpoints
+from iodine.tf1_checkpoint import CheckpointError
+from tests.support import tiny
+from tests.support.places import PARITY
+
+_INDEX, _DATA = ".index", ".data-00000-of-00001"
+
+
+def _touch(folder: pathlib.Path, *names: str) -> None:
+  """Makes empty files; `find` does not look into them."""
+  for name in names:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def _pair(prefix: str) -> tuple[str, str]:
+  return prefix + _INDEX, prefix + _DATA
+
+
+def _state_file(folder: pathlib.Path, last: str) -> None:
+  (folder / "checkpoint").write_text(
+    f'model_checkpoint_path: "{last}"\nall_model_checkpoint_paths: "{last}"\n'
+  )
+
+
+# --- Finding ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  "given",
+  [
+    "",
+    "model.ckpt",
+    "model.ckpt.index",
+    "model.ckpt.meta",
+    f"model.ckpt{_DATA}",
+  ],
+  ids=["folder", "prefix", "index", "meta", "data"],
+)
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_single_checkpoint_is_found(tmp_path, monkeypatch, given, relative):
+  folder = tmp_path / "clevr6"
+  _touch(folder, *_pair("model.ckpt"), "model.ckpt.meta", "notes.txt")
+  monkeypatch.chdir(tmp_path)
+  folder = pathlib.Path("clevr6") if relative else folder
+  path = os.path.join(folder, given)
+  assert checkpoint_files.find(path) == str(folder / "model.ckpt")
+
+
+def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  _touch(tmp_path / "runs", *_pair("model.ckpt"))
+  assert checkpoint_files.find("~/runs") == str(
+    tmp_path / "runs" / "model.ckpt"
+  )
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_of_several_the_state_file_names_one(tmp_path, monkeypatch, relative):
+  folder = tmp_path / "run"
+  for step in (9, 10, 200):
+    _touch(folder, *_pair(f"model.ckpt-{step}"))
+  monkeypatch.chdir(tmp_path)
+  folder = pathlib.Path("run") if relative else folder
+  assert checkpoint_files.find(str(folder)) == str(folder / "model.ckpt-200")
+  _state_file(folder, "model.ckpt-9")
+  assert checkpoint_files.find(str(folder)) == str(folder / "model.ckpt-9")
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_state_file_of_another_place_means_the_file_here(tmp_path, exists):
+  folder, elsewhere = tmp_path / "copy", tmp_path / "original"
+  for name in ("first.ckpt", "second.ckpt"):
+    _touch(folder, *_pair(name))
+    if exists:
+      _touch(elsewhere, *_pair(name))
+  _state_file(folder, str(elsewhere / "first.ckpt"))
+  assert checkpoint_files.find(str(folder)) == str(folder / "first.ckpt")
+
+
+def test_a_state_file_may_name_what_lies_elsewhere(tmp_path):
+  _touch(tmp_path / "original", *_pair("model.ckpt"))
+  (tmp_path / "pointer").mkdir()
+  _state_file(tmp_path / "pointer", str(tmp_path / "original" / "model.ckpt"))
+  expected = str(tmp_path / "original" / "model.ckpt")
+  assert checkpoint_files.find(str(tmp_path / "pointer")) == expected
+
+
+def test_a_state_file_that_names_nothing_is_told_of(tmp_path, caplog):
+  _touch(tmp_path, *_pair("model.ckpt-3"), *_pair("model.ckpt-12"))
+  _state_file(tmp_path, "/gone/model.ckpt-40")
+  assert checkpoint_files.find(str(tmp_path)) == str(tmp_path / "model.ckpt-12")
+  assert "/gone/model.ckpt-40, which is not there" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"not a state file"])
+def test_a_damaged_state_file_is_none(tmp_path, content):
+  _touch(tmp_path, *_pair("model.ckpt-3"), *_pair("model.ckpt-12"))
+  (tmp_path / "checkpoint").write_bytes(content)
+  assert checkpoint_files.find(str(tmp_path)) == str(tmp_path / "model.ckpt-12")
+
+
+def _find_fails(path: object, *fragments: object) -> None:
+  with pytest.raises(CheckpointError) as error:
+    checkpoint_files.find(str(path))
+  for fragment in (path, *fragments):
+    assert str(fragment) in str(error.value), error.value
+
+
+def test_several_without_a_choice_are_listed(tmp_path):
+  _touch(tmp_path, *_pair("a.ckpt"), *_pair("b.ckpt-7"))
+  _find_fails(
+    tmp_path, "2 checkpoints", tmp_path / "a.ckpt", tmp_path / "b.ckpt-7"
+  )
+  # Steps of different runs are not compared either.
+  _touch(tmp_path / "steps", *_pair("a.ckpt-3"), *_pair("b.ckpt-7"))
+  _find_fails(tmp_path / "steps", "2 checkpoints")
+
+
+def test_a_list_does_not_go_on_for_ever(tmp_path):
+  for i in range(14):
+    _touch(tmp_path, *_pair(f"model{i:02}.ckpt"))
+  _find_fails(tmp_path, "14 checkpoints", "model09.ckpt and 4 more")
+
+
+def test_checkpoints_a_folder_below_are_listed(tmp_path):
+  for name in ("clevr6", "tetrominoes"):
+    _touch(tmp_path / name, *_pair("model.ckpt"))
+  folders = (f"{tmp_path}/clevr6, {tmp_path}/tetrominoes",)
+  _find_fails(tmp_path, "no checkpoint", *folders)
+  _find_fails(tmp_path / "clevr", "no checkpoint", *folders)
+
+
+def test_a_folder_without_any_lists_what_it_holds(tmp_path):
+  _find_fails(tmp_path, "no checkpoint", "holds: nothing")
+  _touch(tmp_path, "checkpoints.zip", "config.json")
+  _find_fails(tmp_path, "no checkpoint", "holds: checkpoints.zip, config.json")
+
+
+def test_a_place_that_does_not_exist(tmp_path):
+  folder = tmp_path / "nowhere"
+  _find_fails(folder / "model.ckpt", f"The folder {folder} does not exist")
+
+
+def test_a_wrong_prefix_lists_the_right_one(tmp_path):
+  _touch(tmp_path, *_pair("model.ckpt-3"))
+  _find_fails(
+    tmp_path / "model.ckpt-4", f"Name one of: {tmp_path}/model.ckpt-3"
+  )
+
+
+@pytest.mark.parametrize("given", ["", "model.ckpt", "model.ckpt.index"])
+def test_missing_shards_are_named(tmp_path, given):
+  _touch(tmp_path, "model.ckpt.index", "model.ckpt.data-00001-of-00004")
+  path = os.path.join(tmp_path, given)
+  with pytest.raises(CheckpointError) as error:
+    checkpoint_files.find(path)
+  missing = [f"{tmp_path}/model.ckpt.data-0000{i}-of-00004" for i in (0, 2, 3)]
+  assert f"is missing: {', '.join(missing)}." in str(error.value)
+
+
+def test_all_shards_are_enough(tmp_path):
+  shards = [f"model.ckpt.data-0000{i}-of-00003" for i in range(3)]
+  _touch(tmp_path, "model.ckpt.index", *shards, "model.ckpt-2.index")
+  prefix = str(tmp_path / "model.ckpt")
+  assert checkpoint_files.find(prefix) == prefix
+  # Another checkpoint's files do not count.
+  _find_fails(f"{prefix}-2", f"is missing: {prefix}-2{_DATA}")
+
+
+def test_a_missing_index_is_named(tmp_path):
+  _touch(tmp_path, f"model.ckpt{_DATA}")
+  prefix = tmp_path / "model.ckpt"
+  _find_fails(f"{prefix}{_DATA}"[: -len(_DATA)], "no checkpoint", _DATA)
+  _find_fails(tmp_path, "no checkpoint", f"holds: model.ckpt{_DATA}")
+  with pytest.raises(CheckpointError, match="is missing: .*model.ckpt.index"):
+    checkpoint_files.find(f"{prefix}{_DATA}")
+  # An older one is not taken for it.
+  _touch(tmp_path, *_pair("older.ckpt"))
+  _state_file(tmp_path, "model.ckpt")
+  _find_fails(tmp_path, f"is missing: {prefix}.index")
+
+
+def test_one_of_a_pair_that_is_gone_lists_what_is_there(tmp_path):
+  _touch(tmp_path, *_pair("other.ckpt"))
+  with pytest.raises(CheckpointError) as error:
+    checkpoint_files.find(f"{tmp_path}/model.ckpt.index")
+  assert f"{tmp_path}/model.ckpt.index." in str(error.value)
+  assert f"Name one of: {tmp_path}/other.ckpt" in str(error.value)
+
+
+# --- Reading and restoring ----------------------------------------------------
+
+
+def _trainer(**overrides) -> training.Trainer:
+  model = tiny.initialized(**overrides)
+  trainer = training.Trainer(model, training.make_optimizer(1e-2), seed=3)
+  trainer.initialize((tiny.H, tiny.W, tiny.C), tiny.FACTORS)
+  return trainer
+
+
+def _state(trainer: training.Trainer) -> dict[str, np.ndarray]:
+  """{the reference's name: value}."""
+  variables = (*trainer.model.variables, *trainer.optimizer.variables)
+  return {tf1_checkpoint.reference_name(v.name): v.numpy() for v in variables}
+
+
+def _assert_equal(actual, expected):
+  assert set(actual) == set(expected)
+  for name, value in expected.items():
+    assert actual[name].dtype == value.dtype, name
+    np.testing.assert_array_equal(actual[name], value, err_msg=name)
+
+
+def _dataset(folder: pathlib.Path, **overrides) -> datasets.Tetrominoes:
+  plan = {"batch_size": 2, "seed": 5, **overrides}
+  return datasets.Tetrominoes(folder / "none.tfrecords", **plan)
+
+
+@pytest.fixture(scope="module")
+def trained() -> training.Trainer:
+  """After a step, so that no moment is zero. Not to be changed."""
+  trainer = _trainer()
+  trainer.step(tiny.batch(), noise=tiny.noise())
+  return trainer
+
+
+@pytest.fixture(scope="module")
+def files(trained, tmp_path_factory) -> dict[str, str]:
+  """Prefixes of the same state in both formats."""
+  folder = tmp_path_factory.mktemp("formats")
+  tf1 = str(folder / "tf1" / "model.ckpt")
+  (folder / "tf1").mkdir()
+  tf1_checkpoint.save(tf1, trained.model, trained.optimizer)
+  (folder / "native").mkdir()
+  run = run_checkpoints.RunCheckpoints(folder / "native", trained, keep=2)
+  native = run.save(_dataset(folder), datasets.Position(1, 6))
+  assert run.latest == native == str(folder / "native" / "model.ckpt-1")
+  return {"tf1": tf1, "native": native}
+
+
+@pytest.fixture(params=["tf1", "native"])
+def prefix(request, files) -> str:
+  return files[request.param]
+
+
+def test_both_formats_read_alike(trained, files):
+  expected = _state(trained)
+  assert expected["global_step"] == 1
+  assert len([n for n in expected if n.endswith("/Adam_1")]) > 20
+  _assert_equal(checkpoint_files.read(files["tf1"]), expected)
+  values = checkpoint_files.read(files["native"])
+  of_run = {"trainer_seed": 3, "seed": 5, "epoch": 1, "offset": 6}
+  assert {name: values.pop(name) for name in of_run} == of_run
+  values.pop("save_counter")
+  _assert_equal(values, expected)
+
+
+def test_both_formats_restore_everything(trained, prefix):
+  other = _trainer()
+  report = checkpoint_files.restore(prefix, other.model, other.optimizer)
+  _assert_equal(_state(other), _state(trained))
+  assert report == (tuple(sorted(_state(trained))), (), ())
+
+
+@pytest.mark.parametrize("where", ["folder", "data"])
+def test_restoring_finds_the_files(trained, prefix, where):
+  model = tiny.build()
+  model.initialize((tiny.H, tiny.W, tiny.C), tiny.FACTORS)
+  given = (
+    prefix + _DATA if where == "data" else str(pathlib.Path(prefix).parent)
+  )
+  report = checkpoint_files.restore(given, model)
+  assert "global_step" in report.unused
+  expected = tiny.values(trained.model.variables)
+  for name, value in tiny.values(model.variables).items():
+    np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_another_number_of_slots_and_steps(trained, prefix):
+  model = tiny.build(num_components=5, num_iters=4)
+  model.initialize((tiny.H, tiny.W, tiny.C), tiny.FACTORS)
+  report = checkpoint_files.restore(prefix, model)
+  assert report.missing == ()
+  info = model.eval(tiny.batch(), noise=tiny.noise(4, 5, 4))
+  assert info["outputs"]["pred_mask"].shape == (4, 5, 5, tiny.H, tiny.W, 1)
+  expected = tiny.values(trained.model.variables)
+  np.testing.assert_equal(tiny.values(model.variables), expected)
+
+
+@pytest.mark.parametrize("suffix", [_INDEX, _DATA])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "emptied"])
+def test_damaged_files_are_one_error_and_change_nothing(
+  trained, prefix, tmp_path, suffix, damage
+):
+  for part in (_INDEX, _DATA):
+    shutil.copy(prefix + part, tmp_path / f"copy.ckpt{part}")
+  path = tmp_path / f"copy.ckpt{suffix}"
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 0xFF
+  kept = {"truncated": len(content) // 2, "flipped": None, "emptied": 0}[damage]
+  path.write_bytes(content[:kept])
+  before = tiny.values(trained.model.variables)
+  with pytest.raises(CheckpointError) as error:
+    checkpoint_files.restore(str(tmp_path), trained.model)
+  assert f"{tmp_path}/copy.ckpt: cannot be read" in str(error.value)
+  np.testing.assert_equal(tiny.values(trained.model.variables), before)
+
+
+def test_a_damaged_object_graph_is_an_error(tmp_path):
+  prefix = tmp_path / "model.ckpt"
+  graph = {"_CHECKPOINTABLE_OBJECT_GRAPH": np.array(b"\xff\xff graph")}
+  tiny.write_checkpoint(prefix, graph)
+  with pytest.raises(CheckpointError, match="object graph is damaged"):
+    checkpoint_files.read(str(prefix))
+
+
+def test_strings_keep_zeros_at_their_end(tmp_path):
+  prefix = tmp_path / "model.ckpt"
+  tiny.write_checkpoint(prefix, {"text": np.array(b"ab\0\0", object)})
+  assert checkpoint_files.read(str(prefix))["text"].item() == b"ab\0\0"
+
+
+# --- The report ---------------------------------------------------------------
+
+
+def test_the_report_is_one_table(trained, files, tmp_path, caplog):
+  values = checkpoint_files.read(files["tf1"])
+  evaluator = "factor_evaluator/repres_content/predict_latents"
+  missing = ("global_step", f"{evaluator}/w", f"{evaluator}/b")
+  named = {k: v for k, v in values.items() if k not in missing}
+  named = {k: v for k, v in named.items() if not k.endswith("/Adam_1")}
+  named["dataset/epoch"] = np.int64(3)
+  tiny.write_checkpoint(tmp_path / "model.ckpt", named)
+  other = _trainer()
+  caplog.set_level(logging.INFO, "iodine.runs.checkpoint_files")
+  report = checkpoint_files.restore(str(tmp_path), other.model, other.optimizer)
+  (record,) = caplog.records
+  lines = record.getMessage().splitlines()
+  assert lines[0] == f"Restored {tmp_path}/model.ckpt"
+  assert lines[1].split() == ["found", str(len(report.found)), "variables"]
+  slots = len(trained.model.trainable_variables)
+  rest = [tuple(x.rsplit(" ", 1)) for x in lines[2:] if "moments" not in x]
+  listed = {(kind.strip(), name) for kind, name in rest}
+  assert listed == {
+    *(("missing, as it was", name) for name in missing),
+    *(("missing, as it was", f"beta{i}_power") for i in (1, 2)),
+    ("left over", "dataset/epoch"),
+  }
+  (moments,) = [x for x in lines[2:] if "moments" in x]
+  assert moments.split("missing, as it was")[1].strip() == (
+    f"Adam's moments of {slots} variables"
+  )
+
+
+# --- Misfits ------------------------------------------------------------------
+
+_DECODER = "decoder.pixel_decoder"
+_ENCODER = "refinement_core.encoder_net"
+_HIDDEN = "refinement_core.recurrent_net.hidden_sizes"
+_MAPPING = [["position", 2, "scalar"], ["shape", 5, "categorical"]]
+
+
+def _misfit_text(prefix: str, channels=tiny.C, **changes) -> str:
+  """The error of a model of another plan; keys with __ for dots."""
+  plan = tiny.plan()
+  for key, value in changes.items():
+    *path, last = key.split("__")
+    entry = plan
+    for part in path:
+      entry = entry[part]
+    entry[last] = value
+  model = plans.build(plan, identifier="model")
+  model.initialize((tiny.H, tiny.W, channels), tiny.FACTORS)
+  before = tiny.values(model.variables)
+  with pytest.raises(CheckpointError) as error:
+    checkpoint_files.restore(prefix, model)
+  np.testing.assert_equal(tiny.values(model.variables), before)
+  return str(error.value)
+
+
+@pytest.mark.parametrize(
+  "key, value, cause, example",
+  [
+    ("n_z", 6, "n_z", "initial_sample_distribution: [10] in the checkpoint"),
+    (
+      f"{_DECODER}.cnn_opt.kernel_shapes",
+      [5],
+      "pixel_decoder.cnn_opt.kernel_shapes",
+      "conv_2d_1/w: [3, 3, 4, 4] in the checkpoint, [5, 5, 4, 4] in the model",
+    ),
+    (
+      f"{_DECODER}.cnn_opt.output_channels",
+      [6, None],
+      "pixel_decoder.cnn_opt.output_channels",
+      "conv_2d_0/b: [4] in the checkpoint, [6] in the model",
+    ),
+    (
+      f"{_DECODER}.coord_type",
+      "cos",
+      "pixel_decoder.coord_type or pixel_decoder.coord_freqs",
+      "conv_2d_0/w: [3, 3, 8, 4] in the checkpoint, [3, 3, 14, 4] in the model",
+    ),
+    (
+      f"{_ENCODER}.cnn_opt.output_channels",
+      [7],
+      "encoder_net.cnn_opt.output_channels",
+      "mlp/linear_0/w: [5, 6] in the checkpoint, [7, 6] in the model",
+    ),
+    (
+      f"{_ENCODER}.cnn_opt.kernel_shapes",
+      [1],
+      "encoder_net.cnn_opt.kernel_shapes",
+      "conv_2d_0/w: [3, 3, 18, 5] in the checkpoint, [1, 1, 18, 5]",
+    ),
+    (
+      f"{_ENCODER}.mlp_opt.output_sizes",
+      [7],
+      "encoder_net.mlp_opt.output_sizes",
+      "mlp/linear_0/b: [6] in the checkpoint, [7] in the model",
+    ),
+    (
+      _HIDDEN,
+      [9],
+      "recurrent_net.hidden_sizes",
+      "lstm/b_gates: [32] in the checkpoint, [36] in the model",
+    ),
+    (
+      _HIDDEN,
+      [],
+      "recurrent_net.hidden_sizes",
+      "residual_head/linear/w: [8, 10] in the checkpoint, [27, 10]",
+    ),
+    (
+      "coord_type",
+      "cos",
+      "inputs or coord_type or coord_freqs or image channels",
+      "conv_2d_0/w: [3, 3, 18, 5] in the checkpoint, [3, 3, 24, 5]",
+    ),
+    (
+      "inputs",
+      ["image", "dzp", "coordinates"],
+      "inputs",
+      "conv_2d_0/w: [3, 3, 18, 5] in the checkpoint, [3, 3, 5, 5]",
+    ),
+    (
+      "factor_evaluator.mapping",
+      _MAPPING,
+      "factor_evaluator.mapping",
+      "predict_latents/b: [6] in the checkpoint, [7] in the model",
+    ),
+  ],
+)
+def test_a_misfit_names_the_entry(files, key, value, cause, example):
+  changes = {key.replace(".", "__"): value}
+  text = _misfit_text(files["native"], **changes)
+  assert example in text
+  assert text.splitlines()[-1] == f"Most likely wrong: {cause}"
+
+
+def test_coordinate_frequencies_are_named(tmp_path):
+  model = tiny.initialized(coord_type="cos", coord_freqs=2)
+  tf1_checkpoint.save(str(tmp_path / "model.ckpt"), model)
+  text = _misfit_text(str(tmp_path), coord_type="cos", coord_freqs=3)
+  assert "or coord_freqs or" in text.splitlines()[-1]
+
+
+def test_image_channels_are_named(files):
+  text = _misfit_text(files["tf1"], channels=1)
+  assert "layer_norm_dcomponents/gamma: [3] in the checkpoint, [1]" in text
+  assert text.splitlines()[-1] == "Most likely wrong: image channels"
+
+
+def test_all_misfits_are_listed_each_with_its_causes(files):
+  text = _misfit_text(
+    files["tf1"],
+    n_z=6,
+    **{f"{_DECODER}__cnn_opt__kernel_shapes".replace(".", "__"): [5]},
+  )
+  assert "Most likely" not in text  # no entry explains all
+  lines = {x.split(":")[0].strip(): x for x in text.splitlines()[2:]}
+  decoder = "pixel_decoder/broadcast_conv/conv_net_2d/conv_2d_1/w"
+  assert lines[decoder].endswith("(pixel_decoder.cnn_opt.kernel_shapes?)")
+  for name in (
+    "model/iodine/initial_sample_distribution",
+    "model/iodine/preprocess/layer_norm_dzp/gamma",
+    "refinement_head/residual_head/linear/w",
+    "factor_evaluator/repres_content/predict_latents/w",
+  ):
+    assert lines[name].endswith("(n_z?)")
+  # Those and both variables of the norm and of the head, LSTM, the first layer.
+  assert len(lines) == 9
+
+
+def test_layers_that_are_not_there_are_listed(files):
+  key = f"{_DECODER}.cnn_opt.output_channels".replace(".", "__")
+  text = _misfit_text(files["native"], **{key: [4, 4, None]})
+  layer = "pixel_decoder/broadcast_conv/conv_net_2d/conv_2d_2"
+  assert f"Not in the checkpoint:\n  {layer}/b\n  {layer}/w" in text
+
+
+# --- The checkpoints of a run -------------------------------------------------
+
+
+def test_a_run_goes_on_where_it_was_saved(trained, files, tmp_path):
+  folder = pathlib.Path(files["native"]).parent
+  other = _trainer()
+  other.seed.assign(11)
+  dataset = _dataset(tmp_path, seed=12)
+  run = run_checkpoints.RunCheckpoints(folder, other, keep=2)
+  assert run.restore(dataset) == datasets.Position(1, 6)
+  assert (int(other.seed), dataset.seed) == (3, 5)
+  _assert_equal(_state(other), _state(trained))
+
+
+@pytest.mark.parametrize("name", ["tiny_lstm", "tiny_cos"])
+def test_a_run_goes_on_from_a_checkpoint_of_the_reference(tmp_path, name):
+  shutil.copytree(PARITY / name / "tf1_trained", tmp_path / "run")
+  config = json.loads((PARITY / name / "config.json").read_text())
+  recorded = np.load(PARITY / name / "inputs.npz")
+  model = plans.build(config["model"], identifier="model")
+  trainer = training.Trainer(model, training.make_optimizer(1e-3), seed=7)
+  factors = {
+    key.removeprefix("factors/"): recorded[key].shape[-1]
+    for key in recorded.files
+    if key.startswith("factors/")
+  }
+  trainer.initialize(recorded["image"].shape[2:], factors)
+  run = run_checkpoints.RunCheckpoints(tmp_path / "run", trainer, keep=1)
+  dataset = _dataset(tmp_path)
+  assert run.restore(dataset) == datasets.Position(0, 0)
+  assert (int(trainer.seed), dataset.seed) == (7, 5)
+  original = checkpoint_files.read(
+    str(PARITY / name / "tf1_trained/model.ckpt")
+  )
+  _assert_equal(_state(trainer), original)
+  saved = run.save(dataset, datasets.Position(2, 1))
+  # The original stays, and what training saved is the last one.
+  assert (tmp_path / "run" / "model.ckpt.index").is_file()
+  assert checkpoint_files.find(str(tmp_path / "run")) == saved
+  assert run.restore(dataset) == datasets.Position(2, 1)
+
+
+def test_a_damaged_state_file_stops_a_run(trained, tmp_path):
+  (tmp_path / "checkpoint").touch()
+  with pytest.raises(CheckpointError, match="checkpoint: is damaged") as error:
+    run_checkpoints.RunCheckpoints(tmp_path, trained, keep=1)
+  assert f"{tmp_path}/checkpoint: " in str(error.value)
+  assert "Delete this file" in str(error.value)
+
+
+def test_an_empty_folder_is_a_new_run(trained, tmp_path):
+  before = _state(trained)
+  run = run_checkpoints.RunCheckpoints(tmp_path, trained, keep=1)
+  assert run.restore(_dataset(tmp_path)) == datasets.Position(0, 0)
+  assert run.latest is None
+  _assert_equal(_state(trained), before)
+
+
+@pytest.mark.parametrize("suffix", [_INDEX, _DATA])
+def test_half_a_checkpoint_is_no_new_run(trained, files, tmp_path, suffix):
+  shutil.copy(files["native"] + suffix, tmp_path / f"model.ckpt-1{suffix}")
+  run = run_checkpoints.RunCheckpoints(tmp_path, trained, keep=1)
+  with pytest.raises(CheckpointError, match="missing|no checkpoint"):
+    run.restore(_dataset(tmp_path))
+  assert [x.name for x in tmp_path.iterdir()] == [f"model.ckpt-1{suffix}"]
+
+
+# --- The model that comes with the package ------------------------------------
+
+
+def test_the_shipped_model_stands_in_for_one_of_its_name(
+  tmp_path, monkeypatch, caplog
+):
+  caplog.set_level(logging.INFO)
+  monkeypatch.chdir(tmp_path)
+  prefix = checkpoint_files.find("checkpoints/demo")
+  assert checkpoint_files.is_shipped(prefix)
+  assert "There is no checkpoints/demo: taking the model that" in caplog.text
+  for path in ("demo", "other/demo", "checkpoints/clevr6", "checkpoints/.."):
+    with pytest.raises(checkpoint_files.CheckpointError, match="no checkpoint"):
+      checkpoint_files.find(path)
+  (tmp_path / "checkpoints" / "demo").mkdir(parents=True)
+  with pytest.raises(checkpoint_files.CheckpointError, match="no checkpoint"):
+    checkpoint_files.find("checkpoints/demo")
+  assert not checkpoint_files.is_shipped(str(tmp_path / "model.ckpt"))

@@ -1,0 +1,54 @@
+"""Results of `iodine.exploration` made of random numbers, for figures."""
+
+import numpy as np
+
+from iodine.exploration import Composition, Removal, Swap, Traversal
+
+# Odd and distinct, so that swapped axes fail.
+R, N, H, W = 3, 5, 7, 9
+
+
+def uniform(*shape, seed=0):
+  return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
+
+
+def traversal(rows=R, columns=N, channels=3, slot=2) -> Traversal:
+  return Traversal(
+    slot=slot,
+    latents=np.arange(rows)[::-1] + 120,
+    kl=np.linspace(12.345, 0.01, rows),
+    offsets=np.linspace(-2.0, 2.0, columns),
+    current=np.linspace(-1.25, 9.0, rows),
+    range_of="posterior",
+    components=uniform(rows, columns, H, W, channels),
+    masks=uniform(rows, columns, H, W, 1, seed=1),
+    scenes=uniform(rows, columns, H, W, channels, seed=2),
+  )
+
+
+def composition(*leading, num_slots=4, channels=3, seed=0) -> Composition:
+  masks = uniform(*leading, num_slots, H, W, 1, seed=seed)
+  return Composition(
+    uniform(*leading, H, W, channels, seed=seed + 1),
+    masks / masks.sum(axis=-4, keepdims=True),
+  )
+
+
+def removal(num_slots=4, channels=3) -> Removal:
+  sizes = {"num_slots": num_slots, "channels": channels}
+  return Removal(
+    uniform(H, W, channels),
+    composition(**sizes, seed=1),
+    composition(num_slots, **sizes, seed=3),
+  )
+
+
+def swap(num_slots=4, channels=3) -> Swap:
+  sizes = {"num_slots": num_slots, "channels": channels}
+  return Swap(
+    (num_slots - 1, 0),
+    uniform(2, H, W, channels),
+    composition(2, **sizes, seed=1),
+    uniform(2, H, W, channels, seed=5),
+    composition(2, **sizes, seed=3),
+  )
