@@ -1,36 +1,45 @@
 """What is wrong with arguments and shapes, in the words for a user.
 
-Each function returns a line that names the argument, its value and what is
-expected, or None where nothing is wrong.
+A `*_fault` function returns a line that names the argument, its value and what
+is expected, or None where nothing is wrong. A `check*` function raises.
 """
 
 from __future__ import annotations
 
+import math
 import numbers
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
 __all__ = [
+  "above_zero_fault",
   "bound_faults",
+  "check",
+  "check_flags",
+  "check_modules",
+  "check_positive_ints",
   "check_shapes",
   "crop_fault",
   "flag_fault",
   "image_dim_fault",
   "int_fault",
   "is_int",
+  "is_number",
   "path_fault",
   "paths_fault",
-  "static_shape",
+  "share_fault",
 ]
 
 
 def is_int(value: Any) -> bool:
   """Whether a value is an integer, of Python or NumPy, and no bool."""
   return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+  """Whether a value is a real number, of Python or NumPy, and no bool."""
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def int_fault(
@@ -46,15 +55,35 @@ def int_fault(
   if is_int(value) and value >= low and (high is None or value <= high):
     return None
   bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
-  alternative = " or null" if optional else ""
-  return f"{name}={value!r}: expected an integer {bounds}{alternative}"
+  alternative = " or None" if optional else ""
+  wanted = f"expected an integer {bounds}{alternative}"
+  return f"{name}={value!r}: {_text(value)}{wanted}"
+
+
+def above_zero_fault(name: str, value: Any) -> str | None:
+  """Expects a finite number above 0."""
+  if is_number(value) and 0 < value < math.inf:
+    return None
+  return f"{name}={value!r}: {_text(value)}expected a number above 0"
+
+
+def share_fault(name: str, value: Any) -> str | None:
+  """Expects a number from 0 on and below 1."""
+  if is_number(value) and 0 <= value < 1:
+    return None
+  return f"{name}={value!r}: {_text(value)}expected a number in [0, 1)"
+
+
+def _text(value: Any) -> str:
+  """Says that a value is text, which may look like a number."""
+  return "is text; " if isinstance(value, str) else ""
 
 
 def flag_fault(name: str, value: Any) -> str | None:
   """Expects True or False."""
   if isinstance(value, bool):
     return None
-  return f"{name}={value!r}: expected true or false"
+  return f"{name}={value!r}: expected True or False"
 
 
 def bound_faults(low: Any, high: Any, most: int | None) -> list[str]:
@@ -81,7 +110,7 @@ def path_fault(name: str, value: Any, optional: bool = False) -> str | None:
   """Expects one path that is not empty, or None."""
   if _is_path(value) or (value is None and optional):
     return None
-  alternative = " or null" if optional else ""
+  alternative = " or None" if optional else ""
   return f"{name}={value!r}: expected a path{alternative}"
 
 
@@ -111,7 +140,7 @@ def crop_fault(region: Any) -> str | None:
     return None
   return (
     f"crop_region={region!r}: expected ((top, bottom), (left, right)) in "
-    "pixels, with 0 <= top < bottom and 0 <= left < right, or null"
+    "pixels, with 0 <= top < bottom and 0 <= left < right, or None"
   )
 
 
@@ -125,52 +154,32 @@ def _is_pair(value: Any) -> bool:
   )
 
 
-def static_shape(
-  name: str, tensor: tf.Tensor, expected: Sequence[Any]
-) -> list[Any]:
-  """Checks a tensor's static shape at a module's door.
+def check(*faults: str | None) -> None:
+  """Raises ValueError with what is wrong, a line each, if anything is."""
+  found = [fault for fault in faults if fault]
+  if found:
+    raise ValueError("\n".join(found))
 
-  Args:
-    name: what the tensor is called in the error.
-    tensor: any tensor of known rank; unknown dimensions fit anything.
-    expected: one entry per dimension: a size that must match, or a dimension's
-      letter (or None) that fits any size.
 
-  Returns:
-    The static shape, a list with None for what is unknown.
+def check_positive_ints(**values: Any) -> None:
+  """Raises ValueError unless all values are integers of at least 1."""
+  check(*(int_fault(name, value, 1) for name, value in values.items()))
 
-  Raises:
-    ValueError: naming the tensor, its shape and the expected one.
-  """
-  shape = [] if tensor.shape.rank is None else tensor.shape.as_list()
-  fits = len(shape) == len(expected)
-  fits = fits and all(
-    not isinstance(want, int) or have is None or have == want
-    for have, want in zip(shape, expected, strict=True)
+
+def check_flags(**values: Any) -> None:
+  """Raises ValueError unless all values are True or False."""
+  check(*(flag_fault(name, value) for name, value in values.items()))
+
+
+def check_modules(**values: Any) -> None:
+  """Raises ValueError unless all can be called, as a plan's modules can."""
+  check(
+    *(
+      f"{name}={value!r}: expected a module; is its 'constructor' missing?"
+      for name, value in values.items()
+      if not callable(value)
+    )
   )
-  if not fits:
-    wanted = ", ".join("*" if e is None else str(e) for e in expected)
-    raise ValueError(
-      f"{name}: expected shape [{wanted}], got {tensor.shape} "
-      f"({tensor.dtype.name})"
-    )
-  return shape
-
-
-def check_positive_int(name: str, value: Any) -> None:
-  """Raises ValueError unless value is an integer of at least 1."""
-  if isinstance(value, bool) or not isinstance(value, int | np.integer):
-    raise ValueError(f"{name}={value!r}: must be a positive integer")
-  if value < 1:
-    raise ValueError(f"{name}={value!r}: must be at least 1")
-
-
-def check_module(name: str, value: Any) -> None:
-  """Raises ValueError unless value can be called, as a plan's modules can."""
-  if not callable(value):
-    raise ValueError(
-      f"{name}={value!r}: must be a module; is its 'constructor' missing?"
-    )
 
 
 def check_shapes(arrays: Mapping[str, tuple[Any, str]]) -> dict[str, int]:
@@ -196,22 +205,35 @@ def check_shapes(arrays: Mapping[str, tuple[Any, str]]) -> dict[str, int]:
   sizes: dict[str, int] = {}
   sources: dict[str, str] = {}
   for name, (array, expected) in arrays.items():
-    shape, dims = list(array.shape), expected.split()
-    fits = len(shape) == len(dims)
-    for size, dim in zip(shape, dims, strict=False):
-      if size is None or dim == "_":
-        continue
-      fits &= size == (int(dim) if dim.isdigit() else sizes.get(dim, size))
-    if not fits:
+    dims = expected.split()
+    if not _fits(array, dims, sizes):
       known = ", ".join(
         f"{d}={sizes[d]} as in {sources[d]}" for d in dims if d in sizes
       )
       raise ValueError(
-        f"{name} has shape {shape}, expected [{', '.join(dims)}]"
+        f"{name} has shape {_shape(array)}, expected [{', '.join(dims)}]"
         + (f" with {known}." if known else ".")
       )
-    for size, dim in zip(shape, dims, strict=True):
+    for size, dim in zip(array.shape, dims, strict=True):
       if size is not None and dim != "_" and not dim.isdigit():
         sizes.setdefault(dim, int(size))
         sources.setdefault(dim, name)
   return sizes
+
+
+def _shape(array: Any) -> Any:
+  """Its sizes, or what TensorFlow calls an unknown shape."""
+  has_rank = getattr(array.shape, "rank", 0) is not None
+  return list(array.shape) if has_rank else array.shape
+
+
+def _fits(array: Any, dims: Sequence[str], sizes: Mapping[str, int]) -> bool:
+  """Whether a shape is as expected, as far as it is known."""
+  shape = _shape(array)
+  if not isinstance(shape, list) or len(shape) != len(dims):
+    return False
+  wanted = [int(dim) if dim.isdigit() else sizes.get(dim) for dim in dims]
+  return all(
+    None in (size, want) or size == want
+    for size, want in zip(shape, wanted, strict=True)
+  )

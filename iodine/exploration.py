@@ -18,7 +18,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from iodine.metrics import SCENE_SCORES
-from iodine.modules.iodine import IODINE
+from iodine.scene_model import Composition, DecodedSlots, SceneModel
 
 __all__ = [
   "Composition",
@@ -42,26 +42,6 @@ __all__ = [
 
 RANGES = ("posterior", "prior")
 _SCENES_AT_ONCE = 8  # that are decoded, for the sake of memory
-
-
-class DecodedSlots(NamedTuple):
-  """Slots as they are decoded, each without regard to the others.
-
-  components: [..., H, W, C], the mean. mask_logits: [..., H, W, 1].
-  """
-
-  components: np.ndarray
-  mask_logits: np.ndarray
-
-
-class Composition(NamedTuple):
-  """Scenes composed of slots. recons: [..., H, W, C]. masks: [..., K, H, W, 1].
-
-  (The mean of equation 1 of the paper, and the masks in it.)
-  """
-
-  recons: np.ndarray
-  masks: np.ndarray
 
 
 class Traversal(NamedTuple):
@@ -123,7 +103,7 @@ class Swap(NamedTuple):
 
 
 def infer(
-  model: IODINE, batch: Mapping[str, Any], seed: int = 0
+  model: SceneModel, batch: Mapping[str, Any], seed: int = 0
 ) -> dict[str, Any]:
   """Everything that a model infers of a batch, as NumPy arrays.
 
@@ -132,11 +112,11 @@ def infer(
 
   Args:
     model: restored.
-    batch: see `IODINE.eval`; of one's own images: `dataset.image_batch`.
+    batch: see `SceneModel.eval`; of one's own images: `dataset.image_batch`.
     seed: of the latents' noise, from 0 to 2**31 - 1.
 
   Returns:
-    See `IODINE.eval`.
+    See `SceneModel.eval`.
 
   Raises:
     ValueError: if the batch does not fit the model, or a pixel is outside of
@@ -156,12 +136,11 @@ def step_scores(info: Mapping[str, Any]) -> dict[str, np.ndarray]:
     {what it is: [S]}, means over the scenes for which a score is defined; only
     what the data allow.
   """
-  losses = info["losses"]
-  values = {
-    **info["metrics"],
-    "recons": losses["recons"],
-    "kl": losses["kl"].sum(axis=-1),
-  }
+  values, losses = dict(info["metrics"]), info.get("losses", {})
+  if "recons" in losses:
+    values["recons"] = losses["recons"]
+  if "kl" in losses:
+    values["kl"] = losses["kl"].sum(axis=-1)
   scores = {}
   for name, label in SCENE_SCORES.items():
     if name in values:
@@ -200,7 +179,7 @@ def _rows(info: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[str, ...]]:
       yield indented, str(list(value.shape)), str(value.dtype)
 
 
-def decode_slots(model: IODINE, z: np.ndarray) -> DecodedSlots:
+def decode_slots(model: SceneModel, z: np.ndarray) -> DecodedSlots:
   """Decodes latents, each of a slot by itself.
 
   Args:
@@ -216,23 +195,19 @@ def decode_slots(model: IODINE, z: np.ndarray) -> DecodedSlots:
   groups = np.pad(rows, [(0, missing), (0, 0)]).reshape(
     -1, model.num_components, z.shape[-1]
   )
-  parts: list[tuple[np.ndarray, np.ndarray]] = []
+  parts = []
   for start in range(0, len(groups), _SCENES_AT_ONCE):
-    _, dist = model.decode(tf.constant(groups[start : start + _SCENES_AT_ONCE]))
-    parts.append(
-      (
-        model.output_dist.components(dist).numpy(),
-        model.output_dist.mask_logits(dist).numpy(),
-      )
+    slots = model.decode_slots(
+      tf.constant(groups[start : start + _SCENES_AT_ONCE])
     )
+    parts.append([array.numpy() for array in slots])
 
   def join(arrays: Sequence[np.ndarray]) -> np.ndarray:
     slots = np.concatenate(arrays)
     slots = slots.reshape(-1, *slots.shape[2:])[: len(rows)]
     return slots.reshape(*z.shape[:-1], *slots.shape[1:])
 
-  components, logits = zip(*parts, strict=True)
-  return DecodedSlots(join(components), join(logits))
+  return DecodedSlots(*map(join, zip(*parts, strict=True)))
 
 
 def compose(components: np.ndarray, mask_logits: np.ndarray) -> Composition:
@@ -251,7 +226,7 @@ def compose(components: np.ndarray, mask_logits: np.ndarray) -> Composition:
   return Composition((masks * components).sum(axis=-4), masks)
 
 
-def latent_kl(model: IODINE, info: Mapping[str, Any]) -> np.ndarray:
+def latent_kl(model: SceneModel, info: Mapping[str, Any]) -> np.ndarray:
   """KL of every latent's posterior from its prior.
 
   Exact for normal latents, which all configurations have; of others it is the
@@ -264,8 +239,7 @@ def latent_kl(model: IODINE, info: Mapping[str, Any]) -> np.ndarray:
   Returns:
     [B, S, K, Z] nats. For normal latents the sum over Z is info's KL.
   """
-  prior = model.prior
-  latent = info["latent"]
+  prior, latent = _prior(model), info["latent"]
   kl = tfd.kl_divergence(
     tfd.Normal(latent["z_mean"], latent["z_std"]),
     tfd.Normal(prior.mean(), prior.stddev()),
@@ -273,10 +247,18 @@ def latent_kl(model: IODINE, info: Mapping[str, Any]) -> np.ndarray:
   return kl.numpy()
 
 
-def object_slot(info: Mapping[str, Any], b: int = 0) -> int:
-  """The slot of the highest KL, which most likely holds an object.
+def _prior(model: SceneModel) -> tfd.Distribution:
+  if model.prior is None:
+    raise ValueError(f"{type(model).__name__} has no prior of its latents")
+  return model.prior
 
-  Empty slots and those of a plain background stay close to the prior.
+
+def object_slot(info: Mapping[str, Any], b: int = 0) -> int:
+  """The slot that most likely holds an object.
+
+  That of the highest KL: empty slots and those of a plain background stay close
+  to the prior. Without a KL, that of the second largest segment: the largest is
+  the background in most scenes.
 
   Args:
     info: from `infer`.
@@ -288,13 +270,17 @@ def object_slot(info: Mapping[str, Any], b: int = 0) -> int:
   Raises:
     ValueError: if `b` is out of range.
   """
-  kl = info["losses"]["kl"]
-  _check_index("b", b, len(kl))
-  return int(kl[b, -1].argmax())
+  masks = info["outputs"]["pred_mask"]  # [B, S, K, H, W, 1]
+  _check_index("b", b, len(masks))
+  if "kl" in info.get("losses", {}):
+    return int(info["losses"]["kl"][b, -1].argmax())
+  owners = masks[b, -1].argmax(axis=0).ravel()
+  sizes = np.bincount(owners, minlength=masks.shape[2])
+  return int(np.argsort(-sizes, kind="stable")[1])
 
 
 def latent_range(
-  model: IODINE,
+  model: SceneModel,
   info: Mapping[str, Any],
   slot: int,
   range_of: str = "posterior",
@@ -321,13 +307,13 @@ def latent_range(
     means = info["latent"]["z_mean"][:, -1]
     centre, deviation = means.mean(axis=(0, 1)), means.std(axis=(0, 1))
   else:
-    prior = model.prior
+    prior = _prior(model)
     centre, deviation = prior.mean()[slot].numpy(), prior.stddev()[slot].numpy()
   return centre, np.maximum(deviation, np.finfo(np.float32).tiny)
 
 
 def traverse(
-  model: IODINE,
+  model: SceneModel,
   info: Mapping[str, Any],
   slot: int,
   b: int = 0,
@@ -456,9 +442,9 @@ def swap_slots(
 
 
 def prior_samples(
-  model: IODINE, num_samples: int = 12, seed: int = 0
+  model: SceneModel, num_samples: int = 12, seed: int = 0
 ) -> Composition:
-  """Decodes samples of the prior.
+  """Samples scenes, see `SceneModel.sample`.
 
   Args:
     model: that has seen an image, or was initialized.
@@ -468,8 +454,8 @@ def prior_samples(
   Returns:
     The scenes, [num_samples, ...].
   """
-  z = model.prior.sample(num_samples, seed=tf.constant([seed, 1], tf.int32))
-  return compose(*decode_slots(model, z.numpy()))
+  scenes = model.sample(num_samples, tf.constant([seed, 1], tf.int32))
+  return Composition(*(array.numpy() for array in scenes))
 
 
 def _scene(info: Mapping[str, Any], b: int) -> tuple[np.ndarray, DecodedSlots]:

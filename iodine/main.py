@@ -32,6 +32,7 @@ from iodine.commands import describe_data as describe_data_command
 from iodine.commands import evaluate as evaluate_command
 from iodine.commands import inspect as inspect_command
 from iodine.commands import train as train_command
+from iodine.commands import traverse as traverse_command
 from iodine.commands import visualize as visualize_command
 from iodine.config import entries as config_entries
 from iodine.config import reading
@@ -350,7 +351,7 @@ def _train(config, run, folder_lock):
     folder = _open_folder(config, run, folder_lock)
     entries = _continued(config, folder)
   dataset, sample = opening.training_data(entries)
-  with devices.lost_workers_told():
+  with devices.explain_lost_workers():
     devices.check_alike([config[key] for key in _ALIKE])
     trainer = train_command.build_trainer(entries, dataset, devices)
   if folder is None and devices.is_chief:
@@ -464,7 +465,7 @@ def visualize(_config):
 @ex.command(unobserved=True)
 def traverse(_config):
   """Draw what latents of a slot do (slot=1 latents=[3,7] scene=1)."""
-  visualize_command.traverse(_config)
+  traverse_command.traverse(_config)
 
 
 @ex.command(unobserved=True)
@@ -505,7 +506,7 @@ def load_checkpoint(
 
   Returns:
     A dict: model; dataset; inputs, its first batch; info, what the model
-    infers of that, as NumPy arrays (see `IODINE.eval`).
+    infers of that, as NumPy arrays (see `SceneModel.eval`).
 
   Raises:
     ConfigError: for a mistake in configuration, checkpoint or data.

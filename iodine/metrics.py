@@ -1,7 +1,11 @@
-"""Metrics of decompositions against true masks.
+"""Metrics of decompositions against images and true masks.
 
-Dimensions: B batch, T frames, L true entities, K slots, H height, W width.
+Dimensions: B batch, T frames, S steps, L true entities, K slots, H height,
+W width.
 """
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -10,10 +14,13 @@ from iodine.multi_object_datasets import segmentation_metrics
 __all__ = [
   "adjusted_rand_indices",
   "frame",
+  "may_be_undefined",
   "mean_of_defined",
   "mean_segmentation_covering",
   "mean_squared_error",
+  "measure",
 ]
+
 
 # Scores per scene: what they are called and what they are.
 SCENE_SCORES = {
@@ -27,9 +34,69 @@ SCENE_SCORES = {
 }
 
 
-def frame(sequence: tf.Tensor, t: int, sequential: bool) -> tf.Tensor:
-  """Frame t of a sequence, else the first: [B, T, ...] to [B, 1, ...]."""
-  return sequence[:, t : t + 1] if sequential else sequence[:, :1]
+def may_be_undefined(name: str) -> bool:
+  """Whether a scalar of training may be NaN; any other ends the run then.
+
+  A batch without objects has no ARI, and the first one no R^2 of factors.
+  """
+  is_factor = name.startswith("factor/") and name != "factor/loss"
+  return is_factor or name in ("loss/ari", "loss/ari_nobg")
+
+
+def frame(sequence: tf.Tensor, t: int) -> tf.Tensor:
+  """What step t sees of [B, T, ...]: frame t, or the last; [B, 1, ...]."""
+  t = min(t, sequence.shape[1] - 1)
+  return sequence[:, t : t + 1]
+
+
+def measure(
+  info: Mapping[str, Any], num_background_entities: int
+) -> dict[str, tf.Tensor]:
+  """Scores of every step of every scene.
+
+  Args:
+    info: from `SceneModel.infer`.
+    num_background_entities: how many true masks are background.
+
+  Returns:
+    {name: [B, S]}: mse where there is a reconstruction; ari, ari_nobg and
+    covering where there are true masks.
+  """
+  data, outputs = info["data"], info["outputs"]
+  scores = {}
+  if "recons" in outputs:
+    scores["mse"] = _over_steps(
+      mean_squared_error, data["image"], outputs["recons"][:, :, 0]
+    )
+  if "true_mask" in data:
+    scores.update(
+      _over_steps(
+        lambda true_mask, pred_mask: {
+          **adjusted_rand_indices(
+            true_mask, pred_mask, num_background_entities
+          ),
+          "covering": mean_segmentation_covering(
+            true_mask, pred_mask, num_background_entities
+          ),
+        },
+        data["true_mask"],
+        outputs["pred_mask"],
+      )
+    )
+  return scores
+
+
+def _over_steps(
+  score: Callable[[tf.Tensor, tf.Tensor], Any],
+  true: tf.Tensor,
+  predicted: tf.Tensor,
+) -> Any:
+  """Scores [B], nested, of all steps as [B, S]; [B, T, ...], [B, S, ...]."""
+  steps = [
+    score(frame(true, t)[:, 0], predicted[:, t])
+    for t in range(predicted.shape[1])
+  ]
+  return tf.nest.map_structure(lambda *x: tf.stack(x, axis=1), *steps)
 
 
 def adjusted_rand_indices(

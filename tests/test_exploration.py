@@ -57,6 +57,7 @@ def test_scores_are_means_over_the_scenes_that_have_them(info):
   expected = {
     "ARI": ari[[0, 2, 3]].mean(axis=0),
     "ARI without background": info["metrics"]["ari_nobg"].mean(axis=0),
+    "mean segmentation covering": info["metrics"]["covering"].mean(axis=0),
     "MSE": info["metrics"]["mse"].mean(axis=0),
     "reconstruction loss (nats)": losses["recons"].mean(axis=0),
     "KL (nats)": losses["kl"].sum(axis=2).mean(axis=0),
@@ -68,7 +69,7 @@ def test_scores_are_means_over_the_scenes_that_have_them(info):
   changed["metrics"]["ari"] = np.full_like(ari, np.nan)
   del changed["metrics"]["ari_nobg"]
   changed["losses"] = {k: v for k, v in losses.items() if k != "factor"}
-  assert list(exploration.step_scores(changed)) == list(expected)[2:5]
+  assert list(exploration.step_scores(changed)) == list(expected)[2:6]
 
 
 def test_structure_is_a_tree_of_shapes_and_types():
@@ -143,8 +144,15 @@ def test_the_object_is_in_the_slot_of_the_highest_kl(info):
   kl = np.zeros_like(info["losses"]["kl"])
   kl[:, 0, 0] = 9.0  # an earlier step does not count
   kl[1, -1, 1] = kl[2, -1, 0] = 2.0
-  slots = [exploration.object_slot({"losses": {"kl": kl}}, b) for b in (1, 2)]
-  assert slots == [1, 0]
+  changed = {**info, "losses": {"kl": kl}}
+  assert [exploration.object_slot(changed, b) for b in (1, 2)] == [1, 0]
+
+
+def test_without_a_kl_the_object_is_the_second_largest_segment():
+  owners = np.array([[2, 2, 2, 2], [2, 0, 0, 1], [2, 2, 0, 2]])
+  masks = np.eye(3)[owners].transpose(2, 0, 1)[None, None, ..., None]
+  info = {"outputs": {"pred_mask": masks}}
+  assert exploration.object_slot(info) == 0
 
 
 # --- Traversals ---------------------------------------------------------------

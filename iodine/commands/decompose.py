@@ -10,14 +10,15 @@ import tensorflow as tf
 from PIL import Image
 
 from iodine import exploration
-from iodine.commands.visualize import _draw_decomposition, _folder
+from iodine.commands.visualize import pictures_folder
 from iodine.config import resolution
 from iodine.data import image_files
 from iodine.data.opening import user_faults
 from iodine.errors import ConfigError
 from iodine.files import new_files
-from iodine.pictures import animations
+from iodine.pictures import animations, sections
 from iodine.runs import loading
+from iodine.scene_model import shows_decomposition
 
 __all__ = ["decompose"]
 
@@ -27,7 +28,7 @@ _SLOT_PIXELS = 256  # about the height of a slot's own file
 
 
 def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
-  """Takes the picture in a file apart.
+  """Decomposes the image in a file.
 
   Args:
     entries: the whole configuration, of which `image` names the file.
@@ -54,14 +55,18 @@ def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
     raise ConfigError(f"image: {error}") from error
   model, _ = loading.restored_model(entries, dataset)
   batch = dataset.image_batch(pixels)
-  if model.sequential:  # a video in which nothing moves
-    batch["image"] = tf.repeat(batch["image"], model.num_iters + 1, axis=1)
-  folder = _folder(entries, dataset, "decompose") / path.stem
+  # For some a video, in which nothing moves.
+  batch["image"] = tf.repeat(batch["image"], model.num_frames, axis=1)
+  folder = pictures_folder(entries, dataset, "decompose") / path.stem
   files = ["image.png", "reconstruction.png", "masks.png", "overview.png"]
   with new_files(folder, [*files, "slot_*.png"]) as new:
     info = exploration.infer(model, batch, entries["seed"])
+    if not shows_decomposition(info):
+      raise ConfigError(
+        f"decompose: a {type(model).__name__} does not reconstruct images"
+      )
     _save_slots(new, info)
-    _draw_decomposition(info, new, files[-1])
+    sections.decomposition(info, new, files[-1])
   _LOG.info("Wrote %s", folder)
   return folder
 

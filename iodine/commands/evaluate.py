@@ -15,9 +15,9 @@ from iodine.data.opening import build_data, first_batch, user_faults
 from iodine.evaluation import report as evaluation_report
 from iodine.evaluation import scores as scoring
 from iodine.files import make_folder, results_in
-from iodine.modules.iodine import IODINE
 from iodine.progress import progress
 from iodine.runs import checkpoint_files, loading
+from iodine.scene_model import SceneModel
 
 __all__ = ["evaluate"]
 
@@ -54,7 +54,7 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
 
 
 def _scores(
-  entries: Mapping[str, Any], model: IODINE, dataset: IODINEDataset
+  entries: Mapping[str, Any], model: SceneModel, dataset: IODINEDataset
 ) -> scoring.Evaluation:
   with progress(entries["num_scenes"], "scenes", _LOG) as update:
     try:

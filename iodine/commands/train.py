@@ -7,6 +7,7 @@ from typing import Any
 from iodine import training
 from iodine.config import resolution
 from iodine.data.datasets import IODINEDataset
+from iodine.errors import ConfigError
 from iodine.runs import loading
 from iodine.training.replicas import Distribution
 
@@ -30,9 +31,15 @@ def build_trainer(
       distribution.num_replicas,
       distribution.num_workers,
     )
+  model = resolution.build_part(entries, "model")
+  if model.num_frames > dataset.num_frames:
+    raise ConfigError(
+      f"model: needs {model.num_frames} frames of a scene, but the dataset "
+      f"{dataset.name} has {dataset.num_frames}"
+    )
   with distribution.scope():
     trainer = training.Trainer(
-      resolution.build_part(entries, "model"),
+      model,
       resolution.build_part(entries, "optimizer"),
       entries["seed"],
       distribution,

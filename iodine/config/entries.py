@@ -91,7 +91,9 @@ def value_faults(key: str, value: Any, default: Any) -> list[str]:
     meant = errors.did_you_mean(str(value), choices, "values")
     return [f"{key}={value!r}: no such value. {meant}"]
   if key in _AT_LEAST and number < _AT_LEAST[key]:
-    return [f"{key}={value!r}: must be at least {_AT_LEAST[key]}"]
+    return [
+      f"{key}={value!r}: expected an integer of at least {_AT_LEAST[key]}"
+    ]
   if key in _AT_MOST and number > _AT_MOST[key]:
     return [f"{key}={value!r}: must be at most {_AT_MOST[key]}"]
   if key in _ABOVE_ZERO and not (number > 0 and math.isfinite(number)):

@@ -15,6 +15,8 @@ __all__ = ["check_entries", "load_file", "named_configs"]
 
 # That a file may hold: aliases may make a kilobyte into any number of them.
 _MAX_ENTRIES = 10_000
+# That earlier versions wrote into a run's file; the data say it now.
+_OBSOLETE = (("model", "num_background_entities"),)
 
 
 def named_configs() -> dict[str, dict[str, Any]]:
@@ -57,6 +59,9 @@ def load_file(path: str | os.PathLike) -> dict[str, Any]:
       "(*) that refer to what they are part of"
     )
   check_entries(entries, f"{path}: ")
+  for plan, key in _OBSOLETE:
+    if isinstance(entries.get(plan), dict):
+      entries[plan].pop(key, None)
   return entries
 
 

@@ -19,8 +19,7 @@ _SHAPES = {"image": "B T H W C", "mask": "B T L H W 1", "visibility": "B L"}
 
 def check_batch(
   data: Mapping[str, Any],
-  num_iters: int,
-  sequential: bool,
+  num_frames: int,
   num_background_entities: int,
 ) -> dict[str, Any]:
   """Checks a batch; keeps the frames and entries that a model uses.
@@ -30,12 +29,11 @@ def check_batch(
   Args:
     data: image: [B, T, H, W, C] float32 in [0, 1], and optionally mask:
       [B, T, L, H, W, 1], visibility: [B, L] and factors: {name: [B, L, n]}.
-    num_iters: the model's refinement steps.
-    sequential: whether step t sees frame t; else all see frame 0.
+    num_frames: T that the model needs.
     num_background_entities: leading true masks that are no objects.
 
   Returns:
-    The entries as tensors, with num_iters + 1 frames or one; mask float32.
+    The entries as tensors, with the first `num_frames` frames; mask float32.
 
   Raises:
     ValueError: names the entry, what it is and what was expected.
@@ -47,11 +45,9 @@ def check_batch(
     tf.convert_to_tensor, {k: data[k] for k in names if k in data}
   )
   sizes = checks.check_shapes(_expected_shapes(checked))
-  needed = num_iters + 1 if sequential else 1
-  if sizes.get("T", 0) < needed:
-    model = f"{'sequential ' * sequential}model of {num_iters}"
+  if sizes.get("T", 0) < num_frames:
     raise ValueError(
-      f"image: a {model} iterations needs {needed} frames, got shape "
+      f"image: the model needs {num_frames} frames, got shape "
       f"{checked['image'].shape}"
     )
   if checked["image"].dtype != tf.float32:
@@ -67,7 +63,7 @@ def check_batch(
     )
   for name in ("image", "mask"):
     if name in checked:
-      checked[name] = checked[name][:, :needed]
+      checked[name] = checked[name][:, :num_frames]
   if "mask" in checked:  # a byte each until here
     checked["mask"] = tf.cast(checked["mask"], tf.float32)
   return checked

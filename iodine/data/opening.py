@@ -13,9 +13,16 @@ from iodine.progress import progress
 from iodine.synthetic import generation, sprites
 from iodine.tfrecords import inspection
 
-__all__ = ["build_data", "first_batch", "training_data", "user_faults"]
+__all__ = [
+  "build_data",
+  "first_batch",
+  "read_scenes",
+  "training_data",
+  "user_faults",
+]
 
 _NUM_SPRITES = 20_000
+_MAX_SCENES = 8  # that pictures compare
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,6 +85,35 @@ def first_batch(dataset: IODINEDataset) -> dict[str, Any]:
   """Reads the batch that pictures show; a fault of the files is the user's."""
   with user_faults(dataset):
     return next(iter(dataset("summary")))
+
+
+def read_scenes(
+  entries: Mapping[str, Any],
+) -> tuple[IODINEDataset, dict[str, Any]]:
+  """The dataset from the entry `scene` on, and a batch of it.
+
+  The batch has 2 to 8 scenes, `batch_size` if that is possible.
+
+  Raises:
+    ConfigError: for a fault of the files, or if there is no such scene.
+  """
+  scene = entries["scene"]
+  count = min(max(entries["batch_size"], 2), _MAX_SCENES)
+  first = entries["data"].get("skip", 0) + scene - 1
+  options = {"batch_size": count, "shuffle_buffer": None}
+  dataset = build_data(entries, **options, skip=first, take=count)
+  try:
+    with user_faults(dataset):
+      return dataset, next(iter(dataset("eval")))
+  except ConfigError as error:
+    if scene == 1 or not isinstance(error.__cause__, NoSceneError):
+      raise
+  others = build_data(entries, **options, take=scene)
+  with user_faults(others):
+    total = sum(int(batch["image"].shape[0]) for batch in others("eval"))
+  raise ConfigError(
+    f"scene={scene}: the data have {total} scenes; name one from 1 to {total}"
+  )
 
 
 def training_data(

@@ -1,6 +1,6 @@
 """Scores of a model over many scenes, for every refinement step.
 
-Dimensions: N scenes, B batch, S = num_iters + 1 steps, L true entities,
+Dimensions: N scenes, B batch, S steps, L true entities,
 K slots, n size of a factor.
 """
 
@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from iodine import metrics
 from iodine.data.batch import check_pixels
 from iodine.metrics import SCENE_SCORES
 from iodine.modules.factor_eval import Factor, FactorRegressor
-from iodine.modules.iodine import IODINE
+from iodine.scene_model import SceneModel
 
 __all__ = ["Evaluation", "Score", "evaluate"]
 
@@ -58,7 +57,7 @@ class Evaluation:
 
 
 def evaluate(
-  model: IODINE,
+  model: SceneModel,
   batches: Iterable[Mapping[str, Any]],
   batch_size: int,
   seed: int,
@@ -67,13 +66,13 @@ def evaluate(
 ) -> Evaluation:
   """Scores a model; its memory does not grow with the number of scenes' pixels.
 
-  The noise of a scene depends on `seed` and the scene's place alone. With a
-  fixed `inner_batch_size` of the model the scores do not depend on the batch
-  size either.
+  The noise of a scene depends on `seed` and the scene's place alone. The
+  scores do not depend on the batch size either where the model does not, as
+  IODINE with a fixed `inner_batch_size`.
 
   Args:
     model: restored.
-    batches: of at most `batch_size` scenes, see `IODINE.__call__`.
+    batches: of at most `batch_size` scenes, see `SceneModel.__call__`.
     batch_size: B; smaller batches are filled up.
     seed: of the noise, at least 0.
     num_samples: posterior draws per scene, over which its scores are averaged.
@@ -85,8 +84,11 @@ def evaluate(
   Raises:
     ValueError: if there is no scene, or a pixel is outside of [0, 1].
   """
-  measure = tf.function(_Measure(model), autograph=False)
+  measure = tf.function(
+    lambda batch, noise: _measure(model, batch, noise), autograph=False
+  )
   scene_scores: list[dict[str, np.ndarray]] = []
+  mapping = {factor.name: factor for factor in _mapping(model)}
   factors: dict[str, _FactorScore] = {}
   done, timed, start = 0, 0, 0.0
   for batch in batches:
@@ -95,16 +97,16 @@ def evaluate(
     batch = tf.nest.map_structure(lambda x: _fill(x, batch_size), dict(batch))
     draws = []
     for draw in range(num_samples):
-      noise = _noise(model, seed, draw, range(done, done + batch_size))
-      measured = tf.nest.map_structure(
-        lambda x: x.numpy(), measure(batch, noise)
+      scenes = range(done, done + batch_size)
+      noise = model.noise(
+        [np.random.default_rng([seed, draw, scene]) for scene in scenes]
       )
-      draws.append({k: v[:size] for k, v in measured["scenes"].items()})
-      for factor, values in zip(
-        _mapping(model), measured["factors"], strict=False
-      ):
-        score = factors.setdefault(factor.name, _FactorScore(factor))
-        score.add({k: v[:size] for k, v in values.items()})
+      measured = tf.nest.map_structure(
+        lambda x, size=size: x.numpy()[:size], measure(batch, noise)
+      )
+      draws.append(measured["scenes"])
+      for name, values in measured["factors"].items():
+        factors.setdefault(name, _FactorScore(mapping[name])).add(values)
     scene_scores.append(
       {k: np.mean([draw[k] for draw in draws], axis=0) for k in draws[0]}
     )
@@ -117,14 +119,25 @@ def evaluate(
   if not done:
     raise ValueError("there is no scene to evaluate")
   elapsed = time.perf_counter() - start
-  scores = {
-    name: _scene_score(np.concatenate([s[name] for s in scene_scores]))
+  return Evaluation(
+    scenes=done,
+    scores={
+      **_scene_scores(scene_scores),
+      **{f"factor/{name}": value.score() for name, value in factors.items()},
+    },
+    images_per_second=timed / elapsed if timed else float("nan"),
+  )
+
+
+def _scene_scores(
+  batches: list[dict[str, np.ndarray]],
+) -> dict[str, Score]:
+  """Statistics of {name: [B, S]} of all batches."""
+  return {
+    name: _scene_score(np.concatenate([batch[name] for batch in batches]))
     for name in SCENE_SCORES
-    if name in scene_scores[0]
+    if name in batches[0]
   }
-  scores.update({f"factor/{k}": v.score() for k, v in factors.items()})
-  rate = timed / elapsed if timed else float("nan")
-  return Evaluation(scenes=done, scores=scores, images_per_second=rate)
 
 
 def _fill(value: tf.Tensor, size: int) -> tf.Tensor:
@@ -133,74 +146,47 @@ def _fill(value: tf.Tensor, size: int) -> tf.Tensor:
   return tf.concat([value, tf.repeat(value[-1:], missing, axis=0)], axis=0)
 
 
-def _noise(
-  model: IODINE, seed: int, draw: int, scenes: Iterable[int]
-) -> tf.Tensor:
-  """[S, B, K, Z] standard normal draws of these scenes."""
-  shape = (model.num_iters + 1, model.num_components, model.n_z)
-  values = [
-    np.random.default_rng([seed, draw, scene]).standard_normal(
-      shape, np.float32
-    )
-    for scene in scenes
-  ]
-  return tf.constant(np.stack(values, axis=1))
-
-
-def _mapping(model: IODINE) -> tuple[Factor, ...]:
+def _mapping(model: SceneModel) -> tuple[Factor, ...]:
   evaluator = model.factor_evaluator
   return () if evaluator is None else evaluator.mapping
 
 
-class _Measure:
-  """The part that is compiled: scores of a batch."""
+def _measure(
+  model: SceneModel, batch: Mapping[str, Any], noise: Any
+) -> dict[str, Any]:
+  """Returns {"scenes": {name: [B, S]}, "factors": {name: ...}}, to be compiled.
 
-  def __init__(self, model: IODINE):
-    self._model = model
-
-  def __call__(
-    self, batch: Mapping[str, Any], noise: tf.Tensor
-  ) -> dict[str, Any]:
-    """Returns {"scenes": {name: [B, S]}, "factors": [per factor]}."""
-    # Compiled, `eval` computes no more of its results than is used here.
-    info = self._model.eval(batch, noise=noise)
-    kl = tf.reduce_sum(info["losses"]["kl"], axis=2)
-    recons = info["losses"]["recons"]
-    scenes = {**info["metrics"], "recons": recons, "kl": kl}
-    scenes["elbo"] = -(recons + kl)
-    if "true_mask" in info["data"]:
-      scenes["covering"] = self._covering(info)
-    factors = []
-    if "factor_regressor" in info:
-      factors = [self._factor(factor, info) for factor in _mapping(self._model)]
-    return {"scenes": scenes, "factors": factors}
-
-  def _covering(self, info: Mapping[str, Any]) -> tf.Tensor:
-    pred_mask = info["outputs"]["pred_mask"]
-    steps = [
-      metrics.mean_segmentation_covering(
-        metrics.frame(info["data"]["true_mask"], t, self._model.sequential)[
-          :, 0
-        ],
-        pred_mask[:, t],
-        self._model.num_background_entities,
-      )
-      for t in range(self._model.num_iters + 1)
-    ]
-    return tf.stack(steps, axis=1)
-
-  def _factor(
-    self, factor: Factor, info: Mapping[str, Any]
-  ) -> dict[str, tf.Tensor]:
-    """Targets [B, L, n], predictions [B, S, L, n], weights [B, L]."""
-    data = info["data"]
-    background = self._model.num_background_entities
-    is_object = tf.range(data["visibility"].shape[1]) >= background
-    return {
-      "target": FactorRegressor.target(factor, data["factors"][factor.name]),
-      "prediction": info["factor_regressor"]["predictions"][factor.name],
-      "weight": data["visibility"] * tf.cast(is_object, tf.float32),
+  Compiled, `eval` computes no more of its results than is used here.
+  """
+  info = model.eval(batch, noise=noise)
+  scenes, losses = dict(info["metrics"]), info.get("losses", {})
+  if "recons" in losses:
+    scenes["recons"] = losses["recons"]
+  if "kl" in losses:
+    scenes["kl"] = tf.reduce_sum(losses["kl"], axis=2)
+  if {"recons", "kl"} <= scenes.keys():
+    scenes["elbo"] = -(scenes["recons"] + scenes["kl"])
+  factors = {}
+  if "factor_regressor" in info:
+    factors = {
+      factor.name: _compare_factor(factor, info, model.num_background_entities)
+      for factor in _mapping(model)
     }
+  return {"scenes": scenes, "factors": factors}
+
+
+def _compare_factor(
+  factor: Factor, info: Mapping[str, Any], num_background_entities: int
+) -> dict[str, tf.Tensor]:
+  """Targets [B, L, n], predictions [B, S, L, n], weights [B, L]."""
+  data = info["data"]
+  entities = tf.range(data["visibility"].shape[1])
+  is_object = tf.cast(entities >= num_background_entities, tf.float32)
+  return {
+    "target": FactorRegressor.target(factor, data["factors"][factor.name]),
+    "prediction": info["factor_regressor"]["predictions"][factor.name],
+    "weight": data["visibility"] * is_object,
+  }
 
 
 def _scene_score(values: np.ndarray) -> Score:

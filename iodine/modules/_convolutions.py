@@ -72,7 +72,7 @@ class ConvNet2D(snt.Module):
       raise ValueError("output_channels must not be empty")
     for i, channels in enumerate(self._output_channels):
       if channels is not None or i < count - 1:
-        checks.check_positive_int(f"output_channels[{i}]", channels)
+        checks.check(checks.int_fault(f"output_channels[{i}]", channels, 1))
     self._kernel_shapes = _per_layer("kernel_shapes", kernel_shapes, count)
     self._strides = _per_layer("strides", strides, count)
     self._rates = _per_layer("rates", rates, count)
@@ -160,7 +160,7 @@ def _per_layer(name: str, values: Sequence[Any], count: int) -> tuple:
     if len(_pair(value)) != 2:
       raise ValueError(f"{name}={value!r}: must be an integer or a pair")
     for side in _pair(value):
-      checks.check_positive_int(name, side)
+      checks.check(checks.int_fault(name, side, 1))
   values = tuple(tuple(v) if isinstance(v, list) else v for v in values)
   return values * count if len(values) == 1 else values
 

@@ -28,7 +28,7 @@ class ComponentDecoder(snt.Module):
       name: of the module.
     """
     super().__init__(name=name)
-    checks.check_module("pixel_decoder", pixel_decoder)
+    checks.check_modules(pixel_decoder=pixel_decoder)
     self._pixel_decoder = pixel_decoder
 
   def __call__(
@@ -43,7 +43,7 @@ class ComponentDecoder(snt.Module):
     Returns:
       pixel [B, K, H, W, Cp] and mask [B, K, H, W, 1], float32.
     """
-    checks.static_shape("z", z, "BKZ")
+    checks.check_shapes({"z": (z, "B K Z")})
     height, width, channels = pixel_shape
     params = self._pixel_decoder(z, (height, width, 1 + channels)).params
     mask, pixel = tf.split(params, [1, channels], axis=-1)

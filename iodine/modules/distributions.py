@@ -257,12 +257,8 @@ class MaskedMixture(DistributionModule):
       ValueError: if K is below 2 or the activation is unknown.
     """
     super().__init__(name=name)
-    checks.check_positive_int("num_components", num_components)
-    if num_components < 2:
-      raise ValueError(
-        f"num_components={num_components}: a mixture needs at least 2"
-      )
-    checks.check_module("component_dist", component_dist)
+    checks.check(checks.int_fault("num_components", num_components, 2))
+    checks.check_modules(component_dist=component_dist)
     self._num_components = num_components
     self._dist = component_dist
     self._mask_activation = utils.get_act_func(mask_activation)
@@ -293,8 +289,12 @@ class MaskedMixture(DistributionModule):
       A distribution of batch shape [B, 1, H, W] and event shape [C].
     """
     k = self._num_components
-    checks.static_shape("mask", mask, ["B", k, "H", "W", 1])
-    checks.static_shape("pixel", pixel, ["B", k, "H", "W", "Cp"])
+    checks.check_shapes(
+      {
+        "mask": (mask, f"B {k} H W 1"),
+        "pixel": (pixel, f"B {k} H W Cp"),
+      }
+    )
     return tfd.MixtureSameFamily(
       mixture_distribution=tfd.Categorical(logits=self._mask_logits(mask)),
       components_distribution=self._dist(

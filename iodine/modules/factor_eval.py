@@ -1,15 +1,15 @@
 """What the latents know about the true factors of the objects."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import checks, errors
+from iodine import checks, errors, metrics
 from iodine.modules import utils
 
-__all__ = ["Factor", "FactorRegressor"]
+__all__ = ["Factor", "FactorRegressor", "FactorResult"]
 
 
 class Factor(NamedTuple):
@@ -34,6 +34,27 @@ DEFAULT_MAPPING = (
   Factor("y", 1, "scalar"),
   Factor("orientation", 2, "angle"),
 )
+
+
+class FactorResult(NamedTuple):
+  """What a `FactorRegressor` returns.
+
+  Attributes:
+    loss: scalar, squared errors and cross entropies (nats) summed over factors,
+      mean over visible objects.
+    scalars: {name: scalar}, accuracy of a categorical factor, else R^2 with the
+      running variance, as the reference counts it: a mean over all B, L and n
+      in which invisible objects count as 1 and the background as an object.
+    moments: {name: (mean [n], variance [n], total [n])}.
+    predictions: {name: [B, 1, K, size]}.
+    assignment: [B, L, K] float32, one-hot, zero for invisible objects.
+  """
+
+  loss: tf.Tensor
+  scalars: dict[str, tf.Tensor]
+  moments: dict[str, tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+  predictions: dict[str, tf.Tensor]
+  assignment: tf.Tensor
 
 
 class FactorRegressor(snt.Module):
@@ -90,8 +111,8 @@ class FactorRegressor(snt.Module):
     pred_mask: tf.Tensor,
     true_mask: tf.Tensor,
     is_training: bool = True,
-  ) -> tuple[tf.Tensor, dict, dict, dict, tf.Tensor]:
-    """Connects the module.
+  ) -> FactorResult:
+    """Assigns objects to slots, and compares predicted with true factors.
 
     Args:
       z: [B, K, Z] float32.
@@ -102,18 +123,6 @@ class FactorRegressor(snt.Module):
       pred_mask: [B, K, H, W, 1] float32 in [0, 1].
       true_mask: [B, L, H, W, 1] float32 in {0, 1}.
       is_training: whether the factors enter the running moments.
-
-    Returns:
-      A tuple of
-      loss: scalar, squared errors and cross entropies (nats) summed over
-        factors, mean over visible objects;
-      scalars: {name: scalar}, accuracy of a categorical factor, else R^2 with
-        the running variance, as the reference counts it: a mean over all B, L
-        and n in which invisible objects count as 1 and the background as an
-        object;
-      moments: {name: (mean [n], variance [n], total [n])};
-      predictions: {name: [B, 1, K, size]};
-      assignment: [B, L, K] float32, one-hot, zero for invisible objects.
 
     Raises:
       ValueError: if a factor is not among the data.
@@ -157,7 +166,50 @@ class FactorRegressor(snt.Module):
       else:
         _, variance, _ = moments[m.name]
         scalars[m.name] = _r_squared(*pair, assignment, variance)
-    return loss, scalars, moments, predictions, assignment
+    return FactorResult(loss, scalars, moments, predictions, assignment)
+
+  def measure(
+    self, info: Mapping[str, Any]
+  ) -> tuple[tf.Tensor, dict[str, Any]]:
+    """What the latents of every step know about the factors.
+
+    Args:
+      info: from `SceneModel.infer`, with true masks, visibility and factors.
+
+    Returns:
+      The loss [S], and a dict: assignment [B, S, L, K], metrics {name: [S]},
+      predictions {name: [B, S, L, size]} of the slot that an object is
+      assigned to.
+    """
+    data, z = info["data"], info["latent"]["z"]
+    steps = [
+      self(
+        z[:, t],
+        data["factors"],
+        data["visibility"],
+        info["outputs"]["pred_mask"][:, t],
+        metrics.frame(data["true_mask"], t)[:, 0],
+        is_training=False,
+      )
+      for t in range(z.shape[1])
+    ]
+    predictions = [
+      {
+        # [B, 1, K, size] to [B, L, size].
+        name: tf.reduce_sum(value * step.assignment[..., tf.newaxis], axis=2)
+        for name, value in step.predictions.items()
+      }
+      for step in steps
+    ]
+    return tf.stack([step.loss for step in steps]), {
+      "assignment": tf.stack([step.assignment for step in steps], axis=1),
+      "metrics": tf.nest.map_structure(
+        lambda *x: tf.stack(x), *[step.scalars for step in steps]
+      ),
+      "predictions": tf.nest.map_structure(
+        lambda *x: tf.stack(x, axis=1), *predictions
+      ),
+    }
 
   def predict(self, z: tf.Tensor) -> dict[str, tf.Tensor]:
     """Predicted factors: z [..., Z] float32 to {name: [..., size]}.
@@ -183,7 +235,7 @@ class FactorRegressor(snt.Module):
       ValueError: if n is not what the factor's type calls for.
     """
     width = factor.size if factor.type == "scalar" else 1
-    checks.static_shape(f"factor {factor.name!r}", value, ["B", "L", width])
+    checks.check_shapes({f"factor {factor.name!r}": (value, f"B L {width}")})
     if factor.type == "categorical":
       return tf.one_hot(tf.cast(value[..., 0], tf.int32), factor.size)
     value = tf.cast(value, tf.float32)
@@ -205,7 +257,9 @@ def _check_factor(entry: Sequence) -> Factor:
   if not isinstance(entry, list | tuple) or len(entry) != len(Factor._fields):
     raise ValueError(f"mapping: {entry!r}: must be (name, size, type)")
   factor = Factor(*entry)
-  checks.check_positive_int(f"mapping: size of {factor.name!r}", factor.size)
+  checks.check(
+    checks.int_fault(f"mapping: size of {factor.name!r}", factor.size, 1)
+  )
   if factor.type not in TYPES:
     raise ValueError(
       f"mapping: type {factor.type!r} of {factor.name!r}: unknown. "

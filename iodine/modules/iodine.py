@@ -11,7 +11,6 @@ import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from iodine import checks, errors, metrics
-from iodine.data.batch import check_batch
 from iodine.modules import _info, utils
 from iodine.modules._convolutions import ConvNet2D
 from iodine.modules._recompute import recomputed
@@ -30,7 +29,7 @@ from iodine.modules.refinement import (
   RefinementCore,
   RefinementInputs,
 )
-from iodine.pictures import tiles
+from iodine.scene_model import Composition, DecodedSlots, Loss, SceneModel
 
 __all__ = ["IODINE"]
 
@@ -50,7 +49,7 @@ class _Step(NamedTuple):
   re: tf.Tensor  # [B], nats
 
 
-class IODINE(snt.Module):
+class IODINE(SceneModel):
   """Iterative Object Decomposition Inference NEtwork (arXiv 1903.00450).
 
   Slots z_k explain an image together as a spatial mixture. Starting from
@@ -61,6 +60,12 @@ class IODINE(snt.Module):
   Dimensions: B batch, T frames, S = num_iters + 1 steps, K slots, L true
   entities, H, W, C of the image, Z latent size, Zp parameters of a latent.
   """
+
+  about = (
+    "IODINE explains an image by slots. Every slot has a latent that is "
+    "decoded to a picture and a mask; a refinement network improves all "
+    "latents together, step by step, without ever being told what an object is."
+  )
 
   def __init__(
     self,
@@ -80,7 +85,6 @@ class IODINE(snt.Module):
     coord_type: str = "linear",
     coord_freqs: int = 3,
     inner_batch_size: int | None = None,
-    num_background_entities: int = 1,
     precision: str = "float32",
     recompute: bool = False,
     name: str = "iodine",
@@ -110,7 +114,6 @@ class IODINE(snt.Module):
       inner_batch_size: divides the summed inner loss whose gradients are
         inputs; None: the batch at hand, as in the reference, which makes
         results depend slightly on the batch size.
-      num_background_entities: leading true masks that are no objects.
       precision: "float32" or "bfloat16", what the convolutions of decoder and
         refinement core compute in; all else is float32.
       recompute: whether training computes each refinement step again when it
@@ -123,25 +126,20 @@ class IODINE(snt.Module):
         distribution without a KL divergence.
     """
     super().__init__(name=name)
-    for key, value in (
-      ("n_z", n_z),
-      ("num_components", num_components),
-      ("num_iters", num_iters),
-      ("num_background_entities", num_background_entities),
-    ):
-      checks.check_positive_int(key, value)
-    for key, module in (
-      ("decoder", decoder),
-      ("refinement_core", refinement_core),
-      ("latent_dist", latent_dist),
-      ("output_dist", output_dist),
-    ):
-      checks.check_module(key, module)
+    checks.check_positive_ints(
+      n_z=n_z, num_components=num_components, num_iters=num_iters
+    )
+    checks.check_modules(
+      decoder=decoder,
+      refinement_core=refinement_core,
+      latent_dist=latent_dist,
+      output_dist=output_dist,
+    )
+    checks.check_flags(sequential=sequential, recompute=recompute)
     if factor_evaluator is not None:
-      checks.check_module("factor_evaluator", factor_evaluator)
-    for key, value in (("sequential", sequential), ("recompute", recompute)):
-      if not isinstance(value, bool):
-        raise ValueError(f"{key}={value!r}: must be true or false")
+      checks.check_modules(factor_evaluator=factor_evaluator)
+    if inner_batch_size is not None:
+      checks.check_positive_ints(inner_batch_size=inner_batch_size)
     open_gradients = set(INNER_GRADIENTS) & set(inputs) - set(stop_gradients)
     if recompute and open_gradients:
       raise ValueError(
@@ -149,8 +147,6 @@ class IODINE(snt.Module):
         f"gradient can then flow: add {sorted(open_gradients)} to "
         f"stop_gradients"
       )
-    if inner_batch_size is not None:
-      checks.check_positive_int("inner_batch_size", inner_batch_size)
     if output_dist.num_components != num_components:
       raise ValueError(
         f"num_components={num_components}, but the output_dist has "
@@ -163,14 +159,14 @@ class IODINE(snt.Module):
     self.n_z = n_z
     self.num_components = num_components
     self.num_iters = num_iters
+    self.num_steps = num_iters + 1  # an answer before the first refinement
     self.sequential = sequential
+    self.num_frames = self.num_steps if sequential else 1
     self.factor_evaluator = factor_evaluator
     self.iter_loss_weights = iteration_weights(iter_loss_weight, num_iters)
     self.inner_batch_size = inner_batch_size
-    self.num_background_entities = num_background_entities
     self.recompute = recompute
     self._set_precision(precision)
-    self._image_shape: tuple[int, int, int] | None = None
     self._check_kl()
     self._refinement_inputs = RefinementInputs(
       output_dist,
@@ -198,62 +194,44 @@ class IODINE(snt.Module):
       [self.n_z], (self.num_components,)
     )
 
-  def initialize(self, image_shape: Sequence[int], factors: Mapping) -> None:
-    """Creates all variables, without data.
-
-    Args:
-      image_shape: (H, W, C).
-      factors: {name: n}, sizes of the data's factors as in [B, L, n]; empty if
-        there are none.
-    """
-    if len(image_shape) != 3:
-      raise ValueError(f"image_shape={tuple(image_shape)}: must be (H, W, C)")
-    height, width, channels = image_shape
-    frames = self.num_iters + 1 if self.sequential else 1
-    data: dict[str, Any] = {
-      "image": tf.zeros([1, frames, height, width, channels])
-    }
-    if factors:
-      entities = self.num_background_entities + 1
-      data["mask"] = tf.ones([1, frames, entities, height, width, 1])
-      data["visibility"] = tf.ones([1, entities])
-      data["factors"] = {
-        k: tf.zeros([1, entities, n]) for k, n in factors.items()
-      }
-    self._forward(data, None, None, is_training=False)
+  def noise(self, rngs: Sequence[np.random.Generator]) -> tf.Tensor:
+    """Draws [S, B, K, Z] float32, see `SceneModel.noise`."""
+    shape = (self.num_steps, self.num_components, self.n_z)
+    draws = [rng.standard_normal(shape, np.float32) for rng in rngs]
+    return tf.constant(np.stack(draws, axis=1))
 
   def __call__(
     self,
     data: Mapping[str, Any],
     noise: tf.Tensor | None = None,
     seed: tf.Tensor | None = None,
-  ) -> tuple[tf.Tensor, dict[str, tf.Tensor], dict[str, list]]:
+    step: tf.Tensor | None = None,
+  ) -> Loss:
     """The training loss: those of all refinement steps, and the factor loss.
 
     Updates the factor evaluator's running moments.
 
     Args:
-      data: image: [B, T, H, W, C] float32 in [0, 1], and optionally mask:
-        [B, T, L, H, W, 1] in {0, 1}, visibility: [B, L] float32 and factors:
-        {name: [B, L, n]}. T is 1 unless the model is sequential. What needs
-        entries that are not there is left out.
+      data: see `SceneModel.__call__`. What needs entries that are not there is
+        left out.
       noise: [S, B, K, Z] float32 standard normal: step t samples
         mean + stddev * noise[t]. None: z is sampled.
       seed: [2] int32 for that sampling; None: not repeatable.
+      step: not used; nothing is annealed.
 
     Returns:
-      total loss: scalar, nats per image, mean over the batch;
-      scalars: {name: scalar}: loss/total, loss/recons (weighted by step),
-        loss/kl (unweighted), loss/mse, loss/ari, loss/ari_nobg, factor/loss,
-        factor/<name>;
+      total: nats per image, mean over the batch;
+      scalars: loss/total, loss/recons (weighted by step), loss/kl (unweighted),
+        loss/mse, loss/ari, loss/ari_nobg, factor/loss, factor/<name>;
       iterations: lists over steps: z [B,K,Z], zp [B,K,Zp], z_dist, x_dist, kl
         [B,K], re [B] and recons_loss [] (S entries), inputs {"spatial",
         "flat"} (num_iters).
 
     Raises:
-      ValueError: if data have other shapes or types than those above, or, where
-        there is no graph, other values.
+      ValueError: as `SceneModel.__call__`.
     """
+    del step
+    data = self.check_data(data)
     return self._forward(data, noise, seed, is_training=True)
 
   def _forward(
@@ -262,8 +240,8 @@ class IODINE(snt.Module):
     noise: tf.Tensor | None,
     seed: tf.Tensor | None,
     is_training: bool,
-  ) -> tuple[tf.Tensor, dict[str, tf.Tensor], dict[str, list]]:
-    data = self._check_data(data)
+  ) -> Loss:
+    """The loss of a checked batch."""
     iterations = self.encode(data["image"], noise, seed)
     recons_loss = [tf.reduce_mean(re) for re in iterations["re"]]
     kl_loss = [mean_kl(kl) for kl in iterations["kl"]]
@@ -273,23 +251,25 @@ class IODINE(snt.Module):
     total = recons + kl
     scalars = {"loss/kl": tf.add_n(kl_loss), "loss/recons": recons}
     x_dist = iterations["x_dist"][-1]
+    masks = self.output_dist.masks(x_dist)
     evaluator = self.evaluator_for(data)
     if evaluator is not None:
-      mask = metrics.frame(data["mask"], self.num_iters, self.sequential)[:, 0]
-      factor_loss, factor_scalars, *_ = evaluator(
+      factors = evaluator(
         tf.stop_gradient(iterations["z"][-1]),
         data["factors"],
         data["visibility"],
-        tf.stop_gradient(self.output_dist.masks(x_dist)),
-        mask,
+        tf.stop_gradient(masks),
+        data["mask"][:, -1],
         is_training=is_training,
       )
-      total += factor_loss
-      scalars["factor/loss"] = factor_loss
-      scalars.update({f"factor/{k}": v for k, v in factor_scalars.items()})
+      total += factors.loss
+      scalars["factor/loss"] = factors.loss
+      scalars.update({f"factor/{k}": v for k, v in factors.scalars.items()})
     scalars["loss/total"] = total
-    scalars.update(self._monitored_scalars(x_dist, data))
-    return total, scalars, iterations
+    scalars.update(
+      self.scores(data["image"][:, -1:], x_dist.mean(), masks, data)
+    )
+    return Loss(total, scalars, iterations)
 
   def encode(
     self,
@@ -307,12 +287,13 @@ class IODINE(snt.Module):
     Returns:
       iterations, as a call of the model returns them but for recons_loss.
     """
+    image = image[:, : self.num_frames]
     batch = tf.shape(image)[0]
     self._create_initial_zp()
     zp = tf.tile(
       self.initial_zp[tf.newaxis, tf.newaxis], [batch, self.num_components, 1]
     )
-    steps = self.num_iters + 1
+    steps = self.num_steps
     if noise is not None:
       noise = tf.convert_to_tensor(noise)
       expected = f"{steps} B {self.num_components} {self.n_z}"
@@ -327,7 +308,7 @@ class IODINE(snt.Module):
     iterations: dict[str, list] = {name: [] for name in names}
     refine = recomputed(self._refine) if self.recompute else self._refine
     for t in range(steps):
-      frame = metrics.frame(image, t, self.sequential)
+      frame = metrics.frame(image, t)
       draw = None if noise is None else noise[t]
       if t < self.num_iters:
         record, next_zp, state = refine(zp, state, frame, draw, seeds[t])
@@ -407,137 +388,47 @@ class IODINE(snt.Module):
     Raises:
       ValueError: if there is no image_shape yet.
     """
-    image_shape = image_shape or self._image_shape
-    if image_shape is None:
-      raise ValueError(
-        "decode: the image's size is unknown; pass image_shape=(H, W, C), or "
-        "call the model or `initialize` first"
-      )
-    checks.static_shape("z", z, ["B", self.num_components, self.n_z])
+    image_shape = image_shape or self.image_shape
+    checks.check_shapes({"z": (z, f"B {self.num_components} {self.n_z}")})
     z = tf.pad(z, [[0, 0], [0, 0], [0, 1]], constant_values=LATENT_CONSTANT)
     pixel_shape = self.output_dist.input_shapes(image_shape).pixel[1:]
     params = self.decoder(z, pixel_shape)
     return params, self.output_dist(params.pixel, params.mask)
 
-  def eval(
+  def infer(
     self,
     data: Mapping[str, Any],
     noise: tf.Tensor | None = None,
     seed: tf.Tensor | None = None,
   ) -> dict[str, Any]:
-    """Everything that the model computes for a batch; changes no variable.
+    """What the model makes of a batch, see `SceneModel.infer`.
 
-    Args:
-      data: as in a call of the model. A sequential model compares step t with
-        frame t.
-      noise: likewise.
-      seed: likewise.
-
-    Returns:
-      Nested dict of tensors, S = num_iters + 1 steps, true_mask, ARI and
-      factors only where the data have what they need:
-      data: image [B,T,H,W,C], true_mask [B,T,L,H,W,1], visibility [B,L],
-        factors {name: [B,L,n]};
-      inputs: flat {name: [B,S,K,n]}, spatial {name: [B,S,K or 1,H,W,c]}:
-        entry t was seen by the step that made zp[t], entry 0 is zero;
-      latent: z, z_mean, z_std [B,S,K,Z];
-      outputs: recons [B,S,1,H,W,C], pred_mask [B,S,K,H,W,1] in [0, 1],
-        pred_mask_logits [B,S,K,H,W,1] as decoded, components [B,S,K,H,W,C];
-      losses: total [], recons [B,S] and kl [B,S,K] in nats, factor [S];
-      metrics: ari [B,S], ari_nobg [B,S], mse [B,S];
-      factor_regressor: assignment [B,S,L,K], metrics {name: [S]},
-        predictions {name: [B,S,L,size]}.
+    Beside what is told there it gives `losses.total` []. Entry t of `inputs`
+    was seen by the step that made zp[t]; entry 0 is zero. `pred_mask_logits`
+    are as decoded, without normalisation.
     """
-    data = self._check_data(data)
-    total, _, iterations = self._forward(data, noise, seed, is_training=False)
-    return _info.collect(self, data, total, iterations)
+    data = self.check_data(data)
+    loss = self._forward(data, noise, seed, is_training=False)
+    info = _info.collect(self.output_dist, loss)
+    return {"data": self.data_entry(data), **info}
 
-  def get_sample_images(
-    self, nr_samples: int = 16, seed: tf.Tensor | None = None
-  ) -> tf.Tensor:
-    """Decodes samples of the prior.
-
-    Args:
-      nr_samples: how many; a grid of 4 x 4 holds at most 16.
-      seed: [2] int32, or None.
-
-    Returns:
-      [1, H', W', C] float32 in [0, 1], a grid of pictures.
-    """
-    z = self.prior.sample(nr_samples, seed=seed)
+  def decode_slots(self, z: tf.Tensor) -> DecodedSlots:
+    """Decodes slots, see `SceneModel.decode_slots`."""
     _, x_dist = self.decode(z)
-    samples = tf.clip_by_value(x_dist.mean()[:, 0], 0.0, 1.0)
-    return tiles.images_to_grid(samples)[tf.newaxis]
-
-  def get_overview_images(
-    self,
-    data: Mapping[str, Any],
-    nr_images: int = 4,
-    mask_components: bool = False,
-    seed: tf.Tensor | None = None,
-  ) -> dict[str, tf.Tensor]:
-    """Pictures for TensorBoard.
-
-    Args:
-      data: as in a call of the model; only `image` is used.
-      nr_images: how many of the batch.
-      mask_components: whether to show components through their masks.
-      seed: [2] int32, or None.
-
-    Returns:
-      {name: [1, H', W', 3 or C] float32 in [0, 1]}: "overview" (image,
-      reconstruction, masks, components), "sequence" (the refinement steps) and
-      "samples" (of the prior).
-    """
-    image = self._check_data({"image": data["image"][:nr_images]})["image"]
-    seeds = (None, None)
-    if seed is not None:
-      seeds = tf.unstack(tfp.random.split_seed(seed, n=2))
-    iterations = self.encode(image, seed=seeds[0])
-    # The reference shows the frame of the last refinement step, whose
-    # reconstruction is the last but one (iodine.py:393).
-    t = min(self.num_iters, image.shape[1]) - 1
-    x_dists = iterations["x_dist"]
-    return {
-      "overview": tiles.get_overview_image(
-        image[:, t : t + 1], x_dists[-1], mask_components=mask_components
-      ),
-      "sequence": tiles.construct_iterations_image(
-        image[:, : t + 1, tf.newaxis],
-        _info.stack_steps(dist.mean() for dist in x_dists[:-1]),
-        _info.stack_steps(
-          self.output_dist.masks(dist) for dist in x_dists[:-1]
-        ),
-      ),
-      "samples": self.get_sample_images(seed=seeds[1]),
-    }
-
-  def _check_data(self, data: Mapping[str, Any]) -> dict[str, Any]:
-    """See `check_batch`."""
-    checked = check_batch(
-      data, self.num_iters, self.sequential, self.num_background_entities
+    return DecodedSlots(
+      self.output_dist.components(x_dist), self.output_dist.mask_logits(x_dist)
     )
-    self._remember_image_shape(checked["image"].shape[2:])
-    return checked
 
-  def _remember_image_shape(self, shape: tf.TensorShape) -> None:
-    """Sets what `decode` assumes; the number of channels cannot change."""
-    if self._image_shape is not None and self._image_shape[2] != shape[2]:
-      raise ValueError(
-        f"image: expected {self._image_shape[2]} channels, as the model was "
-        f"first called with, got shape {shape}"
-      )
-    self._image_shape = tuple(shape)
-
-  def evaluator_for(self, data: Mapping[str, Any]) -> FactorRegressor | None:
-    """The factor evaluator, if the data have what it needs."""
-    needed = ("mask", "visibility", "factors")
-    return self.factor_evaluator if all(k in data for k in needed) else None
+  def sample(self, num: int, seed: tf.Tensor | None = None) -> Composition:
+    """Decodes samples of the prior, see `SceneModel.sample`."""
+    _, x_dist = self.decode(self.prior.sample(num, seed=seed))
+    return Composition(x_dist.mean()[:, 0], self.output_dist.masks(x_dist))
 
   def _check_kl(self) -> None:
-    prior = self.prior
     try:
-      tfd.kl_divergence(prior, prior)
+      with tf.Graph().as_default():  # so that nothing is computed
+        prior = self.prior
+        tfd.kl_divergence(prior, prior)
     except NotImplementedError as error:
       name = (
         prior.distribution.name if hasattr(prior, "distribution") else prior
@@ -564,21 +455,6 @@ class IODINE(snt.Module):
     total = tf.reduce_sum(step.re) + tf.reduce_sum(step.kl)
     return total / self.inner_batch_size
 
-  def _monitored_scalars(
-    self, x_dist: tfd.MixtureSameFamily, data: Mapping[str, Any]
-  ) -> dict[str, tf.Tensor]:
-    frame = metrics.frame(data["image"], self.num_iters, self.sequential)
-    error = tf.square(frame - x_dist.mean())
-    scalars = {"loss/mse": tf.reduce_mean(error)}
-    if "mask" in data:
-      mask = metrics.frame(data["mask"], self.num_iters, self.sequential)[:, 0]
-      indices = metrics.adjusted_rand_indices(
-        mask, self.output_dist.masks(x_dist), self.num_background_entities
-      )
-      for name, value in indices.items():
-        scalars[f"loss/{name}"] = metrics.mean_of_defined(value)
-    return scalars
-
 
 def iteration_weights(
   iter_loss_weight: str | float | Sequence[float], num_iters: int
@@ -596,31 +472,22 @@ def iteration_weights(
     ValueError: for other values, or weights that are negative or not finite.
   """
   steps = num_iters + 1
-  value = iter_loss_weight
+  value: Any = iter_loss_weight
   if value == "linspace":
     return tuple(np.linspace(0.0, 1.0, steps).tolist())
-  if isinstance(value, int | float) and not isinstance(value, bool):
-    weights = (float(value),) * steps
-  elif isinstance(value, list | tuple):
-    if len(value) != steps:
-      raise ValueError(
-        f"iter_loss_weight={list(value)}: {len(value)} weights, but "
-        f"num_iters={num_iters} needs {steps} (one before the first step, one "
-        f"after each)"
-      )
-    for weight in value:
-      if not isinstance(weight, int | float) or isinstance(weight, bool):
-        raise ValueError(f"iter_loss_weight: {weight!r} is no number")
-    weights = tuple(float(w) for w in value)
-  else:
+  weights = value if isinstance(value, list | tuple) else [value] * steps
+  if len(weights) != steps:
     raise ValueError(
-      f"iter_loss_weight={value!r}: must be 'linspace', a number or a list"
+      f"iter_loss_weight={value!r}: {len(weights)} weights, but "
+      f"num_iters={num_iters} needs {steps} (one before the first step, one "
+      f"after each)"
     )
-  if not all(math.isfinite(w) and w >= 0 for w in weights):
+  if not all(checks.is_number(w) and 0.0 <= w < math.inf for w in weights):
     raise ValueError(
-      f"iter_loss_weight={value!r}: weights must be finite and not negative"
+      f"iter_loss_weight={value!r}: must be 'linspace', a number or a list of "
+      f"numbers, finite and not negative"
     )
-  return weights
+  return tuple(float(w) for w in weights)
 
 
 def weighted_sum(

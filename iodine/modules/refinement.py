@@ -227,9 +227,11 @@ class RefinementCore(snt.RNNCore):
       name: of the module.
     """
     super().__init__(name=name)
-    checks.check_module("encoder_net", encoder_net)
-    checks.check_module("recurrent_net", recurrent_net)
-    checks.check_module("refinement_head", refinement_head)
+    checks.check_modules(
+      encoder_net=encoder_net,
+      recurrent_net=recurrent_net,
+      refinement_head=refinement_head,
+    )
     self._encoder_net = encoder_net
     self._recurrent_net = recurrent_net
     self._refinement_head = refinement_head
@@ -269,7 +271,7 @@ class RefinementCore(snt.RNNCore):
       )
     if not spatial and not flat:
       raise ValueError("RefinementCore: there is no input")
-    num_slots = checks.static_shape("zp", zp, ["B", "K", "Zp"])[1]
+    num_slots = checks.check_shapes({"zp": (zp, "B K Zp")})["K"]
     values = []
     if spatial:
       joined = self.prepare_spatial_inputs(spatial, num_slots)
@@ -286,7 +288,7 @@ class RefinementCore(snt.RNNCore):
     values = []
     for name in sorted(inputs):
       value = inputs[name]
-      if checks.static_shape(name, value, "BKHWC")[1] == 1:
+      if checks.check_shapes({name: (value, "B K H W C")})["K"] == 1:
         value = tf.tile(value, [1, num_slots, 1, 1, 1])
       values.append(value)
     return tf.concat(values, axis=-1)
@@ -340,7 +342,7 @@ class PredictorCorrectorHead(snt.Module):
     if not isinstance(hidden_sizes, list | tuple):
       raise ValueError(f"hidden_sizes={hidden_sizes!r}: must be a list")
     for i, size in enumerate(hidden_sizes):
-      checks.check_positive_int(f"hidden_sizes[{i}]", size)
+      checks.check(checks.int_fault(f"hidden_sizes[{i}]", size, 1))
     self._hidden_sizes = tuple(hidden_sizes)
     self._pred_gate_bias = pred_gate_bias
     self._corrector_gate_bias = corrector_gate_bias

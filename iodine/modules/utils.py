@@ -12,7 +12,7 @@ import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iodine.checks import check_positive_int, static_shape
+from iodine.checks import check_positive_ints
 from iodine.config.plans import ALLOWED_CONSTRUCTORS, build
 from iodine.errors import ConfigError, did_you_mean
 
@@ -28,7 +28,6 @@ __all__ = [
   "did_you_mean",
   "get_act_func",
   "get_distribution",
-  "static_shape",
 ]
 
 tfd = tfp.distributions
@@ -134,7 +133,7 @@ def coordinate_channels(
     )
     return np.stack([h, w] if order == "hw" else [w, h], axis=-1)
   if coord_type == "cos":
-    check_positive_int("coord_freqs", coord_freqs)
+    check_positive_ints(coord_freqs=coord_freqs)
     freqs = np.arange(coord_freqs, dtype=np.float32)
     x = np.linspace(0.0, np.pi, width, dtype=np.float32)
     y = np.linspace(0.0, np.pi, height, dtype=np.float32)
@@ -207,6 +206,41 @@ class OnlineMeanVarEstimator(snt.Module):
       degrees > 0, tf.math.divide_no_nan(self.m2, degrees), np.nan
     )
     return tf.convert_to_tensor(self.mean), variance, total
+
+  @property
+  def is_initialized(self) -> bool:
+    """Whether it has seen anything, be it without taking it into account."""
+    return hasattr(self, "total")
+
+  def state(self) -> list[tf.Tensor]:
+    """[total, mean, M2], for `since` and `merge`."""
+    variables = (self.total, self.mean, self.m2)
+    return [tf.convert_to_tensor(variable) for variable in variables]
+
+  def since(self, before: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """What came since a former `state`, as sums that add up over copies.
+
+    They are taken about the mean of before, which is well-conditioned.
+    """
+    (total0, mean0, m20), (total, mean, m2) = before, self.state()
+    shift = mean - mean0
+    return [total - total0, total * shift, m2 - m20 + total * tf.square(shift)]
+
+  def merge(
+    self, before: Sequence[tf.Tensor], sums: Sequence[tf.Tensor]
+  ) -> None:
+    """Takes into account what all copies saw since they were alike.
+
+    Args:
+      before: their `state` then.
+      sums: of what `since` returns, over all copies, this one included.
+    """
+    (total0, mean0, m20), (count, first, second) = before, sums
+    total = total0 + count
+    shift = tf.math.divide_no_nan(first, total)
+    self.total.assign(total)
+    self.mean.assign(mean0 + shift)
+    self.m2.assign(m20 + second - total * tf.square(shift))
 
   @snt.once
   def _initialize(self, x: tf.Tensor) -> None:

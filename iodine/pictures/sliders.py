@@ -17,8 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from iodine import exploration
-from iodine.modules.iodine import IODINE
 from iodine.pictures import decompositions
+from iodine.scene_model import SceneModel
 
 __all__ = ["LatentSliders", "explore_latents"]
 
@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def explore_latents(
-  model: IODINE, info: Mapping[str, Any]
+  model: SceneModel, info: Mapping[str, Any]
 ) -> LatentSliders | Figure:
   """Sliders that change a latent of a slot, above what becomes of the scene.
 
@@ -69,7 +69,7 @@ class LatentSliders:
   """
 
   def __init__(
-    self, widgets: ModuleType, model: IODINE, info: Mapping[str, Any]
+    self, widgets: ModuleType, model: SceneModel, info: Mapping[str, Any]
   ):
     """Constructor.
 
@@ -173,7 +173,7 @@ class _Scene:
     latents: [K, Z], the posterior means.
   """
 
-  def __init__(self, model: IODINE, info: Mapping[str, Any], b: int):
+  def __init__(self, model: SceneModel, info: Mapping[str, Any], b: int):
     self.b = b
     self.latents = info["latent"]["z_mean"][b, -1]
     self._model = model

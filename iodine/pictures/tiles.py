@@ -7,20 +7,22 @@ any size but K and C may be unknown. Images are floats in [0, 1].
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from iodine.checks import check_shapes
 from iodine.pictures.colors import get_mask_plot_colors
+from iodine.scene_model import shows_decomposition
 
 __all__ = (
   "color_transform",
   "construct_diagnostic_image",
   "construct_iterations_image",
-  "construct_reconstr_image",
-  "get_overview_image",
   "images_to_grid",
+  "overview",
+  "samples",
 )
 
 _GRID_BORDER_WIDTH = 2  # pixels
@@ -109,45 +111,6 @@ def construct_diagnostic_image(
   return _clip(_tile(panels), clip)[tf.newaxis]
 
 
-def construct_reconstr_image(
-  images: tf.Tensor,
-  recons: tf.Tensor,
-  border_width: int = 2,
-  nr_images: int = 6,
-  clip: bool = True,
-) -> tf.Tensor:
-  """Tiles image and reconstruction; one row per image.
-
-  Args:
-    images: [B, H, W, C].
-    recons: [B, H, W, C].
-    border_width: border around each panel, in pixels.
-    nr_images: how many images to show, at most B.
-    clip: whether to clip the picture to [0, 1].
-
-  Returns:
-    [1, min(B, nr_images) * (H + 2 * border_width),
-    2 * (W + 2 * border_width), 3].
-
-  Raises:
-    ValueError: if the shapes do not fit, or C is neither 1 nor 3.
-  """
-  channels = check_shapes(
-    {
-      "images": (images, "B H W C"),
-      "recons": (recons, "B H W C"),
-    }
-  ).get("C")
-  panels = tf.stack(
-    [
-      _to_rgb(images[:nr_images], channels),
-      _to_rgb(recons[:nr_images], channels),
-    ],
-    axis=1,
-  )
-  return _clip(_tile(_pad(panels, border_width)), clip)[tf.newaxis]
-
-
 def construct_iterations_image(
   images: tf.Tensor,
   recons: tf.Tensor,
@@ -198,34 +161,43 @@ def construct_iterations_image(
   return _clip(_tile(panels), clip)[tf.newaxis]
 
 
-def get_overview_image(
-  image: tf.Tensor, output_dist: Any, mask_components: bool = False
-) -> tf.Tensor:
-  """Pictures what an output distribution makes of a batch of images.
+def overview(
+  info: Mapping[str, Any], nr_images: int = 4, mask_components: bool = False
+) -> dict[str, tf.Tensor]:
+  """Pictures of what a model made of a batch, for TensorBoard.
 
   Args:
-    image: [B, 1, H, W, C].
-    output_dist: a distribution over [B, 1, H, W, C]. If it is a mixture
-      (`tfp.distributions.MixtureSameFamily`), its masks and components are
-      shown as well.
+    info: from `SceneModel.infer`.
+    nr_images: how many images of the batch.
     mask_components: whether to multiply the components by their masks.
 
   Returns:
-    The picture of `construct_diagnostic_image` for a mixture, that of
-    `construct_reconstr_image` for any other distribution.
+    {name: [1, H', W', 3] in [0, 1]}: "overview" (last frame, reconstruction,
+    masks, components), "sequence" (all steps of the first two images); empty if
+    the model does not reconstruct.
   """
-  image = image[:, 0]
-  recons = output_dist.mean()[:, 0]
-  if not (
-    hasattr(output_dist, "mixture_distribution")
-    and hasattr(output_dist, "components_distribution")
-  ):
-    return construct_reconstr_image(image, recons)
-  masks = output_dist.mixture_distribution.probs_parameter()[:, 0]
-  components = output_dist.components_distribution.mean()[:, 0]
-  return construct_diagnostic_image(
-    image, recons, masks, components, mask_components=mask_components
-  )
+  if not shows_decomposition(info):
+    return {}
+  image, outputs = info["data"]["image"], info["outputs"]
+  last = {name: value[:, -1] for name, value in outputs.items()}
+  return {
+    "overview": construct_diagnostic_image(
+      image[:, -1],
+      last["recons"][:, 0],
+      tf.transpose(last["pred_mask"][..., 0], [0, 2, 3, 1]),
+      tf.transpose(last["components"], [0, 2, 3, 1, 4]),
+      nr_images=nr_images,
+      mask_components=mask_components,
+    ),
+    "sequence": construct_iterations_image(
+      image[:, :, tf.newaxis], outputs["recons"], outputs["pred_mask"]
+    ),
+  }
+
+
+def samples(recons: tf.Tensor) -> tf.Tensor:
+  """Sampled scenes [N, H, W, C] in a grid of at most 16: [1, H', W', C]."""
+  return images_to_grid(tf.clip_by_value(recons, 0.0, 1.0))[tf.newaxis]
 
 
 def images_to_grid(

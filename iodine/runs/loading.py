@@ -13,9 +13,9 @@ from iodine.config import reading, resolution
 from iodine.data.datasets import IODINEDataset
 from iodine.data.opening import build_data, first_batch, user_faults
 from iodine.errors import ConfigError, did_you_mean
-from iodine.modules.iodine import IODINE
 from iodine.runs import checkpoint_files
 from iodine.runs import folder as run_folder
+from iodine.scene_model import SceneModel
 
 __all__ = [
   "LoadedCheckpoint",
@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 class LoadedCheckpoint(TypedDict):
   """What `load_checkpoint` returns."""
 
-  model: IODINE
+  model: SceneModel
   dataset: IODINEDataset
   inputs: dict[str, Any]
   info: dict[str, Any]
@@ -97,7 +97,7 @@ def _read(config_name_or_path: str | os.PathLike) -> dict[str, Any]:
 
 def restored_model(
   entries: Mapping[str, Any], dataset: IODINEDataset
-) -> tuple[IODINE, str]:
+) -> tuple[SceneModel, str]:
   """Builds the configuration's model and restores its checkpoint.
 
   Its inner losses are divided by what they were in training, so that what it
@@ -123,23 +123,22 @@ def restored_model(
   return model, prefix
 
 
-def initialize(part: IODINE | training.Trainer, dataset: IODINEDataset) -> None:
-  """Creates all variables that the data call for.
+def initialize(
+  part: SceneModel | training.Trainer, dataset: IODINEDataset
+) -> None:
+  """Creates all variables of a model, or of what trains it.
+
+  Args:
+    part: what is to have variables.
+    dataset: what their sizes follow from.
 
   Raises:
     ConfigError: if model and dataset do not fit together.
   """
-  model = part if isinstance(part, IODINE) else part.model
-  if model.num_background_entities != dataset.num_background_entities:
-    raise ConfigError(
-      f"model.num_background_entities={model.num_background_entities}: the "
-      f"dataset {dataset.name} has {dataset.num_background_entities}; set it "
-      "to that"
-    )
   with user_faults(dataset):
     sizes = image_size_and_factors(dataset)
   try:
-    part.initialize(*sizes)
+    part.initialize(*sizes, dataset.num_background_entities)
   except ValueError as error:
     raise ConfigError(f"model: {error}") from error
 

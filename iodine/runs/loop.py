@@ -12,14 +12,16 @@ from typing import Any
 
 import tensorflow as tf
 
+from iodine import metrics
 from iodine.data.datasets import IODINEDataset, Position
 from iodine.errors import RunError
 from iodine.files import write_whole
-from iodine.pictures import decompositions
+from iodine.pictures import decompositions, tiles
 from iodine.progress import TrainingProgress
 from iodine.runs import summaries
 from iodine.runs.checkpoints import RunCheckpoints
 from iodine.runs.profiling import StepProfiler
+from iodine.scene_model import shows_decomposition
 from iodine.tfrecords import inspection
 from iodine.training import Trainer
 
@@ -27,11 +29,7 @@ __all__ = ["Interrupted", "Settings", "run"]
 
 PICTURE_NAME = "decomposition.png"
 _GRADIENT_NORM = "debug/global_grad_norm"
-# What has to be finite for a step to count, parts before what they are part of.
-_VITAL = (
-  *("loss/kl", "loss/recons", "factor/loss", "loss/total"),
-  _GRADIENT_NORM,
-)
+_NUM_SAMPLES = 16  # in a picture
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,7 +81,7 @@ def run(
   Args:
     trainer: with all variables (`Trainer.initialize`).
     dataset: of the training stream.
-    sample: a batch for pictures, see `IODINE.__call__`.
+    sample: a batch for pictures, see `SceneModel.__call__`.
     folder: of checkpoints and summaries; exists. None for any worker but the
       chief, which then writes nothing.
     settings: see there.
@@ -101,54 +99,50 @@ def run(
   """
   checkpoints = RunCheckpoints(folder, trainer, settings.keep_checkpoints)
   loop = _Loop(
-    *(trainer, dataset, sample, folder, settings),
-    *(log_metric, flush_metrics, checkpoints),
+    trainer=trainer,
+    dataset=dataset,
+    sample=sample,
+    folder=folder,
+    settings=settings,
+    log_metric=log_metric,
+    flush_metrics=flush_metrics,
+    checkpoints=checkpoints,
   )
-  with trainer.distribution.lost_workers_told(loop.what_is_saved):
+  with trainer.distribution.explain_lost_workers(loop.what_is_saved):
     loop.position = checkpoints.restore(dataset)
     on_ready()
     loop.run()
 
 
+@dataclasses.dataclass(kw_only=True)
 class _Loop:
-  """One run of the loop, from a restored state to its end."""
+  """One run of the loop, from a restored state to its end; see `run`."""
 
-  def __init__(
-    self,
-    trainer,
-    dataset,
-    sample,
-    folder,
-    settings,
-    log_metric,
-    flush_metrics,
-    checkpoints,
-  ):
-    self._trainer = trainer
-    self._dataset = dataset
-    self._sample = sample
-    self._folder = folder
-    self._settings = settings
-    self._log_metric = log_metric
-    self._flush_metrics = flush_metrics
-    self._checkpoints = checkpoints
+  trainer: Trainer
+  dataset: IODINEDataset
+  sample: Mapping[str, Any]
+  folder: pathlib.Path | None
+  settings: Settings
+  log_metric: Callable[[str, float, int], None]
+  flush_metrics: Callable[[], None]
+  checkpoints: RunCheckpoints
+  position: Position = Position(0, 0)
+
+  def __post_init__(self):
     self._writer = tf.summary.create_noop_writer()
-    self._overview = tf.function(
-      trainer.model.get_overview_images, autograph=False
-    )
-    self.position = Position(0, 0)
+    self._overview = tf.function(self._tile_pictures, autograph=False)
 
   @property
   def _step(self) -> int:
-    return int(self._trainer.optimizer.step.numpy())
+    return int(self.trainer.optimizer.step.numpy())
 
   def run(self) -> None:
     """Takes the steps, then saves and draws a picture."""
-    stop = self._settings.stop_after_steps
+    stop = self.settings.stop_after_steps
     if self._step >= stop:
       _LOG.info("Step %d of %d: nothing is left to do", self._step, stop)
-      if self._folder and not (self._folder / PICTURE_NAME).exists():
-        self._draw_picture()  # An earlier process ended too soon for that.
+      if self.folder and not (self.folder / PICTURE_NAME).exists():
+        self._draw_picture(self.folder)  # An earlier process ended too soon.
       return
     with self._summaries(), _signals() as received:
       self._take_steps(stop, received)
@@ -158,20 +152,20 @@ class _Loop:
         "checkpoint_dir=%s`",
         signal.Signals(received[0]).name,
         self._step,
-        self._checkpoints.latest,
-        self._folder or "...",
+        self.checkpoints.latest,
+        self.folder or "...",
       )
       raise Interrupted(received[0])
-    picture = self._draw_picture() if self._folder else "no picture"
-    _LOG.info("Done: %s, %s", self._checkpoints.latest, picture)
+    picture = self._draw_picture(self.folder) if self.folder else None
+    _LOG.info("Done: %s, %s", self.checkpoints.latest, picture or "no picture")
 
   def _take_steps(self, stop: int, received: list[int]) -> None:
-    settings, distribution = self._settings, self._trainer.distribution
-    step, saved = self._step, self._checkpoints.latest is not None
-    batches = iter(self._dataset.batches(self.position))
+    settings, distribution = self.settings, self.trainer.distribution
+    step, saved = self._step, self.checkpoints.latest is not None
+    batches = iter(self.dataset.batches(self.position))
     with (
-      TrainingProgress(step, stop, self._dataset.batch_size) as progress,
-      StepProfiler(self._folder if settings.profile else None) as profiler,
+      TrainingProgress(step, stop, self.dataset.batch_size) as progress,
+      StepProfiler(self.folder if settings.profile else None) as profiler,
     ):
       while step < stop and not distribution.any(bool(received)):
         batch, position = self._next(batches, step)
@@ -198,7 +192,7 @@ class _Loop:
     except (*inspection.READ_ERRORS, ValueError) as error:
       reason = str(error)
       if isinstance(error, inspection.READ_ERRORS):
-        reason = inspection.explain(error, source=str(self._dataset))
+        reason = inspection.explain(error, source=str(self.dataset))
       raise RunError(
         f"step {step}: the data cannot be read ({reason.rstrip('.')}). "
         f"{self.what_is_saved()}"
@@ -208,7 +202,7 @@ class _Loop:
     self, batch: Mapping[str, Any], step: int
   ) -> Mapping[str, tf.Tensor]:
     try:
-      return self._trainer.step(batch)
+      return self.trainer.step(batch)
     except ValueError as error:
       raise RunError(f"step {step}: {error}. {self.what_is_saved()}") from error
 
@@ -230,11 +224,18 @@ class _Loop:
 
   def _not_finite(self, values: Mapping[str, float]) -> dict[str, float]:
     """What has to be finite and is not; gradients where the losses are."""
-    names = [name for name in _VITAL if name in values]
-    wrong = {n: values[n] for n in names if not math.isfinite(values[n])}
+    # Parts before what they are part of.
+    names = sorted(
+      values, key=lambda name: name in ("loss/total", _GRADIENT_NORM)
+    )
+    wrong = {
+      name: values[name]
+      for name in names
+      if not (metrics.may_be_undefined(name) or math.isfinite(values[name]))
+    }
     if list(wrong) != [_GRADIENT_NORM]:
       return wrong
-    norms = self._trainer.gradient_norms()
+    norms = self.trainer.gradient_norms()
     return {
       f"the norm of the gradient of {name}": norm
       for name, norm in norms.items()
@@ -243,23 +244,23 @@ class _Loop:
 
   def what_is_saved(self) -> str:
     """A sentence for errors."""
-    if self._checkpoints.latest is None:
+    if self.checkpoints.latest is None:
       return "There is no checkpoint yet."
-    return f"The last good checkpoint is {self._checkpoints.latest}."
+    return f"The last good checkpoint is {self.checkpoints.latest}."
 
   def _save(self) -> None:
     """Saves a checkpoint, once all records of the steps until it are."""
     with self._summary_faults():
       self._writer.flush()
-    self._flush_metrics()
-    self._checkpoints.save(self._dataset, self.position)
+    self.flush_metrics()
+    self.checkpoints.save(self.dataset, self.position)
 
   @contextlib.contextmanager
   def _summaries(self) -> Iterator[None]:
     """Where summaries go, to their end; what was written goes on from here."""
-    if self._folder is not None:
+    if self.folder is not None:
       with self._summary_faults():
-        self._writer = tf.summary.create_file_writer(str(self._folder))
+        self._writer = tf.summary.create_file_writer(str(self.folder))
         summaries.write_restart(self._writer, self._step)
     with contextlib.ExitStack() as default:
       default.enter_context(self._writer.as_default())
@@ -288,29 +289,38 @@ class _Loop:
         tf.summary.scalar(name, value, step=step)
     means = progress.report(step)
     for name, value in means.items():
-      self._log_metric(name, value, step)
+      self.log_metric(name, value, step)
 
   def _save_images(self, step: int) -> None:
-    if self._folder is None:
+    if self.folder is None:
       return
-    pictures = self._overview({"image": self._sample["image"]})
+    pictures = self._overview({"image": self.sample["image"]})
     with self._summary_faults():
       for name, value in pictures.items():
         tf.summary.image(name, value, step=step)
       self._writer.flush()
 
-  def _draw_picture(self) -> pathlib.Path:
-    """Saves the decomposition of the sample's first scenes."""
-    sample = tf.nest.map_structure(lambda x: x[:4], dict(self._sample))
-    info = tf.function(self._trainer.model.eval, autograph=False)(sample)
+  def _tile_pictures(self, data: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    model = self.trainer.model
+    pictures = tiles.overview(model.infer(data))
+    if model.can("sample"):
+      pictures["samples"] = tiles.samples(model.sample(_NUM_SAMPLES).recons)
+    return pictures
+
+  def _draw_picture(self, folder: pathlib.Path) -> pathlib.Path | None:
+    """Saves the decomposition of the sample's first scenes, if there is one."""
+    sample = tf.nest.map_structure(lambda x: x[:4], dict(self.sample))
+    info = tf.function(self.trainer.model.infer, autograph=False)(sample)
+    if not shows_decomposition(info):
+      return None
     outputs = {k: v[:, -1].numpy() for k, v in info["outputs"].items()}
     figure = decompositions.decomposition_plot(
-      image=sample["image"][:, -1].numpy(),
+      image=info["data"]["image"][:, -1].numpy(),
       recons=outputs["recons"][:, 0],
       masks=outputs["pred_mask"],
       components=outputs["components"],
     )
-    path = self._folder / PICTURE_NAME
+    path = folder / PICTURE_NAME
     content = io.BytesIO()
     figure.savefig(content, format="png", bbox_inches="tight")
     write_whole(path, content.getvalue())

@@ -3,6 +3,7 @@
 from iodine.training.optimizer import (
   Adam,
   ExponentialDecay,
+  Optimizer,
   global_step_of_optimizer,
   make_optimizer,
 )
@@ -11,6 +12,7 @@ from iodine.training.trainer import Trainer
 __all__ = [
   "Adam",
   "ExponentialDecay",
+  "Optimizer",
   "Trainer",
   "global_step_of_optimizer",
   "make_optimizer",

@@ -1,17 +1,24 @@
 """The optimizer and its learning rate."""
 
-import math
+import abc
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from iodine import checks
+
 __all__ = [
   "Adam",
   "ExponentialDecay",
+  "Optimizer",
   "global_step_of_optimizer",
   "make_optimizer",
 ]
+
+
+# (reference: main.py:80)
+CLIP_NORM = 5.0
 
 
 class ExponentialDecay:
@@ -37,9 +44,11 @@ class ExponentialDecay:
       ValueError: for values out of range.
     """
     del global_step
-    _check_range("learning_rate", learning_rate, 0.0)
-    _check_range("decay_steps", decay_steps, 0.0)
-    _check_range("decay_rate", decay_rate, 0.0)
+    checks.check(
+      checks.above_zero_fault("learning_rate", learning_rate),
+      checks.above_zero_fault("decay_steps", decay_steps),
+      checks.above_zero_fault("decay_rate", decay_rate),
+    )
     self._learning_rate = float(learning_rate)
     self._decay_steps = float(decay_steps)
     self._decay_rate = float(decay_rate)
@@ -55,16 +64,53 @@ def global_step_of_optimizer() -> None:
   return None
 
 
-class Adam(tf.Module):
+class Optimizer(tf.Module, abc.ABC):
+  """What takes a training step.
+
+  Attributes:
+    clip_norm: global norm to which the gradients are clipped before; None: they
+      are not.
+    step: int64 variable, steps taken; created by `initialize`.
+    slots: {variable's name: {name: variable}}, the state of each variable.
+  """
+
+  clip_norm: float | None = None
+  step: tf.Variable
+  slots: dict[str, dict[str, tf.Variable]]
+
+  @abc.abstractmethod
+  def initialize(self, variables: Sequence[tf.Variable]) -> None:
+    """Creates all state, as far as it is not there yet."""
+
+  @abc.abstractmethod
+  def reset(self) -> None:
+    """Starts all state afresh but `step`."""
+
+  @abc.abstractmethod
+  def learn_rate(self) -> tf.Tensor:
+    """The learning rate of the next step, scalar float32."""
+
+  @abc.abstractmethod
+  def apply(
+    self,
+    gradients: Sequence[tf.Tensor | None],
+    variables: Sequence[tf.Variable],
+  ) -> None:
+    """Takes one step; a variable without a gradient stays.
+
+    `initialize` must have seen the variables.
+    """
+
+
+class Adam(Optimizer):
   """Adam as TF1 computes it, with TF1's state.
 
   lr_t = lr sqrt(1 - beta2^t) / (1 - beta1^t), w -= lr_t m / (sqrt(v) + eps).
   The powers are variables that are multiplied up, as in TF1: their float32
   rounding, beta1_power's underflow included, is part of a checkpoint.
 
-  Attributes:
-    step: int64 variable, steps taken; `global_step` in TF1 checkpoints.
-    slots: {variable's name: {"m": variable, "v": variable}}.
+  In TF1 checkpoints, `step` is called `global_step`; `slots` holds the moments
+  "m" and "v".
   """
 
   def __init__(
@@ -73,37 +119,47 @@ class Adam(tf.Module):
     beta1: float = 0.9,
     beta2: float = 0.999,
     epsilon: float = 1e-8,
+    clip_norm: float | None = CLIP_NORM,
     name: str = "Adam",
   ):
-    """Constructor.
+    """Makes an optimizer that has no state yet.
 
     Args:
       learning_rate: above 0, or a schedule.
       beta1: decay of the first moment, in [0, 1).
       beta2: decay of the second moment, in [0, 1).
       epsilon: added to the root of the second moment, above 0.
-      name: of the module.
+      clip_norm: see `Optimizer`, above 0 or None.
+      name: starts the name of nothing; there for plans of the TF1 reference.
 
     Raises:
       ValueError: for values out of range.
     """
     super().__init__(name=name)
-    if not isinstance(learning_rate, ExponentialDecay):
-      _check_range("learning_rate", learning_rate, 0.0)
-    _check_range("epsilon", epsilon, 0.0)
-    for key, beta in (("beta1", beta1), ("beta2", beta2)):
-      if not isinstance(beta, int | float) or not 0 <= beta < 1:
-        raise ValueError(f"{key}={beta!r}: must be a number in [0, 1)")
+    has_schedule = isinstance(learning_rate, ExponentialDecay)
+    checks.check(
+      None
+      if has_schedule
+      else checks.above_zero_fault("learning_rate", learning_rate),
+      checks.share_fault("beta1", beta1),
+      checks.share_fault("beta2", beta2),
+      checks.above_zero_fault("epsilon", epsilon),
+      None
+      if clip_norm is None
+      else checks.above_zero_fault("clip_norm", clip_norm),
+    )
     self._learning_rate = learning_rate
     self._beta1, self._beta2 = beta1, beta2
     self._epsilon = epsilon
-    self.step = _state(0, "global_step", tf.int64)
-    self.beta1_power = _state(beta1, "beta1_power")
-    self.beta2_power = _state(beta2, "beta2_power")
-    self.slots: dict[str, dict[str, tf.Variable]] = {}
+    self.clip_norm = clip_norm
+    self.slots = {}
 
   def initialize(self, variables: Sequence[tf.Variable]) -> None:
-    """Creates the moments of variables that have none yet, at zero."""
+    """Creates counters, and the moments of variables that have none yet."""
+    if not hasattr(self, "step"):
+      self.step = _state(0, "global_step", tf.int64)
+      self.beta1_power = _state(self._beta1, "beta1_power")
+      self.beta2_power = _state(self._beta2, "beta2_power")
     for variable in variables:
       if variable.name not in self.slots:
         zeros = tf.zeros(variable.shape, variable.dtype)
@@ -114,7 +170,7 @@ class Adam(tf.Module):
         }
 
   def reset(self) -> None:
-    """Starts moments and powers afresh; `step` stays."""
+    """Starts moments and powers afresh, see `Optimizer.reset`."""
     self.beta1_power.assign(self._beta1)
     self.beta2_power.assign(self._beta2)
     for slot in self.slots.values():
@@ -122,9 +178,9 @@ class Adam(tf.Module):
         moment.assign(tf.zeros_like(moment))
 
   def learn_rate(self) -> tf.Tensor:
-    """The learning rate of the next step, scalar float32."""
+    """See `Optimizer.learn_rate`."""
     if isinstance(self._learning_rate, ExponentialDecay):
-      return self._learning_rate(self.step)
+      return self._learning_rate(getattr(self, "step", tf.constant(0)))
     return tf.constant(self._learning_rate, tf.float32)
 
   def apply(
@@ -132,10 +188,7 @@ class Adam(tf.Module):
     gradients: Sequence[tf.Tensor | None],
     variables: Sequence[tf.Variable],
   ) -> None:
-    """Takes one step; a variable without a gradient stays.
-
-    `initialize` must have seen the variables.
-    """
+    """Takes one step, see `Optimizer.apply`."""
     learn_rate = self.learn_rate()
     for gradient, variable in zip(gradients, variables, strict=True):
       if gradient is None:
@@ -169,12 +222,6 @@ def _state(value: Any, name: str, dtype: tf.DType = tf.float32) -> tf.Variable:
     return tf.Variable(value, dtype=dtype, trainable=False, name=name)
 
 
-def _check_range(name: str, value: Any, low: float) -> None:
-  number = isinstance(value, int | float) and not isinstance(value, bool)
-  if not number or not math.isfinite(value) or value <= low:
-    raise ValueError(f"{name}={value!r}: must be a number above {low:g}")
-
-
 def make_optimizer(
   learn_rate: float,
   beta1: float = 0.95,
@@ -182,6 +229,7 @@ def make_optimizer(
   epsilon: float = 1e-8,
   decay_steps: int = 1_000_000,
   decay_rate: float = 0.1,
+  clip_norm: float | None = CLIP_NORM,
 ) -> Adam:
   """The paper's optimizer (reference: configurations.py:121-133).
 
@@ -192,6 +240,7 @@ def make_optimizer(
     epsilon: added to the root of the second moment.
     decay_steps: see `ExponentialDecay`.
     decay_rate: likewise.
+    clip_norm: global norm to which gradients are clipped; None: they are not.
 
   Returns:
     The optimizer.
@@ -199,6 +248,6 @@ def make_optimizer(
   Raises:
     ValueError: for values out of range.
   """
-  _check_range("learn_rate", learn_rate, 0.0)
+  checks.check(checks.above_zero_fault("learn_rate", learn_rate))
   schedule = ExponentialDecay(learn_rate, decay_steps, decay_rate)
-  return Adam(schedule, beta1=beta1, beta2=beta2, epsilon=epsilon)
+  return Adam(schedule, beta1, beta2, epsilon, clip_norm)

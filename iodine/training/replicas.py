@@ -22,7 +22,6 @@ import tensorflow as tf
 
 from iodine.config import resolution
 from iodine.errors import ConfigError, RunError
-from iodine.modules.utils import OnlineMeanVarEstimator
 
 __all__ = [
   "Cluster",
@@ -157,17 +156,12 @@ class Distribution:
       self.strategy.run(fn, args=args),
     )
 
-  def mean(
-    self,
-    fn: Callable[[Any], Any],
-    estimators: Sequence[OnlineMeanVarEstimator] = (),
-  ) -> Any:
+  def mean(self, fn: Callable[[Any], Any]) -> Any:
     """Mean of fn over all sub-batches, called within `run`.
 
     Args:
       fn: of a sub-batch's index, an integer or scalar int32. It returns a
         nested structure of float32 tensors and None.
-      estimators: what fn updates; in the end they have seen all sub-batches.
 
     Returns:
       The structure, the same on every replica.
@@ -175,11 +169,8 @@ class Distribution:
     if self.num_replicas == 1:
       return _mean_in_turn(fn, 0, self.accumulate)
     context = tf.distribute.get_replica_context()
-    before = [_moments(estimator) for estimator in estimators]
     first = context.replica_id_in_sync_group * self.accumulate
-    result = _mean_in_turn(fn, first, self.accumulate)
-    _merge_moments(estimators, before, context)
-    return self.mean_of_replicas(result)
+    return self.mean_of_replicas(_mean_in_turn(fn, first, self.accumulate))
 
   def mean_of_replicas(self, value: Any) -> Any:
     """Mean of nested float32 tensors and None, called within `run`.
@@ -193,6 +184,13 @@ class Distribution:
     means = iter(context.all_reduce("mean", [x for x in flat if x is not None]))
     flat = [None if x is None else next(means) for x in flat]
     return tf.nest.pack_sequence_as(value, flat)
+
+  def sum_of_replicas(self, tensors: Any) -> Any:
+    """Sums of nested float32 tensors, called within `run`."""
+    if self.num_replicas == 1:
+      return tensors
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce("sum", tensors)
 
   def from_chief(self, values: Sequence[Any]) -> list[tf.Tensor]:
     """Gives all workers the chief's values, called outside of `run`.
@@ -252,7 +250,7 @@ class Distribution:
     )
 
   @contextlib.contextmanager
-  def lost_workers_told(
+  def explain_lost_workers(
     self, what_is_saved: Callable[[], str] = lambda: ""
   ) -> Iterator[None]:
     """Turns what TensorFlow raises when a worker is gone into a RunError."""
@@ -297,41 +295,6 @@ def _mean_in_turn(fn: Callable[[Any], Any], first: Any, count: int) -> Any:
     structure,
     [None if x is None else next(means) for x in tf.nest.flatten(structure)],
   )
-
-
-def _moments(estimator: OnlineMeanVarEstimator) -> list[tf.Tensor]:
-  """Its total, mean and sum of squared differences from the mean."""
-  variables = (estimator.total, estimator.mean, estimator.m2)
-  return [tf.convert_to_tensor(variable) for variable in variables]
-
-
-def _merge_moments(
-  estimators: Sequence[OnlineMeanVarEstimator],
-  before: Sequence[Sequence[tf.Tensor]],
-  context: tf.distribute.ReplicaContext,
-) -> None:
-  """Lets estimators that all started `before` know what the others saw.
-
-  Sums about the mean of before are additive and well-conditioned.
-  """
-  sums = []
-  for estimator, (total0, mean0, m20) in zip(estimators, before, strict=True):
-    total, mean, m2 = _moments(estimator)
-    shift = mean - mean0
-    sums.append(
-      [total - total0, total * shift, m2 - m20 + total * tf.square(shift)]
-    )
-  if not sums:
-    return
-  sums = context.all_reduce("sum", sums)
-  for estimator, (total0, mean0, m20), (count, first, second) in zip(
-    estimators, before, sums, strict=True
-  ):
-    total = total0 + count
-    shift = tf.math.divide_no_nan(first, total)
-    estimator.total.assign(total)
-    estimator.mean.assign(mean0 + shift)
-    estimator.m2.assign(m20 + second - total * tf.square(shift))
 
 
 def create(

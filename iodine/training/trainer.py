@@ -6,19 +6,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from iodine import metrics
 from iodine.data.batch import check_pixels
 from iodine.modules.utils import OnlineMeanVarEstimator
-from iodine.training.optimizer import Adam
+from iodine.scene_model import SceneModel
+from iodine.training.optimizer import Optimizer
 from iodine.training.replicas import Distribution
 
 __all__ = ["Trainer"]
-
-# Global norm to which gradients are clipped (reference: main.py:80).
-CLIP_NORM = 5.0
-
-# Scores that images without an object do not have, and how often they count.
-_MAY_BE_UNDEFINED = {"loss/ari", "loss/ari_nobg"}
-_COUNT = "count of "
 
 
 class Trainer(tf.Module):
@@ -27,7 +22,9 @@ class Trainer(tf.Module):
   A step is the mean, of gradients and of scalars, over the sub-batches that
   `distribution` cuts the batch into; the model sees one of them at a time, so
   that its inner losses are means over a sub-batch, as in the paper over the
-  images of one GPU. The mean gradient is clipped, and Adam takes one step.
+  images of one GPU. The mean gradient is clipped, and the optimizer takes one
+  step. A score that a sub-batch does not have (`metrics.may_be_undefined`) is a
+  mean over those that have it.
   (`factor/<scalar>`, an R^2, takes the variance that a replica knows by then.)
 
   Randomness is a function of `seed`, the optimizer's step and the sub-batch's
@@ -37,23 +34,23 @@ class Trainer(tf.Module):
   All variables are created by `initialize`, or by the first batch.
 
   Attributes:
-    model: the IODINE module.
-    optimizer: its `Adam`.
+    model: what is trained.
+    optimizer: what takes the steps.
     seed: int64 variable.
     distribution: where the sub-batches run.
   """
 
   def __init__(
     self,
-    model: tf.Module,
-    optimizer: Adam,
+    model: SceneModel,
+    optimizer: Optimizer,
     seed: int | None = None,
     distribution: Distribution | None = None,
   ):
     """Constructor.
 
     Args:
-      model: an IODINE.
+      model: what is to be trained.
       optimizer: what takes the steps.
       seed: of the noise, in [0, 2^31); None: chosen at random.
       distribution: in whose scope model, optimizer and trainer are made; None:
@@ -77,21 +74,24 @@ class Trainer(tf.Module):
     self._gradient_norms: tf.Tensor | None = None
 
   def initialize(
-    self, image_shape: Sequence[int], factors: Mapping[str, int]
+    self,
+    image_shape: Sequence[int],
+    factors: Mapping[str, int],
+    num_background_entities: int | None = None,
   ) -> None:
-    """Creates all variables, see `IODINE.initialize`."""
+    """Creates all variables, see `SceneModel.initialize`."""
     with self.distribution.scope():
-      self.model.initialize(image_shape, factors)
+      self.model.initialize(image_shape, factors, num_background_entities)
       self.optimizer.initialize(self.model.trainable_variables)
 
   def step(
-    self, data: Mapping[str, Any], noise: tf.Tensor | None = None
+    self, data: Mapping[str, Any], noise: Any = None
   ) -> dict[str, tf.Tensor]:
     """Takes one compiled step.
 
     Args:
-      data: a batch, see `IODINE.__call__`.
-      noise: [S, B, K, Z] float32 standard normal; None: from seed and step.
+      data: a batch, see `SceneModel.__call__`.
+      noise: see `SceneModel.noise`; None: from seed and step.
 
     Returns:
       {name: scalar}, those of the model from before the step and
@@ -119,30 +119,44 @@ class Trainer(tf.Module):
     return dict(zip(names, norms, strict=True))
 
   def _step(
-    self, data: Mapping[str, Any], noise: tf.Tensor | None
+    self, data: Mapping[str, Any], noise: Any
   ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     return self.distribution.run(self._step_of_replica, data, noise)
 
   def _step_of_replica(
-    self, data: Mapping[str, Any], noise: tf.Tensor | None
+    self, data: Mapping[str, Any], noise: Any
   ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     """Scalars, and the norms of all gradients."""
-    gradients, scalars = self.distribution.mean(
-      lambda index: self._gradients(index, data, noise),
-      [m for m in self.submodules if isinstance(m, OnlineMeanVarEstimator)],
+    estimators = self._shared_estimators()
+    before = [estimator.state() for estimator in estimators]
+    gradients, scalars, defined = self.distribution.mean(
+      lambda index: self._gradients(index, data, noise)
     )
+    sums = self.distribution.sum_of_replicas(
+      [e.since(state) for e, state in zip(estimators, before, strict=True)]
+    )
+    for estimator, *states in zip(estimators, before, sums, strict=True):
+      estimator.merge(*states)
+    for name, share in defined.items():
+      scalars[name] /= share  # 0 / 0, which is NaN, where none is defined
     norms = [tf.linalg.global_norm([gradient]) for gradient in gradients]
     # Each replica rounds its norm in its own way.
     norm = self.distribution.mean_of_replicas(tf.linalg.global_norm(gradients))
-    gradients, _ = tf.clip_by_global_norm(gradients, CLIP_NORM, use_norm=norm)
+    if self.optimizer.clip_norm is not None:
+      gradients, _ = tf.clip_by_global_norm(
+        gradients, self.optimizer.clip_norm, use_norm=norm
+      )
     self.optimizer.apply(gradients, self.model.trainable_variables)
-    scalars = {**_defined(scalars), "debug/global_grad_norm": norm}
+    scalars = {**scalars, "debug/global_grad_norm": norm}
     return scalars, tf.stack(norms)
 
   def _gradients(
-    self, index: Any, data: Mapping[str, Any], noise: tf.Tensor | None
-  ) -> tuple[list[tf.Tensor | None], dict[str, tf.Tensor]]:
-    """Gradients and scalars of one sub-batch, the latter as `_countable`."""
+    self, index: Any, data: Mapping[str, Any], noise: Any
+  ) -> tuple[list[tf.Tensor | None], dict[str, tf.Tensor], dict]:
+    """One sub-batch's gradients, scalars, and which of these are defined.
+
+    Those that may be NaN come as 0 there, with {name: 0 or 1}.
+    """
     seed = None
     count = self.distribution.num_sub_batches
     if noise is None:
@@ -150,13 +164,33 @@ class Trainer(tf.Module):
     if count > 1:
       data = tf.nest.map_structure(lambda x: _part(x, index, count), data)
       if noise is not None:
-        noise = _part(noise, index, count, axis=1)
+        noise = tf.nest.map_structure(
+          lambda x: _part(x, index, count, axis=1), noise
+        )
       else:
         seed = tf.random.fold_in(seed, index)
     with tf.GradientTape() as tape:
-      loss, scalars, _ = self.model(data, noise=noise, seed=seed)
-    gradients = tape.gradient(loss, self.model.trainable_variables)
-    return gradients, scalars if count == 1 else _countable(scalars)
+      loss = self.model(
+        data, noise=noise, seed=seed, step=tf.identity(self.optimizer.step)
+      )
+    gradients = tape.gradient(loss.total, self.model.trainable_variables)
+    scalars = dict(loss.scalars)
+    defined = {}
+    for name in filter(metrics.may_be_undefined, scalars):
+      value, is_nan = scalars[name], tf.math.is_nan(scalars[name])
+      scalars[name] = tf.where(is_nan, tf.zeros_like(value), value)
+      defined[name] = 1.0 - tf.cast(is_nan, value.dtype)
+    return gradients, scalars, defined
+
+  def _shared_estimators(self) -> list[OnlineMeanVarEstimator]:
+    """The running moments that several replicas have to agree on."""
+    if self.distribution.num_replicas == 1:
+      return []
+    return [
+      module
+      for module in self.model.submodules
+      if isinstance(module, OnlineMeanVarEstimator) and module.is_initialized
+    ]
 
 
 def _part(x: tf.Tensor, index: Any, count: int, axis: int = 0) -> tf.Tensor:
@@ -168,23 +202,3 @@ def _part(x: tf.Tensor, index: Any, count: int, axis: int = 0) -> tf.Tensor:
     )
   parts = tf.reshape(x, [*before, count, size // count, *after])
   return tf.gather(parts, index, axis=axis)
-
-
-def _countable(scalars: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-  """Scalars of which means can be taken, see `_defined`."""
-  countable = dict(scalars)
-  for name in _MAY_BE_UNDEFINED & scalars.keys():
-    value = scalars[name]
-    undefined = tf.math.is_nan(value)
-    countable[name] = tf.where(undefined, tf.zeros_like(value), value)
-    countable[_COUNT + name] = tf.cast(tf.logical_not(undefined), value.dtype)
-  return countable
-
-
-def _defined(means: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-  """Means over the sub-batches for which a score is defined."""
-  return {
-    name: mean / means[_COUNT + name] if _COUNT + name in means else mean
-    for name, mean in means.items()
-    if not name.startswith(_COUNT)
-  }

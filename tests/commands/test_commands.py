@@ -464,7 +464,7 @@ def test_inspect_lists_variables_and_fitting_configurations(
   configurations["more_slots"]["model"]["output_dist"] = {
     k: v for k, v in output.items() if k != "num_components"
   }
-  monkeypatch.setattr(resolution, "named_configs", lambda: configurations)
+  monkeypatch.setattr(reading, "named_configs", lambda: configurations)
   run("inspect_checkpoint", "with", f"checkpoint_dir={folder}")
   lines = capsys.readouterr().out.splitlines()
   rows = {tuple(line.split()) for line in lines if line}

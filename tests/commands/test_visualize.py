@@ -10,14 +10,13 @@ import pytest
 from PIL import Image
 
 from iodine import exploration
-from iodine.commands import visualize as visualize_command
 from iodine.data import datasets
-from iodine.pictures import animations
+from iodine.pictures import animations, sections
 from iodine.pictures import latents as latent_pictures
 from tests.support.tiny_runs import NUM_SCENES, TINY, contents, fail, run
 
 K, Z, H, W = 2, 5, 9, 7
-PAGE = {*visualize_command._PICTURES, "index.html"}
+PAGE = {*sections.PICTURES, "index.html"}
 DECOMPOSED = {"image.png", "reconstruction.png", "masks.png", "overview.png"}
 
 
@@ -81,9 +80,9 @@ def test_visualize_writes_a_page_of_all_its_pictures(words, folder, caplog):
       assert min(image.size) > 50, name
   page = (folder / "index.html").read_text(encoding="utf-8")
   sources = re.findall(r'(?:src|href)="([^"]*)"', page)
-  assert set(sources) == set(visualize_command._PICTURES)
+  assert set(sources) == set(sections.PICTURES)
   assert "http" not in page
-  assert "2 slots" in page
+  assert "<dt>Slots</dt><dd>2</dd>" in page
   assert "model.ckpt-2" in page
   assert f"Wrote {folder}/index.html" in caplog.text
 
@@ -220,7 +219,7 @@ def test_traverse_draws_the_latents_of_a_slot_of_a_scene(
     ),
     ("latents=3", "latents=3: expected a list"),
     ("latents=[]", "latents=[]: expected a list"),
-    ("scene=0", "scene=0: must be at least 1"),
+    ("scene=0", "scene=0: expected an integer of at least 1"),
     ("scene=14", "scene=14: the data have 13 scenes; name one from 1 to 13"),
   ],
 )

@@ -268,6 +268,7 @@ def test_the_hyper_parameters_are_the_papers(name):
 def test_the_optimizer_is_the_papers(name):
   config = resolve(name)
   optimizer = configuration.build_part(config, "optimizer")
+  optimizer.initialize([])
   rate = PAPER[name]["learn_rate"]
   assert float(optimizer.learn_rate()) == pytest.approx(rate, rel=1e-6)
   # Times 0.1 per 1e6 steps, continuously.
@@ -469,6 +470,7 @@ def test_the_configuration_of_a_recorded_run_builds(path, prefix, tmp_path):
   assert model.num_components == entries["num_components"]
   optimizer = configuration.build_part(config, "optimizer")
   assert isinstance(optimizer, training.Adam)
+  optimizer.initialize([])
   assert float(optimizer.beta1_power) == pytest.approx(0.95)
   rate = entries["learn_rate"]
   assert float(optimizer.learn_rate()) == pytest.approx(rate, rel=1e-6)
@@ -577,11 +579,14 @@ def test_a_file_cannot_run_code(name, text, tmp_path, monkeypatch, capsys):
     ("batch_size=2.5", "batch_size=2.5: must be an integer"),
     ("batch_size=True", "batch_size=True: must be an integer"),
     ("batch_size=None", "batch_size=None: must be an integer"),
-    ("batch_size=0", "batch_size=0: must be at least 1"),
-    ("batch_size=-3", "batch_size=-3: must be at least 1"),
-    ("base_batch_size=0", "base_batch_size=0: must be at least 1"),
-    ("num_components=1", "num_components=1: must be at least 2"),
-    ("num_iters=0", "num_iters=0: must be at least 1"),
+    ("batch_size=0", "batch_size=0: expected an integer of at least 1"),
+    ("batch_size=-3", "batch_size=-3: expected an integer of at least 1"),
+    (
+      "base_batch_size=0",
+      "base_batch_size=0: expected an integer of at least 1",
+    ),
+    ("num_components=1", "num_components=1: expected an integer of at least 2"),
+    ("num_iters=0", "num_iters=0: expected an integer of at least 1"),
     ("n_z=[3]", "n_z=[3]: must be an integer"),
     ("learn_rate=abc", "learn_rate='abc': must be a number"),
     ("learn_rate=0", "learn_rate=0: must be above 0"),
@@ -590,7 +595,7 @@ def test_a_file_cannot_run_code(name, text, tmp_path, monkeypatch, capsys):
     ("continue_run=1", "continue_run=1: must be True or False"),
     ("checkpoint_dir=3", "checkpoint_dir=3: must be a string"),
     ("data_file=3", "data_file=3: must be a string"),
-    ("seed=-1", "seed=-1: must be at least 0"),
+    ("seed=-1", "seed=-1: expected an integer of at least 0"),
     ("seed=99999999999", "seed=99999999999: must be at most 2147483646"),
     ("model=3", "model=3: must be a mapping of entries"),
     ("data=abc", "data='abc': must be a mapping of entries"),
@@ -609,7 +614,7 @@ def test_a_file_cannot_run_code(name, text, tmp_path, monkeypatch, capsys):
       "iodine.modules.iodine has no class 'IODIN'. Did you mean 'IODINE'?",
     ),
     ("model.constructor=os.system", "'os.system': not allowed"),
-    ("optimizer.beta1=2", "beta1=2: must be a number in [0, 1)"),
+    ("optimizer.beta1=2", "beta1=2: expected a number in [0, 1)"),
     ("clever6", "with clever6: no such configuration or file. Did you mean"),
     ("none/a.yaml", "with none/a.yaml: no such configuration or file."),
   ],
@@ -659,5 +664,5 @@ def test_the_check_lists_every_fault():
     configuration.check(config, known)
   lines = str(error.value).splitlines()
   assert lines[0].startswith("other=1: unknown key.")
-  assert lines[1] == "n_z=0: must be at least 1"
+  assert lines[1] == "n_z=0: expected an integer of at least 1"
   assert lines[2].startswith("No configuration was chosen")

@@ -210,7 +210,7 @@ def test_without_a_folder_there_is_a_description():
   [
     ({"image_dim": 5}, "image_dim=5: expected"),
     ({"min_num_objects": -1}, "min_num_objects=-1: expected"),
-    ({"path": ""}, "path='': expected a path or null"),
+    ({"path": ""}, "path='': expected a path or None"),
   ],
 )
 def test_arguments(options, message):

@@ -126,13 +126,13 @@ def test_with_deconv():
 def test_plan_without_a_constructor():
   with pytest.raises(
     errors.ConfigError,
-    match="decoder: pixel_decoder={.*}: must be a module; is its 'constructor'",
+    match="decoder: pixel_decoder={.*}: expected a module; is its",
   ):
     _build(pixel_decoder={"coord_type": "linear"})
 
 
 def test_wrong_rank():
   with pytest.raises(
-    ValueError, match=r"z: expected shape \[B, K, Z\], got \(2, 6\)"
+    ValueError, match=r"z has shape \[2, 6\], expected \[B, K, Z\]"
   ):
     _build()(tf.zeros([B, Z]), (H, W, C))

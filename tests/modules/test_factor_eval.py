@@ -362,8 +362,11 @@ def test_mapping_of_lists_or_tuples():
     ([], "mapping is empty: leave the factor_evaluator out"),
     ([("a", 2)], r"mapping: \['a', 2\]: must be \(name, size, type\)"),
     (["abc"], r"mapping: 'abc': must be \(name, size, type\)"),
-    ([("a", 0, "scalar")], "mapping: size of 'a'=0: must be at least 1"),
-    ([("a", "2", "scalar")], "mapping: size of 'a'='2': must be a positive"),
+    (
+      [("a", 0, "scalar")],
+      "mapping: size of 'a'=0: expected an integer of at least 1",
+    ),
+    ([("a", "2", "scalar")], "mapping: size of 'a'='2': is text; expected"),
     (
       [("a", 2, "categoric")],
       "mapping: type 'categoric' of 'a': unknown. Did you mean 'categorical'",
@@ -399,7 +402,6 @@ def test_factors_of_another_size(name, size, expected):
   data["factors"][name] = tf.zeros([B, L, size])
   with pytest.raises(
     ValueError,
-    match=rf"factor '{name}': expected shape \[B, L, {expected}\], "
-    rf"got \(3, 5, {size}\)",
+    match=rf"factor '{name}' has shape .*, expected \[B, L, {expected}\]",
   ):
     _build()(**data)

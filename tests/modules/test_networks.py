@@ -229,14 +229,17 @@ class TestConvNet2D:
     "change, message",
     [
       (dict(output_channels=[]), "output_channels must not be empty"),
-      (dict(output_channels=[4, 0]), r"output_channels\[1\]=0: must be at"),
-      (dict(output_channels=[None, 4]), r"output_channels\[0\]=None: must be"),
+      (dict(output_channels=[4, 0]), r"output_channels\[1\]=0: expected an"),
+      (dict(output_channels=[None, 4]), r"output_channels\[0\]=None: expec"),
       (dict(kernel_shapes=3), "kernel_shapes=3: must be a list"),
       (dict(kernel_shapes=[3] * 3), r"kernel_shapes=\[3, 3, 3\]: needs 1 or 2"),
-      (dict(strides=[0]), "strides=0: must be at least 1"),
-      (dict(strides=[True]), "strides=True: must be a positive integer"),
-      (dict(strides=[1, [2, -1]]), "strides=-1: must be at least 1"),
-      (dict(rates=[1.5]), "rates=1.5: must be a positive integer"),
+      (dict(strides=[0]), "strides=0: expected an integer of at least 1"),
+      (dict(strides=[True]), "strides=True: expected an integer of at least 1"),
+      (
+        dict(strides=[1, [2, -1]]),
+        "strides=-1: expected an integer of at least 1",
+      ),
+      (dict(rates=[1.5]), "rates=1.5: expected an integer of at least 1"),
       (dict(output_channels=4), "output_channels=4: must be a list"),
       (
         dict(strides=[(2, 2, 2)]),
@@ -290,8 +293,8 @@ class TestMLP:
     [
       ([], r"output_sizes=\[\]: must be a non-empty list"),
       (3, "output_sizes=3: must be a non-empty list"),
-      ([None, 3], r"output_sizes\[0\]=None: must be a positive integer"),
-      ([4, -3], r"output_sizes\[1\]=-3: must be at least 1"),
+      ([None, 3], r"output_sizes\[0\]=None: expected an integer of at least 1"),
+      ([4, -3], r"output_sizes\[1\]=-3: expected an integer of at least 1"),
     ],
   )
   def test_errors(self, sizes, message):
@@ -678,7 +681,7 @@ class TestBroadcastConv:
       ),
       (
         dict(coord_type="cos", coord_freqs=0),
-        "coord_freqs=0: must be at least 1",
+        "coord_freqs=0: expected an integer of at least 1",
       ),
       (
         dict(mlp_opt=dict(output_sizes=[4, None])),
@@ -797,8 +800,8 @@ class TestLSTM:
     "sizes, message",
     [
       (5, "hidden_sizes=5: must be a list"),
-      ([5, 0], r"hidden_sizes\[1\]=0: must be at least 1"),
-      ([2.0], r"hidden_sizes\[0\]=2.0: must be a positive integer"),
+      ([5, 0], r"hidden_sizes\[1\]=0: expected an integer of at least 1"),
+      ([2.0], r"hidden_sizes\[0\]=2.0: expected an integer of at least 1"),
     ],
   )
   def test_errors(self, sizes, message):

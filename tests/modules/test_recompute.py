@@ -78,7 +78,7 @@ def test_evaluation_knows_no_difference():
 @pytest.mark.parametrize(
   "options, fault",
   [
-    ({"recompute": 1}, "recompute=1: must be true or false"),
+    ({"recompute": 1}, "recompute=1: expected True or False"),
     (
       {"recompute": True, "stop_gradients": ["dzp", "log_prob"]},
       r"add \['dcomponents', 'dmask'\] to stop_gradients",

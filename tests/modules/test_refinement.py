@@ -139,7 +139,10 @@ class TestPredictorCorrectorHead:
     "options, message",
     [
       (dict(hidden_sizes=64), "hidden_sizes=64: must be a list"),
-      (dict(hidden_sizes=[0]), r"hidden_sizes\[0\]=0: must be at least 1"),
+      (
+        dict(hidden_sizes=[0]),
+        r"hidden_sizes\[0\]=0: expected an integer of at least 1",
+      ),
       (dict(activation="elv"), "unknown activation 'elv'. Did you mean 'elu'"),
     ],
   )
@@ -317,11 +320,13 @@ class TestRefinementCore:
     inputs["spatial"]["image"] = tf.zeros([B, H, W, 3])
     with pytest.raises(
       ValueError,
-      match=r"image: expected shape \[B, K, H, W, C\], got \(2, 5, 7, 3\)",
+      match=r"image has shape \[2, 5, 7, 3\], expected \[B, K, H, W, C\]",
     ):
       core(inputs, core.initial_state(B * K))
     inputs = {"spatial": {}, "flat": {"capacity": tf.zeros([B, K, 1])}}
-    with pytest.raises(ValueError, match=r"zp: expected .* got \(6, 6\)"):
+    with pytest.raises(
+      ValueError, match=r"zp has shape \[6, 6\], expected \[B, K, Zp\]"
+    ):
       core(inputs, core.initial_state(B * K), tf.zeros([B * K, ZP]))
 
   def test_missing_parts_are_reported(self):
@@ -343,7 +348,8 @@ class TestRefinementCore:
     }
     plans.build(plan, "refinement_core")
     with pytest.raises(
-      errors.ConfigError, match=f"refinement_core: {key}=None: must be a module"
+      errors.ConfigError,
+      match=f"refinement_core: {key}=None: expected a module",
     ):
       plans.build({**plan, key: None}, "refinement_core")
 
@@ -552,7 +558,7 @@ class TestRefinementInputs:
       (dict(stop_gradients=["dz"]), "stop_gradients: unknown input 'dz'"),
       (dict(preprocess=["dz"]), "preprocess: unknown input 'dz'. Did you mean"),
       (dict(coord_type=None), "coord_type=None: must be 'linear' or 'cos'"),
-      (dict(coord_type="cos", coord_freqs=0), "coord_freqs=0: must be at"),
+      (dict(coord_type="cos", coord_freqs=0), "coord_freqs=0: expected"),
     ],
   )
   def test_errors(self, options, message):

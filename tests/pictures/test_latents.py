@@ -9,7 +9,7 @@ from matplotlib import colors as mpl_colors
 from matplotlib import figure as mpl_figure
 from matplotlib import text as mpl_text
 
-from iodine.pictures import curves
+from iodine.pictures import curves as curve_pictures
 from iodine.pictures import latents as latent_pictures
 from iodine.pictures.colors import get_mask_plot_colors
 from tests.support import explored
@@ -230,7 +230,7 @@ def test_curves_are_readable_and_shown_with_their_mean():
   curves = _curves()
   steps, values = next(iter(curves.values()))
   values[7] = np.nan
-  fig = curves.curves_plot(curves)
+  fig = curve_pictures.curves_plot(curves)
   _assert_readable(fig)
   assert [ax.get_title() for ax in fig.axes if ax.get_visible()] == list(curves)
   raw, mean = fig.axes[0].lines
@@ -245,7 +245,7 @@ def test_curves_are_readable_and_shown_with_their_mean():
 
 @pytest.mark.parametrize("value", [2.0, np.nan])
 def test_a_curve_of_one_point(value):
-  fig = curves.curves_plot({"loss": (np.array([3]), np.array([value]))})
+  fig = curve_pictures.curves_plot({"loss": (np.array([3]), np.array([value]))})
   _assert_readable(fig)
   (point,) = fig.axes[0].lines[1].get_ydata()
   np.testing.assert_equal(point, value)
@@ -253,6 +253,6 @@ def test_a_curve_of_one_point(value):
 
 def test_there_must_be_a_curve_of_as_many_values_as_steps():
   with pytest.raises(ValueError, match="nothing to plot"):
-    curves.curves_plot({})
+    curve_pictures.curves_plot({})
   with pytest.raises(ValueError, match="loss values has shape"):
-    curves.curves_plot({"loss": (np.arange(3), np.arange(4))})
+    curve_pictures.curves_plot({"loss": (np.arange(3), np.arange(4))})

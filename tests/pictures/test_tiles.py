@@ -200,31 +200,12 @@ class TestDiagnosticImage:
 
   def test_two_channels_are_an_error(self):
     with pytest.raises(ValueError, match="have 2 channels, expected 1 or 3"):
-      pictures.construct_reconstr_image(
-        _random(B, H, W, 2), _random(B, H, W, 2)
+      pictures.construct_diagnostic_image(
+        _random(B, H, W, 2),
+        _random(B, H, W, 2),
+        _masks(B, H, W, K),
+        _random(B, H, W, K, 2),
       )
-
-
-@MODES
-@CHANNELS
-@pytest.mark.parametrize("nr_images", [2, 6])
-def test_reconstr_image(mode, channels, nr_images):
-  images, recons = _random(B, H, W, channels), 1.0 - _random(B, H, W, channels)
-  actual = _call(
-    mode,
-    pictures.construct_reconstr_image,
-    images,
-    recons,
-    border_width=3,
-    nr_images=nr_images,
-  )
-  expected = np.concatenate(
-    [
-      np.concatenate([_np_frame(_np_rgb(x), 3) for x in pair], axis=1)
-      for pair in list(zip(images, recons, strict=True))[:nr_images]
-    ]
-  )[None]
-  np.testing.assert_array_equal(actual, expected)
 
 
 @MODES
@@ -277,44 +258,54 @@ def test_iterations_image_error_names_the_array_and_both_shapes():
     )
 
 
-class TestOverviewImage:
+class TestOverview:
   @CHANNELS
+  @pytest.mark.parametrize("num_frames", [1, T])
   @pytest.mark.parametrize("mask_components", [False, True])
-  def test_mixture(self, channels, mask_components):
-    image = _random(B, 1, H, W, channels)
-    masks = _masks(B, 1, H, W, K)
-    comps = _random(B, 1, H, W, K, channels)
-
-    @tf.function(
-      input_signature=[
-        tf.TensorSpec([None, *x.shape[1:]], tf.float32)
-        for x in (image, masks, comps)
-      ]
-    )
-    def overview(image, masks, comps):
-      dist = tfd.MixtureSameFamily(
-        tfd.Categorical(probs=masks), tfd.Independent(tfd.Normal(comps, 0.1), 1)
-      )
-      return pictures.get_overview_image(image, dist, mask_components)
-
-    expected = pictures.construct_diagnostic_image(
-      image[:, 0],
-      (masks[..., None] * comps).sum(-2)[:, 0],
-      masks[:, 0],
-      comps[:, 0],
+  def test_last_step_and_all_steps(self, channels, num_frames, mask_components):
+    image = _random(B, num_frames, H, W, channels)
+    masks = np.moveaxis(_masks(B, T, H, W, 1, K), -1, 2)
+    components = _random(B, T, K, H, W, channels)
+    recons = (masks * components).sum(2, keepdims=True)
+    actual = pictures.overview(
+      {
+        "data": {"image": image},
+        "outputs": {
+          "recons": recons,
+          "pred_mask": masks,
+          "components": components,
+        },
+      },
+      nr_images=2,
       mask_components=mask_components,
     )
-    np.testing.assert_allclose(
-      overview(image, masks, comps), expected, rtol=1e-5
-    )
+    expected = {
+      "overview": pictures.construct_diagnostic_image(
+        image[:, -1],
+        recons[:, -1, 0],
+        np.moveaxis(masks[:, -1, ..., 0], 1, -1),
+        np.moveaxis(components[:, -1], 1, -2),
+        nr_images=2,
+        mask_components=mask_components,
+      ),
+      "sequence": pictures.construct_iterations_image(
+        image[:, :, np.newaxis], recons, masks
+      ),
+    }
+    assert actual.keys() == expected.keys()
+    for name, picture in expected.items():
+      np.testing.assert_allclose(actual[name], picture, rtol=1e-6)
 
-  def test_distribution_without_components(self):
-    image = _random(B, 1, H, W, 3)
-    mean = 1.0 - image
-    np.testing.assert_array_equal(
-      pictures.get_overview_image(image, tfd.Normal(mean, 0.1)),
-      pictures.construct_reconstr_image(image[:, 0], mean[:, 0]),
-    )
+  def test_what_is_not_reconstructed_has_no_picture(self):
+    info = {"data": {"image": _random(B, 1, H, W, 3)}, "outputs": {}}
+    assert pictures.overview(info) == {}
+
+
+def test_samples_are_clipped_and_tiled():
+  recons = 2.0 * _random(5, H, W, 3) - 0.5
+  grid = pictures.samples(recons)
+  expected = pictures.images_to_grid(np.clip(recons, 0.0, 1.0))
+  np.testing.assert_array_equal(grid, expected[None])
 
 
 class TestGrid:

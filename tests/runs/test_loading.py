@@ -107,7 +107,7 @@ def test_a_named_configuration_has_its_entries(trained):
     ("tetromino", {}, "tetromino: no such configuration.*Did you mean 'tetr"),
     (None, {"num_component": 2}, "num_component=2: unknown key. Did you mean"),
     (None, {"data.shufle": 2}, "data.shufle=2: unknown key"),
-    (None, {"num_iters": 0}, "num_iters=0: must be at least 1"),
+    (None, {"num_iters": 0}, "num_iters=0: expected an integer of at least 1"),
     (None, {"data dir": "x"}, "'data dir': no valid key"),
     (None, {"data_dir": "/nowhere"}, "there is no file /nowhere/tetrominoes"),
     (None, {"n_z": 6}, "Most likely wrong: n_z"),

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from iodine import main, training
 from iodine.errors import ConfigError
+from iodine.scene_model import Loss
 from iodine.training import replicas
 from tests.support import tiny
 from tests.support.places import REPOSITORY
@@ -98,17 +99,17 @@ class _Model(tf.Module):
     self.unused = tf.Variable(2.0, name="unused")
     self.num_traces = 0
 
-  def initialize(self, image_shape, factors):
+  def initialize(self, image_shape, factors, num_background_entities):
     pass
 
-  def __call__(self, data, noise=None, seed=None):
+  def __call__(self, data, noise=None, seed=None, step=None):
     self.num_traces += 1
     loss = self.weight * tf.reduce_mean(data.get("loss", data["image"]))
     draw = tf.random.stateless_uniform([], seed)
     scalars = {"loss/total": loss, "draw": draw, "square": draw**2}
     if "mask" in data:
       scalars["loss/ari"] = data["mask"][0]
-    return loss, scalars, []
+    return Loss(loss, scalars)
 
 
 def _step(accumulate: int, **data: Sequence[float]) -> dict[str, float]:
@@ -168,7 +169,7 @@ def test_a_batch_that_cannot_be_cut_is_an_error():
       "Valid values: mirrored, multi_worker",
     ),
     (["strategy=2"], "strategy=2: must be a string"),
-    (["accumulate=0"], "accumulate=0: must be at least 1"),
+    (["accumulate=0"], "accumulate=0: expected an integer of at least 1"),
     (["accumulate=1.5"], "accumulate=1.5: must be an integer"),
     (
       ["accumulate=3", "batch_size=32"],

@@ -37,6 +37,7 @@ def _losses(trainer: training.Trainer, num_steps: int) -> list[float]:
 )
 def test_learning_rate_decays_continuously(step, factor):
   optimizer = training.make_optimizer(2e-4)
+  optimizer.initialize([])
   optimizer.step.assign(int(step))
   learn_rate = optimizer.learn_rate()
   assert learn_rate.dtype == tf.float32
@@ -190,19 +191,22 @@ def test_initialize_keeps_moments_and_reset_clears_them():
 @pytest.mark.parametrize(
   "arguments, message",
   [
-    ({"learn_rate": 0}, "learn_rate=0: must be a number above 0"),
-    ({"learn_rate": -1e-3}, "learn_rate=-0.001: must be a number above 0"),
-    ({"learn_rate": float("nan")}, "learn_rate=nan: must be a number above 0"),
-    ({"learn_rate": float("inf")}, "learn_rate=inf: must be a number above 0"),
-    ({"learn_rate": "1e-3"}, "learn_rate='1e-3': must be a number above 0"),
-    ({"learn_rate": True}, "learn_rate=True: must be a number above 0"),
-    ({"beta1": 1.0}, "beta1=1.0: must be a number in [0, 1)"),
-    ({"beta1": -0.1}, "beta1=-0.1: must be a number in [0, 1)"),
-    ({"beta2": float("nan")}, "beta2=nan: must be a number in [0, 1)"),
-    ({"beta2": "0.9"}, "beta2='0.9': must be a number in [0, 1)"),
-    ({"epsilon": 0.0}, "epsilon=0.0: must be a number above 0"),
-    ({"decay_steps": 0}, "decay_steps=0: must be a number above 0"),
-    ({"decay_rate": -0.1}, "decay_rate=-0.1: must be a number above 0"),
+    ({"learn_rate": 0}, "learn_rate=0: expected a number above 0"),
+    ({"learn_rate": -1e-3}, "learn_rate=-0.001: expected a number above 0"),
+    ({"learn_rate": float("nan")}, "learn_rate=nan: expected a number above 0"),
+    ({"learn_rate": float("inf")}, "learn_rate=inf: expected a number above 0"),
+    (
+      {"learn_rate": "1e-3"},
+      "learn_rate='1e-3': is text; expected a number above 0",
+    ),
+    ({"learn_rate": True}, "learn_rate=True: expected a number above 0"),
+    ({"beta1": 1.0}, "beta1=1.0: expected a number in [0, 1)"),
+    ({"beta1": -0.1}, "beta1=-0.1: expected a number in [0, 1)"),
+    ({"beta2": float("nan")}, "beta2=nan: expected a number in [0, 1)"),
+    ({"beta2": "0.9"}, "beta2='0.9': is text; expected a number in [0, 1)"),
+    ({"epsilon": 0.0}, "epsilon=0.0: expected a number above 0"),
+    ({"decay_steps": 0}, "decay_steps=0: expected a number above 0"),
+    ({"decay_rate": -0.1}, "decay_rate=-0.1: expected a number above 0"),
   ],
 )
 def test_make_optimizer_errors(arguments, message):
@@ -252,12 +256,12 @@ class _CountingModel(tf.Module):
     self.model = model
     self.num_traces = 0
 
-  def initialize(self, image_shape, factors):
-    self.model.initialize(image_shape, factors)
+  def initialize(self, *sizes):
+    self.model.initialize(*sizes)
 
-  def __call__(self, data, noise=None, seed=None):
+  def __call__(self, data, **options):
     self.num_traces += 1
-    return self.model(data, noise=noise, seed=seed)
+    return self.model(data, **options)
 
 
 def test_first_step_creates_all_variables_and_is_the_only_one_traced():
@@ -315,6 +319,7 @@ def test_same_seed_gives_the_same_losses(uninterrupted, interrupted):
 
 def test_noise_depends_on_seed_and_step():
   trainer = _trainer(seed=7)
+  trainer.optimizer.initialize([])
   start = tiny.values(trainer.model.variables)
 
   def loss(seed, step):
