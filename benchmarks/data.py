@@ -73,12 +73,13 @@ def _write_scenes(name: str, num_scenes: int | None, folder: str) -> str:
 def _dataset(
   name: str, path: str, batch_size: int | None, cache_dir: str | None
 ) -> IODINEDataset:
-  entries = resolution.complete(reading.named_configs()[name])
+  entries = resolution.resolve(reading.named_configs()[name])
   plan: dict[str, Any] = {**entries["data"], "path": path, "seed": 0}
   plan["cache_dir"] = cache_dir
   if batch_size is not None:
     plan["batch_size"] = batch_size
-  return resolution.build_part({"data": plan}, "data")
+  (dataset,) = resolution.build({**entries, "data": plan}, ("data",))
+  return dataset
 
 
 def _throughput(dataset: IODINEDataset, seconds: float) -> float:

@@ -42,11 +42,10 @@ def measure(
   Returns:
     What is printed.
   """
-  entries = resolution.complete(
+  entries = resolution.resolve(
     {**reading.named_configs()[config_name], "precision": precision}
   )
-  dataset = resolution.build_part(entries, "data")
-  model = resolution.build_part(entries, "model")
+  dataset, model = resolution.build(entries, ("data", "model"))
   trainer = training.Trainer(
     model, training.make_optimizer(learn_rate=1e-4), seed=0
   )

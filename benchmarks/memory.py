@@ -23,9 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from matplotlib.figure import Figure
 
-from iodine import main
 from iodine.config import reading, resolution
-from iodine.data import opening
 from iodine.evaluation import scores as scoring
 from iodine.runs import loading
 
@@ -96,11 +94,10 @@ def _evaluate(
 ) -> list[_Sample]:
   """Evaluates the trained model; a sample for each batch."""
   own = {"checkpoint_dir": f"{folder}/run_1"}
-  entries = resolution.resolve(
-    reading.named_configs()[name], own, main.DEFAULTS
-  )
-  dataset = opening.build_data(entries, take=num_scenes, shuffle_buffer=None)
-  model, _ = loading.restored_model(entries, dataset)
+  entries = resolution.resolve(reading.named_configs()[name], own)
+  trained = loading.open_trained(entries)
+  trained.restore()
+  dataset = trained.dataset.variant(take=num_scenes, shuffle_buffer=None)
   samples: list[_Sample] = []
 
   def on_progress(count: int) -> None:
@@ -108,7 +105,7 @@ def _evaluate(
     samples.append(_sample(at, os.getpid(), folder))
 
   scoring.evaluate(
-    model,
+    trained.model,
     dataset("eval"),
     batch_size=dataset.batch_size,
     seed=0,

@@ -49,10 +49,10 @@ def measure(
     What is printed.
   """
   named = {**reading.named_configs()[config_name], **overrides}
-  entries = resolution.complete(named)
-  dataset = resolution.build_part(entries, "data")
+  entries = resolution.resolve(named)
+  dataset, model = resolution.build(entries, ("data", "model"))
   trainer = training.Trainer(
-    resolution.build_part(entries, "model"),
+    model,
     training.make_optimizer(learn_rate=1e-4),
     seed=0,
   )

@@ -1,24 +1,238 @@
-"""Sacred's record of a run, such that a kill does not harm it."""
+"""Sacred with plain data, and with records that survive a kill.
 
+What of Sacred is private is used here alone, see `PRIVATE`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
 import json
 import logging
 import os
 import pathlib
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sacred import SETTINGS
+from sacred import Experiment as SacredExperiment
+from sacred.arg_parser import printable_usage
+from sacred.config import ConfigDict
+from sacred.config.config_summary import ConfigSummary
 from sacred.observers import FileStorageObserver
+from sacred.randomness import set_global_seed
 from sacred.run import Run
 from sacred.serializer import flatten
-from sacred.utils import apply_backspaces_and_linefeeds
+from sacred.utils import apply_backspaces_and_linefeeds, iterate_flattened
 
-from iodine import errors, files
-from iodine.errors import ConfigError
+from iodine.config import reading, resolution
+from iodine.config.entries import ENTRIES
+from iodine.errors import ConfigError, RunError, did_you_mean
+from iodine.files import write_whole
 
-__all__ = ["filter_output", "make_safe"]
+__all__ = ["Experiment", "Record", "filter_output", "make_safe", "usage"]
+
+# {class of Sacred: what is used of it without being documented}.
+PRIVATE: dict[type, tuple[str, ...]] = {
+  SacredExperiment: ("_create_run", "_check_command", "configurations"),
+  Run: ("_id", "_emit_heartbeat"),
+}
+
+# Capturing file descriptors would hide the terminal from the progress bar.
+SETTINGS.CAPTURE_MODE = "sys"
 
 _LOG = logging.getLogger(__name__)
+
+
+class Experiment(SacredExperiment):
+  """Sacred, with configurations read as plain data and resolved as a whole.
+
+  Attributes:
+    prepared: what `prepare` returned for the run that is about to start.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    prepare: Callable[[str | None, Mapping[str, Any]], Any],
+    is_observed: Callable[[str | None, Mapping[str, Any]], bool],
+  ):
+    """Makes an experiment without commands.
+
+    Args:
+      name: of the experiment.
+      prepare: called with a command's name and its configuration before the
+        run is recorded; raises ConfigError where that must not start.
+      is_observed: called likewise: whether this process records the run.
+    """
+    super().__init__(name, save_git_info=False)
+    self._prepare, self._is_observed = prepare, is_observed
+    self.prepared: Any = None
+    self.captured_out_filter = filter_output  # type: ignore
+    self.configurations.append(_resolve)  # type: ignore
+    for config_name, entries in reading.named_configs().items():
+      self.add_named_config(config_name, entries)
+
+  def _create_run(
+    self,
+    command_name: str | None = None,
+    config_updates: dict | None = None,
+    named_configs: Sequence[str] = (),
+    info: dict | None = None,
+    meta_info: dict | None = None,
+    options: dict | None = None,
+  ) -> Run:
+    # Sacred asks it whether to raise errors, be it from an earlier run.
+    self.current_run = None
+    # Wrong entries are errors, which Sacred would only warn about.
+    options = {**(options or {}), "--force": True}
+    _check_options(options)
+    reading.check_entries(config_updates or {})
+    # Sacred would read a file of a configuration's name, and may run code that
+    # it finds there; no file has these names.
+    named = {
+      f"configuration {i}": self._entries(name)
+      for i, name in enumerate(named_configs)
+    }
+    self.named_configs.update(named)
+    try:
+      run = super()._create_run(
+        command_name, config_updates, list(named), info, meta_info, options
+      )
+    except ModuleNotFoundError as error:
+      raise ConfigError(
+        f"An observer needs the package {error.name}"
+      ) from error
+    finally:
+      for name in named:
+        del self.named_configs[name]
+    run.meta_info["named_configs"] = list(named_configs)
+    self.prepared = self._prepare(command_name, run.config)
+    if not self._is_observed(command_name, run.config):
+      run.unobserved = True
+    if not run.unobserved:
+      make_safe(run)
+    return run
+
+  def _entries(self, name: str) -> ConfigDict:
+    """Returns the entries of a named configuration or a file."""
+    if name in self.named_configs:
+      return self.named_configs[name]
+    if not os.path.exists(name):
+      raise ConfigError(
+        f"with {name}: no such configuration or file. "
+        + did_you_mean(name, self.named_configs, "configurations")
+      )
+    entries = reading.load_file(name)
+    return ConfigDict(resolution.without_derived(entries))
+
+  def _check_command(self, cmd_name: str) -> None:
+    commands = dict(self.gather_commands())
+    if cmd_name is not None and cmd_name not in commands:
+      raise ConfigError(
+        f"{cmd_name}: no such command. "
+        + did_you_mean(cmd_name, commands, "commands")
+      )
+
+  def get_usage(self, program_name: str | None = None) -> tuple[str, ...]:
+    """Returns a short and a long usage, and one for the parser of arguments."""
+    *_, internal = super().get_usage(program_name)
+    shown = usage(internal)
+    return printable_usage(shown), shown, internal
+
+
+def usage(text: str) -> str:
+  """Replaces what Sacred calls the program for its parser of arguments."""
+  installed = pathlib.Path(sys.argv[0]).name == "iodine"
+  program = "iodine" if installed else "python -m iodine.main"
+  return text.replace("dummy", program)
+
+
+def _resolve(
+  fixed: Mapping[str, Any] | None = None,
+  preset: Mapping[str, Any] | None = None,
+  fallback: Mapping[str, Any] | None = None,
+) -> ConfigSummary:
+  """The whole configuration, in place of Sacred's scopes.
+
+  Args:
+    fixed: what was given, by named configurations, files and the command line.
+    preset: likewise, without the command line.
+    fallback: not used.
+  """
+  del fallback
+  given = fixed or {}
+  summary = ConfigSummary(
+    modified={name for name, _ in iterate_flattened(given)},
+    docs={name: entry.help for name, entry in ENTRIES.items()},
+  )
+  entries = resolution.resolve(preset or {}, given)
+  if ENTRIES["seed"].fault("seed", entries["seed"]):
+    resolution.build(entries)  # which raises; Sacred takes the seed at once
+  if entries["seed"] is None:
+    del entries["seed"]  # Sacred draws one.
+  summary.update(entries)
+  return summary
+
+
+class Record:
+  """What Sacred keeps of a run, as far as training has to do with it.
+
+  Attributes:
+    run_id: of the observer that records the run; None: there is none.
+    info: entries for the record.
+  """
+
+  def __init__(self, run: Run):
+    self._run = run
+    self.run_id: int | str | None = run._id
+    self.info: dict[str, Any] = run.info
+
+  def log_scalar(self, name: str, value: float, step: int) -> None:
+    """Records a metric."""
+    self._run.log_scalar(name, value, step)
+
+  def flush(self) -> None:
+    """Writes all metrics to disk."""
+    self._run._emit_heartbeat()
+
+  def is_given(self, name: str) -> bool:
+    """Whether the user chose the value of an entry."""
+    return name in self._run.config_modifications.modified
+
+  def set_seed(self, seed: int) -> None:
+    """Seeds Python, NumPy and TensorFlow."""
+    set_global_seed(seed)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+  """Raises ConfigError for a value that one of Sacred's options rejects."""
+  level = options.get("--loglevel") or "INFO"
+  known_level = isinstance(logging.getLevelName(level), int)
+  if not known_level and not str(level).isdecimal():
+    raise ConfigError(
+      f"--loglevel={level}: must be a number from 0 to 50, or one of DEBUG, "
+      "INFO, WARNING, ERROR and CRITICAL"
+    )
+  modes = ("no", "sys", "fd")
+  if options.get("--capture") not in (None, *modes):
+    raise ConfigError(
+      f"--capture={options['--capture']}: must be one of {', '.join(modes)}"
+    )
+  for option in ("--beat-interval", "--priority"):
+    try:
+      float(options.get(option) or 0)
+    except ValueError as error:
+      raise ConfigError(
+        f"{option}={options[option]}: must be a number"
+      ) from error
+  database = options.get("--mongo_db")
+  if database and importlib.util.find_spec("pymongo") is None:
+    raise ConfigError(
+      f"--mongo_db={database}: needs pymongo, which the extra `mongo` "
+      "installs (in a checkout: pip install '.[mongo]')"
+    )
 
 
 class _SafeFileStorage(FileStorageObserver):
@@ -34,7 +248,7 @@ class _SafeFileStorage(FileStorageObserver):
   def started_event(self, *args: Any, **kwargs: Any) -> Any:
     try:
       return super().started_event(*args, **kwargs)
-    except (OSError, errors.RunError) as error:
+    except (OSError, RunError) as error:
       raise ConfigError(
         f"--file_storage={self.basedir}: cannot be written: {error}"
       ) from error
@@ -45,8 +259,8 @@ class _SafeFileStorage(FileStorageObserver):
     else:
       text = json.dumps(flatten(obj), sort_keys=True, indent=2)
     try:
-      files.write_whole(pathlib.Path(str(self.dir), filename), text)
-    except errors.RunError as error:
+      write_whole(pathlib.Path(str(self.dir), filename), text)
+    except RunError as error:
       if "stop_time" not in (self.run_entry or {}):
         raise
       _LOG.warning("Sacred's record lacks the end of the run: %s", error)
@@ -73,8 +287,8 @@ def make_safe(run: Run) -> None:
   """Prepares a run that has not started yet.
 
   Folders of -F are made, which Sacred does while it starts a run. The run's
-  metrics may then be recorded by any thread, with `run._emit_heartbeat`, beside
-  the one in which Sacred does so every some seconds.
+  metrics may then be recorded by any thread, with `Record.flush`, beside the
+  one in which Sacred does so every some seconds.
 
   Args:
     run: of Sacred.

@@ -264,7 +264,7 @@ def _column(first_header: str, configuration: str) -> dict[str, str]:
 
 @functools.cache
 def _entries(configuration: str) -> dict[str, Any]:
-  return resolution.complete(reading.named_configs()[configuration])
+  return resolution.resolve(reading.named_configs()[configuration])
 
 
 @functools.cache
@@ -273,8 +273,8 @@ def _shapes(configuration: str) -> dict[str, tuple[int, ...]]:
   # No shape depends on the number of slots or steps, or the image's size: the
   # fewest and smallest are quickest.
   entries = {**reading.named_configs()[configuration], "num_iters": 1}
-  model = resolution.build_part(
-    resolution.complete({**entries, "num_components": 2}), "model"
+  (model,) = resolution.build(
+    resolution.resolve({**entries, "num_components": 2}), ("model",)
   )
   factors = {
     factor.name: factor.size if factor.type == "scalar" else 1

@@ -24,7 +24,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 from PIL import Image
 
-from iodine import main, tf1_checkpoint
+from iodine import tf1_checkpoint
 from iodine.config import reading, resolution
 from iodine.data import image_files
 from iodine.data.datasets import HDF5
@@ -310,9 +310,7 @@ _PYTHON_TAGS = [
 
 def _check_configuration(entries: dict[str, Any]) -> None:
   entries = resolution.without_derived(entries)
-  resolution.check(
-    resolution.resolve(entries, {}, main.DEFAULTS), main.DEFAULTS
-  )
+  resolution.build(resolution.resolve(entries))
 
 
 @inputs(300, 20_000)

@@ -1,1 +1,22 @@
-"""What the commands do, a file each."""
+"""What the commands do, a file each, given a whole configuration."""
+
+from iodine.commands.convert import convert_checkpoint, export_tf1
+from iodine.commands.decompose import decompose
+from iodine.commands.describe_data import describe_data
+from iodine.commands.evaluate import evaluate
+from iodine.commands.inspect import inspect_checkpoint
+from iodine.commands.train import train
+from iodine.commands.traverse import traverse
+from iodine.commands.visualize import visualize
+
+__all__ = [
+  "convert_checkpoint",
+  "decompose",
+  "describe_data",
+  "evaluate",
+  "export_tf1",
+  "inspect_checkpoint",
+  "train",
+  "traverse",
+  "visualize",
+]

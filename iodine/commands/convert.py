@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from iodine import tf1_checkpoint
-from iodine.commands.train import build_trainer
-from iodine.data.datasets import Position
-from iodine.data.opening import build_data
+from iodine.commands.train import make_trainer
+from iodine.config import resolution
+from iodine.data.pipeline import Position
 from iodine.errors import ConfigError
 from iodine.files import make_folder
 from iodine.runs import checkpoint_files, loading
@@ -37,20 +37,16 @@ def convert_checkpoint(entries: Mapping[str, Any]) -> str:
     raise ConfigError(
       f"checkpoint_dir={str(folder)!r}: exists already. Name a new folder."
     )
-  dataset = build_data(entries)
-  trainer = build_trainer(entries, dataset)
+  dataset, model, optimizer = resolution.build(entries)
+  trainer = make_trainer(dataset, model, optimizer, entries["seed"])
   checkpoint_files.restore(source, trainer.model, trainer.optimizer)
   make_folder(folder, "checkpoint_dir")
   run = run_checkpoints.RunCheckpoints(folder, trainer, keep=1)
   prefix = run.save(dataset, Position(0, 0))
   # What the original was trained with, for `evaluate`.
-  model = {
-    **entries["model"],
-    "inner_batch_size": loading.inner_batch_size(
-      entries, checkpoint_files.find(source)
-    ),
-  }
-  run_folder.save_config(folder, {**entries, "model": model})
+  size = loading.inner_batch_size(entries, checkpoint_files.find(source))
+  own = {**entries["model"], "inner_batch_size": size}
+  run_folder.save_config(folder, {**entries, "model": own})
   _LOG.info("Wrote %s", prefix)
   return prefix
 
@@ -72,7 +68,8 @@ def export_tf1(entries: Mapping[str, Any]) -> str:
       f"tf1_checkpoint={prefix!r}: exists already. Name a new prefix, such as "
       f"exported/model.ckpt."
     )
-  trainer = build_trainer(entries, build_data(entries))
+  dataset, model, optimizer = resolution.build(entries)
+  trainer = make_trainer(dataset, model, optimizer, entries["seed"])
   checkpoint_files.restore(
     entries["checkpoint_dir"], trainer.model, trainer.optimizer
   )

@@ -11,9 +11,8 @@ from PIL import Image
 
 from iodine import exploration
 from iodine.commands.visualize import pictures_folder
-from iodine.config import resolution
 from iodine.data import image_files
-from iodine.data.opening import user_faults
+from iodine.data.opening import data_errors_as_config_errors
 from iodine.errors import ConfigError
 from iodine.files import new_files
 from iodine.pictures import animations, sections
@@ -44,8 +43,9 @@ def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
   if not entries["image"]:
     raise ConfigError("image: missing; name a picture, image=PATH")
   path = pathlib.Path(entries["image"]).expanduser()
-  dataset = resolution.build_part(entries, "data")  # no scene of it is needed
-  with user_faults(dataset):
+  trained = loading.open_trained(entries)
+  model, dataset, _ = trained
+  with data_errors_as_config_errors(dataset):
     grayscale = dataset.num_channels == 1
   try:
     pixels = image_files.load_image(
@@ -53,7 +53,7 @@ def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
     )
   except (OSError, image_files.ImageFileError) as error:
     raise ConfigError(f"image: {error}") from error
-  model, _ = loading.restored_model(entries, dataset)
+  trained.restore()
   batch = dataset.image_batch(pixels)
   # For some a video, in which nothing moves.
   batch["image"] = tf.repeat(batch["image"], model.num_frames, axis=1)

@@ -5,13 +5,16 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from iodine.config import resolution
 from iodine.data import description as data_description
-from iodine.data.opening import build_data, user_faults
+from iodine.data import opening
 from iodine.files import make_folder
 from iodine.pictures import scenes as scene_pictures
 from iodine.progress import progress
 
 __all__ = ["describe_data"]
+
+_NUM_SHOWN = 12  # scenes in the picture
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,8 +28,9 @@ def describe_data(entries: Mapping[str, Any]) -> pathlib.Path:
   Returns:
     The picture, in `pictures_dir`.
   """
-  dataset = build_data(entries)
-  with user_faults(dataset):
+  (dataset,) = resolution.build(entries, ("data",))
+  opening.prepare(dataset)
+  with opening.data_errors_as_config_errors(dataset):
     print(f"{dataset.name}, {type(dataset).__name__}")
     print("\n".join(data_description.format_files(dataset)), flush=True)
     scenes = dataset.examples().take(entries["num_scenes"])
@@ -34,7 +38,7 @@ def describe_data(entries: Mapping[str, Any]) -> pathlib.Path:
       statistics = data_description.collect(dataset, _counted(scenes, update))
     lines = data_description.format_statistics(dataset, statistics)
     print("\n".join(lines))
-    shown = build_data(entries, batch_size=12, shuffle_buffer=None)
+    shown = dataset.variant(batch_size=_NUM_SHOWN, shuffle_buffer=None)
     batch = next(iter(shown("eval")))
   folder = pathlib.Path(entries["pictures_dir"]).expanduser()
   make_folder(folder, "pictures_dir")

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from iodine import errors
 from iodine.data.datasets import IODINEDataset
-from iodine.data.opening import build_data, first_batch, user_faults
+from iodine.data.opening import data_errors_as_config_errors, first_batch
 from iodine.evaluation import report as evaluation_report
 from iodine.evaluation import scores as scoring
 from iodine.files import make_folder, results_in
@@ -39,16 +39,19 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
   Raises:
     ConfigError: for a mistake in checkpoint, data or configuration.
   """
+  trained = loading.open_trained(entries)
   paper = entries["paper_scores"]
   evaluation_report.check_paper(paper)
-  dataset = build_data(entries, take=entries["num_scenes"], shuffle_buffer=None)
-  first_batch(dataset)  # any fault of the files, before the model is built
-  model, prefix = loading.restored_model(entries, dataset)
-  with _evaluation_folder(entries, prefix) as folder:
-    result = _scores(entries, model, dataset)
+  dataset = trained.dataset.variant(
+    take=entries["num_scenes"], shuffle_buffer=None
+  )
+  first_batch(dataset)  # any fault of the files, before the model has variables
+  trained.restore()
+  with _evaluation_folder(entries, trained.prefix) as folder:
+    result = _scores(entries, trained.model, dataset)
     rows = evaluation_report.table_rows(result, paper)
     print(evaluation_report.text_table(rows))
-    evaluation_report.write(folder, result, paper, entries, prefix)
+    evaluation_report.write(folder, result, paper, entries, trained.prefix)
   _LOG.info("%.1f images/s; wrote %s", result.images_per_second, folder)
   return result
 
@@ -81,7 +84,7 @@ def _scores(
 
 
 def _eval_batches(dataset: IODINEDataset) -> Iterator[dict[str, Any]]:
-  with user_faults(dataset):
+  with data_errors_as_config_errors(dataset):
     yield from dataset("eval")
 
 

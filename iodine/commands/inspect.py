@@ -60,8 +60,7 @@ def _summary(values: Mapping[str, np.ndarray]) -> _Summary:
 
 def _fits(name: str, values: Mapping[str, np.ndarray]) -> bool:
   """Whether a named configuration describes the checkpoint's model."""
-  entries = resolution.complete(reading.named_configs()[name])
-  dataset = resolution.build_part(entries, "data")
-  model = resolution.build_part(entries, "model")
-  model.initialize(*loading.image_size_and_factors(dataset))
+  entries = resolution.resolve(reading.named_configs()[name])
+  dataset, model = resolution.build(entries, ("data", "model"))
+  loading.initialize(model, dataset)
   return tf1_checkpoint.fits(values, model)

@@ -1,48 +1,220 @@
 """Training, new or continued."""
 
+import contextlib
+import dataclasses
 import logging
+import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+import tensorflow as tf
 
 from iodine import training
 from iodine.config import resolution
-from iodine.data.datasets import IODINEDataset
+from iodine.config.entries import ENTRIES
+from iodine.data import opening
+from iodine.data.pipeline import IODINEDataset
 from iodine.errors import ConfigError
-from iodine.runs import loading
+from iodine.experiment import Record
+from iodine.runs import continuation, loading
+from iodine.runs import folder as run_folder
+from iodine.runs import lock as run_lock
+from iodine.runs import loop as training_loop
+from iodine.runs import versions as run_versions
+from iodine.scene_model import SceneModel
+from iodine.training import replicas
 from iodine.training.replicas import Distribution
 
-__all__ = ["build_trainer"]
+__all__ = ["Parts", "make_trainer", "prepare", "train"]
 
 _LOG = logging.getLogger(__name__)
 
 
-def build_trainer(
-  entries: Mapping[str, Any],
+class Parts(NamedTuple):
+  """What a configuration describes; without variables, no file opened."""
+
+  dataset: IODINEDataset
+  model: SceneModel
+  optimizer: training.Optimizer
+
+
+def prepare(entries: Mapping[str, Any]) -> Parts:
+  """Checks a whole configuration, and builds what training needs.
+
+  Raises:
+    ConfigError: lists every fault.
+  """
+  parts = Parts(*resolution.build(entries))
+  size = parts.dataset.batch_size
+  if size != entries["batch_size"]:
+    _LOG.warning(
+      "data.batch_size=%s, but the learning rate follows batch_size=%s",
+      size,
+      entries["batch_size"],
+    )
+  if parts.model.num_frames > parts.dataset.num_frames:
+    raise ConfigError(
+      f"model: needs {parts.model.num_frames} frames of a scene, but the "
+      f"dataset {parts.dataset.name} has {parts.dataset.num_frames}"
+    )
+  return parts
+
+
+def train(entries: Mapping[str, Any], parts: Parts, record: Record) -> None:
+  """Trains a model, or goes on with it (`continue_run`).
+
+  Args:
+    entries: the whole configuration.
+    parts: from `prepare`.
+    record: of this run.
+
+  Raises:
+    ConfigError: for a mistake in folder, data, checkpoint or TF_CONFIG.
+    RunError: if the run cannot go on.
+    Interrupted: after SIGINT or SIGTERM, when everything is saved.
+  """
+  replicas.warn_without_gpu()
+  if entries["deterministic"]:
+    tf.config.experimental.enable_op_determinism()
+  devices = replicas.create(entries["strategy"], entries["accumulate"])
+  resolution.sub_batch_size(
+    parts.dataset.batch_size, entries["accumulate"], devices.num_replicas
+  )
+  with contextlib.ExitStack() as lock:
+    run = _Run(entries, parts, record, devices, lock, entries["seed"])
+    try:
+      run.train()
+    except tf.errors.UnimplementedError as error:
+      if not entries["deterministic"]:
+        raise
+      raise ConfigError(
+        f"deterministic=True: {error.message}. Set it to False, or train on "
+        "the CPU (CUDA_VISIBLE_DEVICES=)"
+      ) from error
+
+
+@dataclasses.dataclass
+class _Run:
+  """One process's part in a run.
+
+  Attributes:
+    entries: the whole configuration, as it was given.
+    parts: what is trained, on what, by what.
+    record: of this process.
+    devices: that train.
+    lock: keeps the folder locked as long as it is open.
+    seed: of the run; a continued one keeps its own.
+    folder: of the run; None for any worker but the chief, and before it is
+      opened.
+  """
+
+  entries: Mapping[str, Any]
+  parts: Parts
+  record: Record
+  devices: Distribution
+  lock: contextlib.ExitStack
+  seed: int
+  folder: pathlib.Path | None = None
+
+  def train(self) -> None:
+    """Opens data and folder, and takes the steps."""
+    entries, devices = self.entries, self.devices
+    if entries["continue_run"] and devices.is_chief:
+      self._open_folder()
+      self._continue()
+    dataset, sample = opening.training_data(entries, self.parts.dataset)
+    self.parts = self.parts._replace(dataset=dataset)
+    with devices.explain_lost_workers():
+      devices.check_alike(
+        [entries[name] for name, entry in ENTRIES.items() if entry.alike]
+      )
+      trainer = make_trainer(*self.parts, self.seed, devices)
+    if self.folder is None and devices.is_chief:
+      self._open_folder()  # not before the data turned out to be good
+    training_loop.run(
+      trainer,
+      dataset,
+      sample,
+      self.folder,
+      training_loop.Settings(
+        stop_after_steps=entries["stop_after_steps"],
+        save_summaries_steps=entries["save_summaries_steps"],
+        save_images_steps=entries["save_images_steps"],
+        save_checkpoint_steps=entries["save_checkpoint_steps"],
+        keep_checkpoints=entries["keep_checkpoints"],
+        profile=entries["profile"],
+      ),
+      self.record.log_scalar,
+      on_ready=lambda: self._save_config(trainer),
+      flush_metrics=self.record.flush,
+    )
+
+  def _open_folder(self) -> None:
+    """Opens the run's folder, and locks it."""
+    self.folder = run_folder.open_folder(
+      self.entries["checkpoint_dir"],
+      self.entries["continue_run"],
+      self.record.run_id,
+    )
+    self.lock.enter_context(run_lock.locked(self.folder))
+    self.record.info["checkpoint_dir"] = str(self.folder)
+
+  def _continue(self) -> None:
+    """Checks what a run goes on with, and takes the seeds of that run.
+
+    A checkpoint has the seeds, too, but a run may have been killed before it
+    saved one.
+    """
+    assert self.folder is not None
+    saved = run_folder.load_config(self.folder)
+    continuation.check_drift(saved, self.entries, self.folder)
+    self.seed = saved.get("seed", self.seed)
+    own = self.entries["data"].get("seed", self.seed)
+    data_seed = saved.get("data", {}).get("seed", own)
+    for name, seed in (("seed", self.seed), ("data.seed", data_seed)):
+      if fault := ENTRIES["seed"].fault(name, seed):
+        raise ConfigError(f"{self.folder}: its config.json says {fault}")
+    self.parts.dataset.seed = data_seed
+    self.record.set_seed(self.seed)  # of the initial weights
+
+  def _save_config(self, trainer: training.Trainer) -> None:
+    """Writes what the run is, once its seeds are known."""
+    if self.folder is None:
+      return
+    dataset, parts = self.parts.dataset, self.devices.num_sub_batches
+    seeds = {"seed": int(trainer.seed.numpy()), "data.seed": dataset.seed}
+    entries = run_folder.config_to_save(
+      self.entries, seeds, self.record.is_given("seed")
+    )
+    if parts > 1:
+      entries[resolution.SUB_BATCH_SIZE] = dataset.batch_size // parts
+    run_folder.save_config(self.folder, entries)
+    step = int(trainer.optimizer.step.numpy())
+    run_versions.save_versions(self.folder, step)
+
+
+def make_trainer(
   dataset: IODINEDataset,
-  distribution: Distribution | None = None,
+  model: SceneModel,
+  optimizer: training.Optimizer,
+  seed: int | None,
+  devices: Distribution | None = None,
 ) -> training.Trainer:
-  """Builds model and optimizer, with all variables that the data call for."""
-  distribution = distribution or Distribution()
-  if distribution.num_sub_batches > 1:
+  """Makes a trainer with all variables that the data call for.
+
+  Raises:
+    ConfigError: if model and dataset do not fit together.
+  """
+  devices = devices or Distribution()
+  if devices.num_sub_batches > 1:
     _LOG.info(
       "The %s images of a step: %s sub-batches on %s devices of %s processes",
       dataset.batch_size,
-      distribution.num_sub_batches,
-      distribution.num_replicas,
-      distribution.num_workers,
+      devices.num_sub_batches,
+      devices.num_replicas,
+      devices.num_workers,
     )
-  model = resolution.build_part(entries, "model")
-  if model.num_frames > dataset.num_frames:
-    raise ConfigError(
-      f"model: needs {model.num_frames} frames of a scene, but the dataset "
-      f"{dataset.name} has {dataset.num_frames}"
-    )
-  with distribution.scope():
-    trainer = training.Trainer(
-      model,
-      resolution.build_part(entries, "optimizer"),
-      entries["seed"],
-      distribution,
-    )
+  with devices.scope():
+    trainer = training.Trainer(model, optimizer, seed, devices)
     loading.initialize(trainer, dataset)
   return trainer

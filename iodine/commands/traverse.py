@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from iodine import exploration
-from iodine.commands.visualize import chosen_slot, pictures_folder
-from iodine.data.opening import read_scenes
+from iodine.commands.visualize import (
+  check_choices,
+  chosen_slot,
+  pictures_folder,
+)
+from iodine.data.opening import scenes_from
 from iodine.errors import ConfigError
 from iodine.files import new_files
 from iodine.pictures import sections
@@ -32,8 +36,11 @@ def traverse(entries: Mapping[str, Any]) -> pathlib.Path:
     ConfigError: for a mistake in checkpoint, data or configuration, or a model
       whose latents cannot be varied.
   """
-  dataset, batch = read_scenes(entries)
-  model, _ = loading.restored_model(entries, dataset)
+  trained = loading.open_trained(entries)
+  model, dataset, _ = trained
+  check_choices(entries, model)
+  batch = scenes_from(dataset, entries["scene"], entries["batch_size"])
+  trained.restore()
   folder = pictures_folder(entries, dataset, "traverse")
   info = exploration.infer(model, batch, entries["seed"])
   if not sections.can_traverse(model, info):

@@ -5,15 +5,16 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from iodine import exploration
+from iodine import checks, exploration
 from iodine.data.datasets import IODINEDataset
-from iodine.data.opening import read_scenes
+from iodine.data.opening import scenes_from
+from iodine.errors import ConfigError
 from iodine.files import new_files
 from iodine.pictures import page, sections
 from iodine.runs import loading, summaries
 from iodine.scene_model import SceneModel
 
-__all__ = ["chosen_slot", "pictures_folder", "visualize"]
+__all__ = ["check_choices", "chosen_slot", "pictures_folder", "visualize"]
 
 INDEX_FILE = "index.html"
 
@@ -36,8 +37,11 @@ def visualize(entries: Mapping[str, Any]) -> pathlib.Path:
   Raises:
     ConfigError: for a mistake in checkpoint, data or configuration.
   """
-  dataset, batch = read_scenes(entries)
-  model, prefix = loading.restored_model(entries, dataset)
+  trained = loading.open_trained(entries)
+  model, dataset, prefix = trained
+  check_choices(entries, model)
+  batch = scenes_from(dataset, entries["scene"], entries["batch_size"])
+  trained.restore()
   folder = pictures_folder(entries, dataset, "visualize")
   with new_files(folder, [*sections.PICTURES, INDEX_FILE]) as new:
     info = exploration.infer(model, batch, entries["seed"])
@@ -59,6 +63,19 @@ def visualize(entries: Mapping[str, Any]) -> pathlib.Path:
     (new / INDEX_FILE).write_text(text, encoding="utf-8")
   _LOG.info("Wrote %s", folder / INDEX_FILE)
   return folder / INDEX_FILE
+
+
+def check_choices(entries: Mapping[str, Any], model: SceneModel) -> None:
+  """Raises ConfigError unless the model has such a slot and such latents."""
+  count = model.num_components
+  fault = checks.int_fault("slot", entries["slot"], 1, count, optional=True)
+  if fault:
+    raise ConfigError(fault)
+  if any(latent >= model.n_z for latent in entries["latents"] or ()):
+    raise ConfigError(
+      f"latents={entries['latents']!r}: expected a list of integers from 0 to "
+      f"{model.n_z - 1}, such as [0]"
+    )
 
 
 def chosen_slot(entries: Mapping[str, Any], info: Mapping[str, Any]) -> int:

@@ -1,16 +1,42 @@
-"""The entries of a configuration: types, ranges and choices."""
+"""The entries of a configuration, each with all that is to be said of it."""
 
-import math
+from __future__ import annotations
+
+import copy
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from iodine import checks, errors
+from iodine import checks
+from iodine.errors import did_you_mean
 
-__all__ = ["data_dir"]
+__all__ = ["ENTRIES", "PLANS", "Entry", "data_dir", "defaults", "faults"]
 
-# The parts of a configuration that are plans of constructors.
+# The entries that are plans of constructors.
 PLANS = ("data", "model", "optimizer")
+
+
+_Fault = Callable[[str, Any], "str | None"]
+
+
+class Entry(NamedTuple):
+  """One entry of a configuration.
+
+  Attributes:
+    default: its value where nothing is set.
+    help: what it is, for people.
+    fault: of a name and a value: what is wrong with them, or None.
+    kept: whether a continued run must have the value that it began with.
+    free: of a plan that is kept, the parts that may change all the same.
+    alike: whether all workers that train together must have the same value.
+  """
+
+  default: Any
+  help: str
+  fault: _Fault
+  kept: bool = False
+  free: Sequence[str] = ()
+  alike: bool = False
 
 
 def data_dir() -> str:
@@ -18,84 +44,242 @@ def data_dir() -> str:
   return os.environ.get("IODINE_DATA_DIR") or "data"
 
 
-# {key: lowest allowed value}; others may be any value of their type.
-_AT_LEAST = {
-  "batch_size": 1,
-  "base_batch_size": 1,
-  "accumulate": 1,
-  "n_z": 1,
-  "num_components": 2,
-  "num_iters": 1,
-  "stop_after_steps": 1,
-  "save_summaries_steps": 1,
-  "save_images_steps": 1,
-  "save_checkpoint_steps": 1,
-  "keep_checkpoints": 1,
-  "held_out_scenes": 0,
-  "num_scenes": 1,
-  "num_samples": 1,
-  "paper_batch_size": 1,
-  "scene": 1,
-  "seed": 0,
-}
-
-_AT_MOST = {"seed": 2**31 - 2}
-
-_ABOVE_ZERO = ("base_learn_rate", "learn_rate")
-
-_CHOICES = {
-  "strategy": ("mirrored", "multi_worker"),
-}
-
-# What chooses parts of the model, of which it has so many: {key: entry}.
-OF_MODEL = {"slot": "num_components", "latents": "n_z"}
+def defaults() -> dict[str, Any]:
+  """{name: default} of all entries."""
+  values = {name: entry.default for name, entry in ENTRIES.items()}
+  return {**copy.deepcopy(values), "data_dir": data_dir()}
 
 
-def choice_faults(key: str, value: Any, config: Mapping[str, Any]) -> list[str]:
-  """Faults of a slot, counted from 1, or of latents, counted from 0."""
-  count: Any = config.get(OF_MODEL[key])
-  if value is None or not (checks.is_int(count) and count > 0):
-    return []
-  if key == "slot":
-    fault = checks.int_fault(key, value, 1, count)
-    return [fault] if fault else []
+def faults(entries: Mapping[str, Any]) -> dict[str, str]:
+  """What is wrong with entries, each by itself.
+
+  Args:
+    entries: {name: value}.
+
+  Returns:
+    {name: a line that names the entry, its value and the remedy}.
+  """
+  found = {}
+  for name, value in entries.items():
+    if name not in ENTRIES:
+      meant = did_you_mean(name, ENTRIES, "keys")
+      found[name] = f"{name}={value!r}: unknown key. {meant}"
+    elif fault := ENTRIES[name].fault(name, value):
+      found[name] = fault
+  return found
+
+
+# --- Kinds of values ----------------------------------------------------------
+
+
+def _flag(name: str, value: Any) -> str | None:
+  return checks.flag_fault(name, value)
+
+
+def _text(name: str, value: Any) -> str | None:
+  if isinstance(value, str):
+    return None
+  return f"{name}={value!r}: expected text"
+
+
+def _above_zero(name: str, value: Any) -> str | None:
+  return checks.above_zero_fault(name, value)
+
+
+def _mapping(name: str, value: Any) -> str | None:
+  if isinstance(value, Mapping):
+    return None
+  return f"{name}={value!r}: expected a mapping of entries"
+
+
+def _image_dim(name: str, value: Any) -> str | None:
+  return None if value is None else checks.image_dim_fault(value)
+
+
+def _latents(name: str, value: Any) -> str | None:
+  if value is None:
+    return None
   if isinstance(value, list | tuple) and value:
-    if all(checks.is_int(x) and 0 <= x < count for x in value):
-      return []
-  return [
-    f"{key}={value!r}: expected a list of integers from 0 to {count - 1}, "
-    f"such as [0]"
-  ]
+    if all(checks.is_int(x) and x >= 0 for x in value):
+      return None
+  return f"{name}={value!r}: expected a list of integers from 0 on, such as [0]"
 
 
-def value_faults(key: str, value: Any, default: Any) -> list[str]:
-  """Faults of a top-level entry's type and range."""
-  optional = default is None and key not in _ABOVE_ZERO
-  if optional and value is None:
-    return []
-  if key == "image_dim":
-    fault = checks.image_dim_fault(value)
-    return [fault] if fault else []
-  types = {bool: "True or False", int: "an integer", float: "a number"}
-  types.update({str: "a string", dict: "a mapping of entries"})
-  kind = int if key in _AT_LEAST else type(default)
-  kind = float if key in _ABOVE_ZERO else kind
-  kind = str if default is None and kind is type(None) else kind
-  accepted: tuple[type, ...] = (int, float) if kind is float else (kind,)
-  is_bool = isinstance(value, bool)
-  number: Any = value
-  if not isinstance(value, accepted) or (is_bool and kind is not bool):
-    return [f"{key}={value!r}: must be {types[kind]}"]
-  if value not in _CHOICES.get(key, (value,)):
-    choices = _CHOICES[key]
-    meant = errors.did_you_mean(str(value), choices, "values")
-    return [f"{key}={value!r}: no such value. {meant}"]
-  if key in _AT_LEAST and number < _AT_LEAST[key]:
-    return [
-      f"{key}={value!r}: expected an integer of at least {_AT_LEAST[key]}"
-    ]
-  if key in _AT_MOST and number > _AT_MOST[key]:
-    return [f"{key}={value!r}: must be at most {_AT_MOST[key]}"]
-  if key in _ABOVE_ZERO and not (number > 0 and math.isfinite(number)):
-    return [f"{key}={value!r}: must be above 0"]
-  return []
+def _integer(
+  low: int, high: int | None = None, optional: bool = False
+) -> _Fault:
+  return lambda name, value: checks.int_fault(name, value, low, high, optional)
+
+
+def _optional(fault: _Fault) -> _Fault:
+  return lambda name, value: None if value is None else fault(name, value)
+
+
+def _choice(*choices: str) -> _Fault:
+  def fault(name: str, value: Any) -> str | None:
+    if value in choices:
+      return None
+    meant = did_you_mean(str(value), choices, "values")
+    return f"{name}={value!r}: no such value. {meant}"
+
+  return fault
+
+
+# --- The entries, in the order in which print_config shows them ---------------
+
+ENTRIES: dict[str, Entry] = {
+  "continue_run": Entry(
+    False, "go on from the last checkpoint in checkpoint_dir", _flag
+  ),
+  "checkpoint_dir": Entry(
+    "checkpoints/iodine", 'a new run appends "_<run id>"', _text
+  ),
+  "save_summaries_steps": Entry(10, "steps between scalars", _integer(1)),
+  "save_images_steps": Entry(500, "steps between pictures", _integer(1)),
+  "save_checkpoint_steps": Entry(
+    1000, "steps between checkpoints", _integer(1)
+  ),
+  "keep_checkpoints": Entry(5, "how many checkpoints stay", _integer(1)),
+  "stop_after_steps": Entry(
+    1_000_000, "the step at which the run ends", _integer(1), alike=True
+  ),
+  "n_z": Entry(64, "size of a slot's latent", _integer(1), kept=True),
+  "num_components": Entry(7, "number of slots (K)", _integer(2), kept=True),
+  "num_iters": Entry(5, "refinement steps", _integer(1), kept=True),
+  "precision": Entry(
+    "float32",
+    "what convolutions compute in: float32, or bfloat16, about twice as fast "
+    "where the processor or the GPU has instructions for it",
+    _text,
+  ),
+  "recompute": Entry(
+    False,
+    "compute refinement steps again for their gradients, to save memory",
+    _flag,
+  ),
+  "profile": Entry(False, "write a trace of ten steps for TensorBoard", _flag),
+  "batch_size": Entry(
+    4, "images in a step, on all devices together", _integer(1), alike=True
+  ),
+  "strategy": Entry(
+    None,
+    "train on all GPUs of this machine (mirrored), or of those that TF_CONFIG "
+    "names (multi_worker); None: on one device",
+    _optional(_choice("mirrored", "multi_worker")),
+  ),
+  "accumulate": Entry(
+    1,
+    "parts of a device's share of the batch that it takes in turn, to save "
+    "memory",
+    _integer(1),
+    alike=True,
+  ),
+  "deterministic": Entry(
+    False,
+    "make runs with the same seed bit-identical, which may be slower on GPUs",
+    _flag,
+  ),
+  "base_learn_rate": Entry(
+    0.001, "learning rate at a batch of base_batch_size", _above_zero
+  ),
+  "base_batch_size": Entry(32, "see base_learn_rate", _integer(1)),
+  "learn_rate": Entry(
+    None,
+    "learning rate of the first step; None: "
+    "base_learn_rate * sqrt(batch_size / base_batch_size)",
+    _above_zero,
+  ),
+  "data_dir": Entry(
+    data_dir(), "folder of the datasets ($IODINE_DATA_DIR)", _text
+  ),
+  "data_file": Entry(None, "data.path = data_dir/data_file", _optional(_text)),
+  "image_dim": Entry(
+    None,
+    "height and width that images are resized to (None: the dataset's own)",
+    _image_dim,
+    kept=True,
+  ),
+  "held_out_scenes": Entry(
+    1000,
+    "training leaves out so many of the first scenes",
+    _integer(0),
+    kept=True,
+  ),
+  "num_scenes": Entry(
+    320, "evaluate, describe_data: how many scenes", _integer(1)
+  ),
+  "num_samples": Entry(
+    1, "evaluate: posterior samples of each scene", _integer(1)
+  ),
+  "evaluation_dir": Entry(
+    None,
+    "evaluate: folder of the results (None: beside the checkpoint)",
+    _optional(_text),
+  ),
+  "pictures_dir": Entry(
+    "pictures",
+    "describe_data, visualize, traverse, decompose: folder of the pictures",
+    _text,
+  ),
+  "scene": Entry(1, "visualize, traverse: which scene, from 1 on", _integer(1)),
+  "slot": Entry(
+    None,
+    "visualize, traverse: which slot, from 1 on (None: that of the highest KL)",
+    _integer(1, optional=True),
+  ),
+  "latents": Entry(
+    None,
+    "visualize, traverse: which latents, from 0 on (None: those of highest KL)",
+    _latents,
+  ),
+  "image": Entry(None, "decompose: file of the picture", _optional(_text)),
+  "tf1_checkpoint": Entry(
+    None,
+    "convert_checkpoint, export_tf1: prefix of the reference's files",
+    _optional(_text),
+  ),
+  "paper_batch_size": Entry(
+    None,
+    "images per GPU in the paper's training",
+    _integer(1, optional=True),
+  ),
+  "paper_scores": Entry(
+    {},
+    "the paper's scores, mean and standard deviation over training seeds",
+    _mapping,
+  ),
+  "seed": Entry(
+    None,
+    "of all that is random; None: chosen at random",
+    _integer(0, 2**31 - 2, optional=True),
+  ),
+  "data": Entry(
+    {},
+    "plan of the dataset, see iodine.modules.data",
+    _mapping,
+    kept=True,
+    free=(
+      "batch_size",
+      "shuffle_buffer",
+      "seed",
+      "path",
+      "cache_dir",
+      "reader",
+    ),
+  ),
+  "model": Entry(
+    {},
+    "plan of the model, see iodine.modules.iodine",
+    _mapping,
+    kept=True,
+    # How the same is computed, and what convert_checkpoint notes.
+    free=("precision", "recompute", "inner_batch_size"),
+    alike=True,
+  ),
+  "optimizer": Entry(
+    {"constructor": "iodine.training.make_optimizer"},
+    "plan of the optimizer, see iodine.training",
+    _mapping,
+    alike=True,
+  ),
+}

@@ -29,7 +29,9 @@ ALLOWED_CONSTRUCTORS: dict[str, str] = {
 }
 
 
-def build(plan: Any, identifier: str) -> Any:
+def build(
+  plan: Any, identifier: str, shared: Mapping[str, Any] | None = None
+) -> Any:
   """Builds what a plan describes, afresh at every call; changes no plan.
 
   A plan is data. A mapping with a `constructor` entry (a dotted name) becomes
@@ -45,6 +47,8 @@ def build(plan: Any, identifier: str) -> Any:
       configurations.py). A constructor must be a public class of a module
       under `iodine.modules`, or a name in `ALLOWED_CONSTRUCTORS`.
     identifier: the plan's own key, e.g. "model".
+    shared: values for every constructor that has a parameter of that name and
+      whose plan does not set it.
 
   Returns:
     The built object.
@@ -54,13 +58,19 @@ def build(plan: Any, identifier: str) -> Any:
       missing keys, and values that a constructor rejects.
   """
   faults: list[str] = []
-  built = _build(plan, identifier, identifier, faults)
+  built = _build(plan, identifier, identifier, faults, shared or {})
   if faults:
     raise ConfigError("\n".join(faults))
   return built
 
 
-def _build(plan: Any, key: str, path: str, faults: list[str]) -> Any:
+def _build(
+  plan: Any,
+  key: str,
+  path: str,
+  faults: list[str],
+  shared: Mapping[str, Any],
+) -> Any:
   if isinstance(plan, list | tuple):
     return [_plain(item) for item in plan]
   if not isinstance(plan, Mapping):
@@ -70,9 +80,11 @@ def _build(plan: Any, key: str, path: str, faults: list[str]) -> Any:
   if "constructor" in plan:
     constructor = _resolve_constructor(plan["constructor"], path, faults)
     if constructor is not None:
+      names = _parameters(constructor)
+      plan = {**{k: shared[k] for k in names if k in shared}, **plan}
       _check_keys(constructor, plan, path, faults)
   entries = {
-    k: _build(v, k, f"{path}.{k}", faults)
+    k: _build(v, k, f"{path}.{k}", faults, shared)
     for k, v in plan.items()
     if k != "constructor"
   }
@@ -143,28 +155,37 @@ def _public_modules() -> list[str]:
   return [f"{_PACKAGE}.{n}" for n in (*names, "networks", "refinement")]
 
 
+def _parameters(constructor: Callable) -> dict[str, inspect.Parameter]:
+  """What a constructor takes by name."""
+  is_class = inspect.isclass(constructor)
+  function = constructor.__init__ if is_class else constructor  # type: ignore
+  kinds = (
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.KEYWORD_ONLY,
+  )
+  return {
+    name: parameter
+    for name, parameter in inspect.signature(function).parameters.items()
+    if name != "self" and parameter.kind in kinds
+  }
+
+
 def _check_keys(
   constructor: Callable, plan: Mapping, path: str, faults: list[str]
 ) -> None:
   """Compares a plan's keys with the constructor's parameters."""
-  is_class = inspect.isclass(constructor)
-  function = constructor.__init__ if is_class else constructor
-  parameters = [
-    p
-    for p in inspect.signature(function).parameters.values()
-    if p.name != "self" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-  ]
-  keys = [k for k in plan if k != "constructor"]
-  names = [p.name for p in parameters]
+  parameters = _parameters(constructor)
   called = plan["constructor"]  # by the name that the plan knows it by
   if callable(called):
     called = f"{constructor.__module__}.{constructor.__qualname__}"
-  for key in keys:
-    if key not in names:
-      faults.append(
-        f"{path}.{key}={plan[key]!r}: unknown key for {called}. "
-        + did_you_mean(key, names, "keys")
-      )
-  for p in parameters:
-    if p.default is p.empty and p.name not in keys:
-      faults.append(f"{path}.{p.name}: {called} needs this key")
+  faults += [
+    f"{path}.{key}={value!r}: unknown key for {called}. "
+    + did_you_mean(key, parameters, "keys")
+    for key, value in plan.items()
+    if key not in parameters and key != "constructor"
+  ]
+  faults += [
+    f"{path}.{name}: {called} needs this key"
+    for name, parameter in parameters.items()
+    if parameter.default is parameter.empty and name not in plan
+  ]

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from iodine.config.entries import PLANS
-from iodine.errors import ConfigError
+from iodine.errors import ConfigError, did_you_mean
 
-__all__ = ["check_entries", "load_file", "named_configs"]
+__all__ = ["check_entries", "load_file", "merged", "named_configs"]
 
 # That a file may hold: aliases may make a kilobyte into any number of them.
 _MAX_ENTRIES = 10_000
@@ -21,21 +21,80 @@ _OBSOLETE = (("model", "num_background_entities"),)
 
 def named_configs() -> dict[str, dict[str, Any]]:
   """Reads the configurations that come with the project: {name: entries}."""
+  return {
+    path.stem: load_file(path) for path in sorted(_folder().glob("*.yaml"))
+  }
+
+
+def _folder() -> pathlib.Path:
+  """Where they are: in an installed package, or beside it in a checkout."""
   package = pathlib.Path(__file__).resolve().parents[1]
-  # In an installed package, and beside it in a checkout.
   for folder in (package / "configs", package.parent / "configs"):
     if folder.is_dir():
-      return {p.stem: load_file(p) for p in sorted(folder.glob("*.yaml"))}
+      return folder
   raise ConfigError(f"the named configurations are missing beside {package}")
 
 
 def load_file(path: str | os.PathLike) -> dict[str, Any]:
   """Reads a YAML or JSON file of configuration entries, as plain data.
 
+  A file that says `like: NAME` has the entries of that named configuration, as
+  far as it does not give them itself; null takes one away.
+
   Raises:
     ConfigError: if it cannot be read or parsed, or is no mapping of entries.
   """
-  path = pathlib.Path(path)
+  return _load(pathlib.Path(path), ())
+
+
+def _load(path: pathlib.Path, seen: tuple[str, ...]) -> dict[str, Any]:
+  """Reads a file that the named configurations `seen` are like."""
+  entries = _parse(path)
+  check_entries(entries, f"{path}: ")
+  for plan, key in _OBSOLETE:
+    if isinstance(entries.get(plan), dict):
+      entries[plan].pop(key, None)
+  if "like" not in entries:
+    return entries
+  name = entries.pop("like")
+  known = {file.stem: file for file in _folder().glob("*.yaml")}
+  if name not in known:
+    raise ConfigError(
+      f"{path}: like={name!r}: no such configuration. "
+      + did_you_mean(str(name), known, "configurations")
+    )
+  if name in seen:
+    raise ConfigError(f"{path}: like={name!r}: is like this one in turn")
+  base = _load(known[name], (*seen, name))
+  return _without_none(merged(base, entries), entries)
+
+
+def _without_none(
+  result: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Leaves out what is given as None, nested ones too."""
+  return {
+    key: _without_none(value, given[key])
+    if isinstance(value, Mapping) and isinstance(given.get(key), Mapping)
+    else value
+    for key, value in result.items()
+    if not (key in given and given[key] is None)
+  }
+
+
+def merged(
+  below: Mapping[str, Any], above: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Both mappings' entries, nested ones too; those above win."""
+  result = {**below, **above}
+  for key in below.keys() & above.keys():
+    if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
+      result[key] = merged(below[key], above[key])
+  return result
+
+
+def _parse(path: pathlib.Path) -> dict[str, Any]:
+  """Reads the mapping that a file holds."""
   if path.suffix not in (".yaml", ".yml", ".json"):
     raise ConfigError(f"{path}: a configuration file ends in .yaml or .json")
   try:
@@ -58,10 +117,6 @@ def load_file(path: str | os.PathLike) -> dict[str, Any]:
       f"{path}: holds more than {_MAX_ENTRIES:,} entries, or aliases of YAML "
       "(*) that refer to what they are part of"
     )
-  check_entries(entries, f"{path}: ")
-  for plan, key in _OBSOLETE:
-    if isinstance(entries.get(plan), dict):
-      entries[plan].pop(key, None)
   return entries
 
 

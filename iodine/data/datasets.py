@@ -7,6 +7,9 @@ See `IODINEDataset` for what they have in common, batches included.
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,7 +27,7 @@ from iodine.multi_object_datasets import (
   objects_room,
   tetrominoes,
 )
-from iodine.synthetic import sprites, sprites_reader
+from iodine.synthetic import generation, sprites, sprites_reader
 
 __all__ = [
   "CATER",
@@ -40,6 +43,10 @@ __all__ = [
   "Sprites",
   "Tetrominoes",
 ]
+
+_NUM_SPRITES = 20_000  # that are written where there are none
+
+_LOG = logging.getLogger(__name__)
 
 _BUCKET = "https://storage.googleapis.com/multi-object-datasets"
 
@@ -192,6 +199,19 @@ class Sprites(RecordDataset):
   def expected_features(self) -> dict[str, tf.io.FixedLenFeature]:
     """Describes the features of one record."""
     return sprites_reader.features
+
+  def prepare(self) -> None:
+    """Writes the scenes, which only this package makes, if they are missing."""
+    if not isinstance(self.path, str) or os.path.exists(self.path):
+      return
+    _LOG.info("Writing %s scenes to %s", f"{_NUM_SPRITES:,}", self.path)
+    generation.write_tfrecords(
+      pathlib.Path(self.path),
+      sprites.FEATURES,
+      sprites.sample_scenes,
+      num_scenes=_NUM_SPRITES,
+      seed=0,
+    )
 
   def _default_reader(self) -> Reader:
     return sprites_reader.dataset

@@ -17,12 +17,13 @@ All but `image` are left out where a dataset has no masks.
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
 import logging
 import operator
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import tensorflow as tf
 
@@ -37,10 +38,15 @@ _LOG = logging.getLogger(__name__)
 
 _SEED_LIMIT = 2**31 - 1  # TensorFlow takes seeds modulo this number.
 _SUBSETS = ("train", "summary", "eval")
-# Options of which no scene depends.
+# Options that do not change a scene.
 _NOT_IN_CACHE_KEY = (
-  *("batch_size", "shuffle_buffer", "seed", "skip", "take"),
-  *("cache_dir", "name"),
+  "batch_size",
+  "shuffle_buffer",
+  "seed",
+  "skip",
+  "take",
+  "cache_dir",
+  "name",
 )
 # A cache's key holds the module that a class had when caches were introduced.
 _CACHED_AS = {
@@ -67,6 +73,8 @@ class Position(NamedTuple):
 
 
 _START = Position(epoch=0, offset=0)
+
+_Dataset = TypeVar("_Dataset", bound="IODINEDataset")
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -152,6 +160,7 @@ class IODINEDataset(abc.ABC):
       self.seed = secrets.randbelow(_SEED_LIMIT)
     if self.grayscale:
       self.num_channels = 1
+    self._opened: tf.data.Dataset | None = None
     self._has_scenes = False
 
   @abc.abstractmethod
@@ -177,6 +186,34 @@ class IODINEDataset(abc.ABC):
   def estimated_num_examples(self) -> int | None:
     """About how many scenes are stored; None: unknown. Opens the files."""
     return None
+
+  def prepare(self) -> None:  # noqa: B027
+    """Makes missing files, where a dataset can; this one does nothing.
+
+    Raises:
+      OSError: if they cannot be written.
+    """
+
+  def variant(self: _Dataset, **options: Any) -> _Dataset:
+    """The same scenes with other options, on what is open already.
+
+    Args:
+      **options: new values of batch_size, shuffle_buffer, seed, skip, take,
+        cache_dir or name: options that do not change a scene.
+
+    Returns:
+      Another dataset.
+
+    Raises:
+      ValueError: if an option would change a scene.
+    """
+    if unknown := sorted(options.keys() - set(_NOT_IN_CACHE_KEY)):
+      raise ValueError(f"{unknown}: expected some of {_NOT_IN_CACHE_KEY}")
+    other = copy.copy(self)
+    for name, value in options.items():
+      setattr(other, name, value)
+    other._has_scenes = False
+    return other
 
   def __call__(self, subset: str = "train") -> tf.data.Dataset:
     """Opens the dataset, in eager mode.
@@ -412,14 +449,15 @@ class IODINEDataset(abc.ABC):
 
   def _checked_examples(self) -> tf.data.Dataset:
     """Opens pairs of a stored scene's place and itself, filtered."""
-    examples = self.examples()
-    self._check_spec(examples.element_spec)
-    numbered = examples.enumerate()
-    if self.min_num_objects is not None or self.max_num_objects is not None:
-      numbered = numbered.filter(
-        lambda _, example: self.has_wanted_objects(example)
-      )
-    return numbered
+    if self._opened is None:
+      examples = self.examples()
+      self._check_spec(examples.element_spec)
+      self._opened = examples.enumerate()
+      if self.min_num_objects is not None or self.max_num_objects is not None:
+        self._opened = self._opened.filter(
+          lambda _, example: self.has_wanted_objects(example)
+        )
+    return self._opened
 
   def _check_spec(self, spec: Mapping[str, tf.TensorSpec]) -> None:
     channels = "C" if self.grayscale else str(self.num_channels)
@@ -438,6 +476,19 @@ class IODINEDataset(abc.ABC):
       self.remaining_crop(),
       {key: value for key, value in bounds.items() if value is not None},
     )
+
+  def has_scenes(self) -> bool:
+    """Whether filter and `skip` leave a scene to use. Opens the files.
+
+    Raises:
+      FileNotFoundError: if a file does not exist.
+      ValueError: if a file is not what it should be.
+    """
+    try:
+      self._scenes()
+    except NoSceneError:
+      return False
+    return True
 
   def _scenes(self) -> tf.data.Dataset:
     """Opens the preprocessed scenes to use, in the order of the files."""

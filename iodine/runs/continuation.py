@@ -6,22 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from iodine.config import resolution
+from iodine.config.entries import ENTRIES
 from iodine.errors import ConfigError
 
 __all__ = ["check_drift"]
 
-# Entries, with all inside of them, that say what is learned, and from what.
-_FIXED = (
-  *("data", "held_out_scenes", "image_dim"),
-  *("model", "n_z", "num_components", "num_iters"),
-)
-# Exceptions: sizes and places, the seed, which a run keeps anyway, how the same
-# is computed, and what `convert_checkpoint` notes for evaluation.
-_FREE = (
-  *("data.batch_size", "data.shuffle_buffer", "data.seed"),
-  *("data.path", "data.cache_dir", "data.reader"),
-  *("model.precision", "model.recompute", "model.inner_batch_size"),
-)
 _USUAL = (
   "when the run ends and saves (stop_after_steps, save_..._steps, "
   "keep_checkpoints), the optimizer with learn_rate and batch_size, the places "
@@ -47,15 +36,15 @@ def check_drift(
     ConfigError: lists every difference, with what may differ.
   """
   common = set(saved) & set(entries)
-  old, new = ({k: x[k] for k in common} for x in (saved, entries))
-  before, now = _flat(old), _flat(new)
-  # What follows from other entries is told with these alone.
-  keys = {*_flat(resolution.without_derived(old))}
-  keys |= {*_flat(resolution.without_derived(new))}
+  # What follows from other entries is shown with these alone.
+  before, now = (
+    _flat(resolution.without_derived({key: x[key] for key in common}))
+    for x in (saved, entries)
+  )
   differences = [
-    f"  {key}: saved {_told(before, key)}, now {_told(now, key)}"
-    for key in sorted(keys)
-    if _is_fixed(key) and before.get(key) != now.get(key)
+    f"  {key}: saved {_shown(before, key)}, now {_shown(now, key)}"
+    for key in sorted(before.keys() | now.keys())
+    if _is_kept(key) and before.get(key) != now.get(key)
   ]
   if differences:
     raise ConfigError(
@@ -73,12 +62,12 @@ def check_drift(
     )
 
 
-def _is_fixed(key: str) -> bool:
-  return _is_in(key, _FIXED) and not _is_in(key, _FREE)
-
-
-def _is_in(key: str, names: tuple[str, ...]) -> bool:
-  return any(key == name or key.startswith(f"{name}.") for name in names)
+def _is_kept(key: str) -> bool:
+  """Whether a continued run must have what it began with, "model.n_z" say."""
+  name, _, rest = key.partition(".")
+  if name not in ENTRIES or not ENTRIES[name].kept:
+    return False
+  return rest.split(".")[0] not in ENTRIES[name].free
 
 
 def _flat(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -92,5 +81,5 @@ def _flat(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   return flat
 
 
-def _told(flat: Mapping[str, Any], key: str) -> str:
+def _shown(flat: Mapping[str, Any], key: str) -> str:
   return repr(flat[key]) if key in flat else "nothing"

@@ -4,14 +4,14 @@ import logging
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from sacred.utils import convert_to_nested_dict
 
 from iodine import exploration, training
 from iodine.config import reading, resolution
-from iodine.data.datasets import IODINEDataset
-from iodine.data.opening import build_data, first_batch, user_faults
+from iodine.data import opening
+from iodine.data.pipeline import IODINEDataset
 from iodine.errors import ConfigError, did_you_mean
 from iodine.runs import checkpoint_files
 from iodine.runs import folder as run_folder
@@ -19,14 +19,67 @@ from iodine.scene_model import SceneModel
 
 __all__ = [
   "LoadedCheckpoint",
-  "image_size_and_factors",
-  "initialize",
+  "Trained",
   "inner_batch_size",
+  "initialize",
   "load_checkpoint",
-  "restored_model",
+  "open_trained",
 ]
 
 _LOG = logging.getLogger(__name__)
+
+
+class Trained(NamedTuple):
+  """A trained model and the data to use it on.
+
+  Attributes:
+    model: with its variables; `restore` gives them their values.
+    dataset: of which no file is opened yet.
+    prefix: of the checkpoint's files.
+  """
+
+  model: SceneModel
+  dataset: IODINEDataset
+  prefix: str
+
+  def restore(self) -> None:
+    """Creates the model's variables and restores them.
+
+    Raises:
+      ConfigError: if data, model and checkpoint do not fit together.
+    """
+    initialize(self.model, self.dataset)
+    checkpoint_files.restore(self.prefix, self.model)
+
+
+def open_trained(entries: Mapping[str, Any]) -> Trained:
+  """Builds what `checkpoint_dir` was trained with, and finds the checkpoint.
+
+  Inner losses are divided by what they were in training, so that what a model
+  infers does not depend on the batch size.
+
+  Args:
+    entries: the whole configuration.
+
+  Returns:
+    Model, dataset and checkpoint; nothing is computed yet, and no data file
+    opened.
+
+  Raises:
+    ConfigError: lists every fault of the configuration, or says that there is
+      no checkpoint.
+  """
+  try:
+    prefix = checkpoint_files.find(str(entries["checkpoint_dir"]))
+  except ConfigError:
+    resolution.build(entries, ("data", "model"))  # whose faults come first
+    raise
+  size = inner_batch_size(entries, prefix)
+  _LOG.info("Inner losses are divided by %s", size)
+  dataset, model = resolution.build(
+    entries, ("data", "model"), {"inner_batch_size": size}
+  )
+  return Trained(model, dataset, prefix)
 
 
 class LoadedCheckpoint(TypedDict):
@@ -40,7 +93,6 @@ class LoadedCheckpoint(TypedDict):
 
 def load_checkpoint(
   config_name_or_path: str | os.PathLike,
-  defaults: Mapping[str, Any],
   checkpoint_dir: str | os.PathLike | None = None,
   overrides: Mapping[str, Any] | None = None,
 ) -> LoadedCheckpoint:
@@ -49,9 +101,8 @@ def load_checkpoint(
   Args:
     config_name_or_path: a named configuration, a configuration file, or the
       folder of a training run.
-    defaults: {key: default} of all entries that there are.
-    checkpoint_dir: see `checkpoints.find`; None: the folder of the run, or the
-      configuration's own.
+    checkpoint_dir: see `checkpoint_files.find`; None: the folder of the run, or
+      the configuration's own.
     overrides: {key: value} of entries; a key such as "data.shuffle_buffer"
       reaches inside of one.
 
@@ -66,14 +117,15 @@ def load_checkpoint(
     own["checkpoint_dir"] = os.fspath(checkpoint_dir)
   nested = convert_to_nested_dict(dict(overrides or {}))
   reading.check_entries(nested)
-  entries = resolution.resolve(own, nested, defaults)
-  resolution.check(entries, defaults)
-  dataset = build_data(entries)
-  inputs = first_batch(dataset)
-  model, _ = restored_model(entries, dataset)
-  info = exploration.infer(model, inputs, entries["seed"] or 0)
+  entries = resolution.resolve(own, nested)
+  trained = open_trained(entries)
+  inputs = opening.first_batch(trained.dataset)
+  trained.restore()
   return LoadedCheckpoint(
-    model=model, dataset=dataset, inputs=inputs, info=info
+    model=trained.model,
+    dataset=trained.dataset,
+    inputs=inputs,
+    info=exploration.infer(trained.model, inputs, entries["seed"] or 0),
   )
 
 
@@ -95,34 +147,6 @@ def _read(config_name_or_path: str | os.PathLike) -> dict[str, Any]:
   return entries
 
 
-def restored_model(
-  entries: Mapping[str, Any], dataset: IODINEDataset
-) -> tuple[SceneModel, str]:
-  """Builds the configuration's model and restores its checkpoint.
-
-  Its inner losses are divided by what they were in training, so that what it
-  infers does not depend on the batch size.
-
-  Args:
-    entries: the whole configuration.
-    dataset: what the model's sizes follow from; no file is opened.
-
-  Returns:
-    The model and the checkpoint's prefix.
-
-  Raises:
-    ConfigError: if there is no checkpoint, or it does not fit.
-  """
-  prefix = checkpoint_files.find(entries["checkpoint_dir"])
-  plan = dict(entries["model"])
-  plan["inner_batch_size"] = inner_batch_size(entries, prefix)
-  _LOG.info("Inner losses are divided by %s", plan["inner_batch_size"])
-  model = resolution.build_part({"model": plan}, "model")
-  initialize(model, dataset)
-  checkpoint_files.restore(prefix, model)
-  return model, prefix
-
-
 def initialize(
   part: SceneModel | training.Trainer, dataset: IODINEDataset
 ) -> None:
@@ -135,21 +159,15 @@ def initialize(
   Raises:
     ConfigError: if model and dataset do not fit together.
   """
-  with user_faults(dataset):
-    sizes = image_size_and_factors(dataset)
+  with opening.data_errors_as_config_errors(dataset):
+    spec = dataset.batch_spec()
+  factors = {k: v.shape[-1] for k, v in spec.get("factors", {}).items()}
   try:
-    part.initialize(*sizes, dataset.num_background_entities)
+    part.initialize(
+      spec["image"].shape[2:], factors, dataset.num_background_entities
+    )
   except ValueError as error:
     raise ConfigError(f"model: {error}") from error
-
-
-def image_size_and_factors(
-  dataset: IODINEDataset,
-) -> tuple[tuple[int, ...], dict[str, int]]:
-  """(H, W, C) of images and {name: n} of factors."""
-  spec = dataset.batch_spec()
-  factors = {k: v.shape[-1] for k, v in spec.get("factors", {}).items()}
-  return tuple(spec["image"].shape[2:]), factors
 
 
 def inner_batch_size(entries: Mapping[str, Any], prefix: str) -> int:
@@ -159,14 +177,13 @@ def inner_batch_size(entries: Mapping[str, Any], prefix: str) -> int:
   the configuration that training left beside the checkpoint, else the batch per
   GPU of the paper's training.
   """
-  own = entries["model"].get("inner_batch_size")
-  if own is not None:
-    return own
   saved = run_folder.load_config(pathlib.Path(prefix).parent)
   return (
-    saved.get("model", {}).get("inner_batch_size")
+    entries["model"].get("inner_batch_size")
+    or saved.get("model", {}).get("inner_batch_size")
     or saved.get(resolution.SUB_BATCH_SIZE)
     or saved.get("data", {}).get("batch_size")
+    or saved.get("batch_size")
     or entries["paper_batch_size"]
     or entries["batch_size"]
   )

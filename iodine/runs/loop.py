@@ -34,7 +34,7 @@ _NUM_SAMPLES = 16  # in a picture
 _LOG = logging.getLogger(__name__)
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
   """A run that was ended by a signal, after saving."""
 
   def __init__(self, signal_number: int):

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, cast
 
 import tensorflow as tf
 
-from iodine.config import resolution
 from iodine.errors import ConfigError, RunError
 
 __all__ = [
@@ -297,9 +296,7 @@ def _mean_in_turn(fn: Callable[[Any], Any], first: Any, count: int) -> Any:
   )
 
 
-def create(
-  strategy: str | None, accumulate: int, batch_size: int
-) -> Distribution:
+def create(strategy: str | None, accumulate: int) -> Distribution:
   """Starts what a configuration asks for.
 
   "multi_worker" needs that TensorFlow has executed nothing yet, and waits for
@@ -310,25 +307,21 @@ def create(
       a GPU, all logical CPU devices) or "multi_worker" (all GPUs of all
       processes that $TF_CONFIG names).
     accumulate: sub-batches that a replica runs in turn.
-    batch_size: of a step.
 
   Raises:
-    ConfigError: for a fault of TF_CONFIG, or a batch that does not divide.
+    ConfigError: for a fault of TF_CONFIG.
   """
   if strategy is None:
-    distribution = Distribution(accumulate)
-  elif strategy == "mirrored":
-    distribution = Distribution(accumulate, _mirrored())
-  else:
-    cluster = cluster_of_environment()
-    distribution = Distribution(
-      accumulate,
-      _multi_worker(cluster),
-      num_workers=len(cluster.workers),
-      is_chief=cluster.is_chief,
-    )
-  resolution.sub_batch_size(batch_size, accumulate, distribution.num_replicas)
-  return distribution
+    return Distribution(accumulate)
+  if strategy == "mirrored":
+    return Distribution(accumulate, _mirrored())
+  cluster = cluster_of_environment()
+  return Distribution(
+    accumulate,
+    _multi_worker(cluster),
+    num_workers=len(cluster.workers),
+    is_chief=cluster.is_chief,
+  )
 
 
 def warn_without_gpu() -> None:

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from iodine.config import reading, resolution
-from iodine.data import datasets, opening
+from iodine.data import datasets
 from iodine.errors import ConfigError
 from iodine.evaluation import scores as scoring
 from iodine.runs import checkpoint_files
@@ -517,7 +517,7 @@ def test_evaluation_takes_the_scenes_that_were_left_out(
 def test_the_shipped_model_takes_its_scenes_apart(
   tmp_path, monkeypatch, capsys
 ):
-  monkeypatch.setattr(opening, "_NUM_SPRITES", 40)
+  monkeypatch.setattr(datasets, "_NUM_SPRITES", 40)
   monkeypatch.chdir(tmp_path)
   run("evaluate", "with", "demo", f"data_dir={tmp_path}", "num_scenes=40")
   (tmp_path / "demo_train.tfrecords").unlink()

@@ -16,6 +16,7 @@ import yaml
 
 from iodine import main as command_line
 from iodine import training
+from iodine.commands.train import prepare
 from iodine.config import reading
 from iodine.config import resolution as configuration
 from iodine.data import datasets
@@ -62,7 +63,6 @@ _COMMON = {
     "scale": "var",
     "name": "latent_dist",
   },
-  "model.num_iters": 5,
   "model.output_dist.component_dist": {
     "constructor": "iodine.modules.distributions.LocScaleDistribution",
     "dist": "logistic",
@@ -102,7 +102,6 @@ _CLEVR6 = {
   "checkpoint_dir": "checkpoints/clevr6",
   "data": {
     "constructor": "iodine.modules.data.CLEVR",
-    "batch_size": 4,
     "path": "data/clevr_with_masks_train.tfrecords",
     "max_num_objects": 6,
   },
@@ -123,9 +122,6 @@ _CLEVR6 = {
       ["position", 3, "scalar"],
     ],
   },
-  "model.n_z": 64,
-  "model.num_components": 7,
-  "model.output_dist.num_components": 7,
   "model.refinement_core.encoder_net": {
     "constructor": "iodine.modules.networks.CNN",
     "mode": "avg_pool",
@@ -149,7 +145,6 @@ _MULTI_DSPRITES = {
   "checkpoint_dir": "checkpoints/multi_dsprites",
   "data": {
     "constructor": "iodine.modules.data.MultiDSprites",
-    "batch_size": 16,
     "path": "data/multi_dsprites_colored_on_grayscale.tfrecords",
     "dataset_variant": "colored_on_grayscale",
   },
@@ -165,9 +160,6 @@ _MULTI_DSPRITES = {
       ["orientation", 2, "angle"],
     ],
   },
-  "model.n_z": 16,
-  "model.num_components": 6,
-  "model.output_dist.num_components": 6,
   "model.refinement_core.recurrent_net.hidden_sizes": [128],
 }
 _TETROMINOES = {
@@ -179,7 +171,6 @@ _TETROMINOES = {
   "checkpoint_dir": "checkpoints/tetrominoes",
   "data": {
     "constructor": "iodine.modules.data.Tetrominoes",
-    "batch_size": 128,
     "path": "data/tetrominoes_train.tfrecords",
   },
   "learn_rate": 0.0003 * math.sqrt(128 / 256),
@@ -191,9 +182,6 @@ _TETROMINOES = {
       ["shape", 20, "categorical"],
     ],
   },
-  "model.n_z": 32,
-  "model.num_components": 4,
-  "model.output_dist.num_components": 4,
   "model.refinement_core.recurrent_net.hidden_sizes": [],
 }
 PAPER = {
@@ -245,13 +233,15 @@ def test_a_named_configuration_is_printed_and_builds(name, capsys):
   command_line.main(["iodine", "print_config", "with", name])
   assert "model:" in capsys.readouterr().out
   config = resolve(name)
-  assert isinstance(
-    configuration.build_part(config, "data"), datasets.IODINEDataset
-  )
-  assert isinstance(configuration.build_part(config, "model"), iodine.IODINE)
-  assert isinstance(
-    configuration.build_part(config, "optimizer"), training.Adam
-  )
+  dataset, model, optimizer = configuration.build(config)
+  assert isinstance(dataset, datasets.IODINEDataset)
+  assert isinstance(model, iodine.IODINE)
+  assert isinstance(optimizer, training.Adam)
+  assert dataset.batch_size == config["batch_size"]
+  for key in ("n_z", "num_components", "num_iters"):
+    assert getattr(model, key) == config[key]
+  rate = pytest.approx(config["learn_rate"], rel=1e-6)
+  assert float(optimizer.learn_rate()) == rate
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -267,7 +257,7 @@ def test_the_hyper_parameters_are_the_papers(name):
 @pytest.mark.parametrize("name", PAPER)
 def test_the_optimizer_is_the_papers(name):
   config = resolve(name)
-  optimizer = configuration.build_part(config, "optimizer")
+  (optimizer,) = configuration.build(config, ("optimizer",))
   optimizer.initialize([])
   rate = PAPER[name]["learn_rate"]
   assert float(optimizer.learn_rate()) == pytest.approx(rate, rel=1e-6)
@@ -311,21 +301,25 @@ def test_every_entry_has_a_line_of_help(capsys):
 
 def test_the_batch_size_reaches_data_and_learning_rate():
   config = resolve("clevr6", "batch_size=2", "data.shuffle_buffer=100")
-  assert config["batch_size"] == config["data"]["batch_size"] == 2
-  assert config["data"]["shuffle_buffer"] == 100
-  rate = pytest.approx(0.001 * math.sqrt(2 / 32), rel=1e-12)
-  assert config["learn_rate"] == rate
-  assert config["optimizer"]["learn_rate"] == rate
+  dataset, _, optimizer = configuration.build(config)
+  assert config["batch_size"] == dataset.batch_size == 2
+  assert dataset.shuffle_buffer == 100
+  rate = 0.001 * math.sqrt(2 / 32)
+  assert config["learn_rate"] == pytest.approx(rate, rel=1e-12)
+  assert float(optimizer.learn_rate()) == pytest.approx(rate, rel=1e-6)
 
 
 def test_the_number_of_components_reaches_model_and_mixture():
-  model = resolve("tetrominoes", "num_components=9")["model"]
-  assert model["num_components"] == model["output_dist"]["num_components"] == 9
+  config = resolve("tetrominoes", "num_components=9")
+  (model,) = configuration.build(config, ("model",))
+  assert model.num_components == model.output_dist.num_components == 9
 
 
 @pytest.mark.parametrize("key", ["n_z", "num_iters"])
 def test_sizes_reach_the_model(key):
-  assert resolve("tetrominoes", f"{key}=3")["model"][key] == 3
+  config = resolve("tetrominoes", f"{key}=3")
+  (model,) = configuration.build(config, ("model",))
+  assert getattr(model, key) == 3
 
 
 def test_the_data_folder_reaches_the_path(monkeypatch):
@@ -344,13 +338,13 @@ def test_the_data_folder_reaches_the_path(monkeypatch):
 @pytest.mark.parametrize(
   "word, others",
   [
-    ("learn_rate=0.25", {"optimizer.learn_rate": 0.25}),
+    ("learn_rate=0.25", {"base_learn_rate": 0.001}),
     ("optimizer.learn_rate=0.25", {"learn_rate": 0.001 / math.sqrt(8)}),
     ("data.batch_size=3", {"batch_size": 4}),
     ("model.n_z=5", {"n_z": 64}),
     ("model.num_iters=2", {"num_iters": 5}),
     ("data.path=a.tfrecords", {"data_dir": "data"}),
-    ("optimizer.beta1=0.5", {"optimizer.learn_rate": 0.001 / math.sqrt(8)}),
+    ("optimizer.beta1=0.5", {"learn_rate": 0.001 / math.sqrt(8)}),
   ],
 )
 def test_what_is_set_explicitly_wins(word, others):
@@ -363,17 +357,47 @@ def test_what_is_set_explicitly_wins(word, others):
 
 
 def test_a_batch_size_of_the_data_alone_is_warned_about(caplog):
-  resolve("clevr6", "data.batch_size=3")
+  config = resolve("clevr6", "data.batch_size=3")
+  assert prepare(config).dataset.batch_size == 3
   assert "the learning rate follows batch_size=4" in caplog.text
 
 
+def test_a_file_may_be_like_a_named_configuration(tmp_path):
+  text = """
+like: clevr6
+num_components: 11
+paper_scores: null
+data:
+  max_num_objects: null
+model:
+  factor_evaluator: null
+"""
+  config = resolve(write(tmp_path / "a.yaml", text))
+  expected = {**resolve("clevr6"), "num_components": 11, "paper_scores": {}}
+  expected["data"] = dict(expected["data"])
+  expected["model"] = dict(expected["model"])
+  del expected["data"]["max_num_objects"]
+  del expected["model"]["factor_evaluator"]
+  assert {**config, "seed": 0} == {**expected, "seed": 0}
+
+
+@pytest.mark.parametrize(
+  "like, fault",
+  [("clever6", "Did you mean 'clevr6'?"), ("3", "like=3: no such")],
+)
+def test_a_file_like_an_unknown_configuration(like, fault, tmp_path, capsys):
+  path = write(tmp_path / "a.yaml", f"like: {like}")
+  assert fault in fail(capsys, "print_config", "with", path)
+
+
 def test_the_learning_rate_reaches_an_optimizer_of_tf1():
-  plan = resolve(
+  config = resolve(
     "clevr6",
     "optimizer.constructor=tensorflow.train.AdamOptimizer",
     "learn_rate=0.25",
-  )["optimizer"]
-  assert plan["learning_rate"] == 0.25
+  )
+  (optimizer,) = configuration.build(config, ("optimizer",))
+  assert float(optimizer.learn_rate()) == 0.25
 
 
 # --- Files --------------------------------------------------------------------
@@ -385,9 +409,9 @@ def test_a_file_is_a_configuration(ending, tmp_path):
   text = json.dumps(entries) if ending == "json" else yaml.safe_dump(entries)
   path = write(tmp_path / f"my.{ending}", text)
   config = resolve("tetrominoes", path, "batch_size=3")
-  assert config["n_z"] == config["model"]["n_z"] == 5
+  assert config["n_z"] == 5
   assert config["data"]["shuffle_buffer"] is None
-  assert config["data"]["batch_size"] == 3
+  assert config["batch_size"] == 3
   assert config["num_components"] == 4
 
 
@@ -397,9 +421,9 @@ def test_later_configurations_win_and_the_command_line_last(tmp_path):
   assert resolve(path, "tetrominoes")["n_z"] == 32
   assert resolve("n_z=6", "tetrominoes", path)["n_z"] == 6
   both = resolve("tetrominoes", "clevr6")
-  assert both["n_z"] == both["model"]["n_z"] == 64
+  assert both["n_z"] == 64
   assert both["data"]["constructor"].endswith("CLEVR")
-  assert resolve("clevr6", "tetrominoes")["model"]["n_z"] == 32
+  assert resolve("clevr6", "tetrominoes")["n_z"] == 32
 
 
 def test_a_file_is_read_anew_for_each_run(tmp_path):
@@ -437,17 +461,37 @@ def test_overrides_reach_what_depends_on_them_in_a_whole_file(tmp_path):
   path = write(tmp_path / "config.json", json.dumps(whole))
   words = ("batch_size=2", "n_z=5", "num_components=3", "data_dir=/a")
   config = resolve(path, *words, "num_iters=4")
-  expected = {
-    "data.batch_size": 2,
-    "data.path": "/a/tetrominoes_train.tfrecords",
-    "learn_rate": pytest.approx(0.0003 * math.sqrt(2 / 256)),
-    "optimizer.learn_rate": pytest.approx(0.0003 * math.sqrt(2 / 256)),
-    "model.n_z": 5,
-    "model.num_components": 3,
-    "model.output_dist.num_components": 3,
-    "model.num_iters": 3,  # It differed from num_iters, so it was set.
+  rate = pytest.approx(0.0003 * math.sqrt(2 / 256))
+  assert config["data"]["path"] == "/a/tetrominoes_train.tfrecords"
+  assert config["learn_rate"] == rate
+  dataset, model, optimizer = configuration.build(config)
+  assert dataset.batch_size == 2
+  assert float(optimizer.learn_rate()) == rate
+  assert (model.n_z, model.num_components) == (5, 3)
+  assert model.num_iters == 3  # It differed from num_iters, so it was set.
+
+
+def test_what_earlier_versions_repeated_in_plans_is_dropped(tmp_path):
+  whole = resolve("tetrominoes")
+  repeated = {
+    **whole,
+    "data": {**whole["data"], "batch_size": 128},
+    "model": {
+      **whole["model"],
+      "n_z": 32,
+      "num_components": 4,
+      "num_iters": 5,
+      "precision": "float32",
+      "recompute": False,
+      "num_background_entities": 1,
+      "output_dist": {**whole["model"]["output_dist"], "num_components": 4},
+    },
+    "optimizer": {**whole["optimizer"], "learn_rate": whole["learn_rate"]},
+    "sub_batch_size": 32,
   }
-  assert {key: at(config, key) for key in expected} == expected
+  path = write(tmp_path / "config.json", json.dumps(repeated))
+  config = {**resolve(path), "seed": whole["seed"]}
+  assert config == whole
 
 
 @pytest.mark.skipif(not PARITY_CONFIGS, reason="needs the recorded runs")
@@ -459,16 +503,12 @@ def test_the_configuration_of_a_recorded_run_builds(path, prefix, tmp_path):
   )
   entries = json.loads(text)
   config = resolve(write(tmp_path / "config.json", text))
-  defaults = {"precision": "float32", "recompute": False}
-  entries["model"] = {**defaults, **entries["model"]}
-  for key, value in entries.items():
-    assert config[key] == value, key
-  dataset = configuration.build_part(config, "data")
+  for key in entries.keys() - {"data", "model", "optimizer"}:
+    assert config[key] == entries[key], key
+  dataset, model, optimizer = configuration.build(config)
   assert type(dataset).__name__ in entries["data"]["constructor"]
   assert dataset.batch_size == entries["batch_size"]
-  model = configuration.build_part(config, "model")
   assert model.num_components == entries["num_components"]
-  optimizer = configuration.build_part(config, "optimizer")
   assert isinstance(optimizer, training.Adam)
   optimizer.initialize([])
   assert float(optimizer.beta1_power) == pytest.approx(0.95)
@@ -487,11 +527,10 @@ def test_overrides_reach_the_configuration_of_a_recorded_run():
     "batch_size=3",
     "learn_rate=0.25",
   )
-  assert config["model"]["n_z"] == 9
-  assert config["model"]["num_components"] == 5
-  assert config["model"]["output_dist"]["num_components"] == 5
-  assert config["data"]["batch_size"] == 3
-  assert config["optimizer"]["learning_rate"]["learning_rate"] == 0.25
+  dataset, model, optimizer = configuration.build(config)
+  assert (model.n_z, model.num_components) == (9, 5)
+  assert dataset.batch_size == 3
+  assert float(optimizer.learn_rate()) == 0.25
 
 
 @pytest.mark.parametrize(
@@ -575,10 +614,10 @@ def test_a_file_cannot_run_code(name, text, tmp_path, monkeypatch, capsys):
       "iodine.modules.networks.CNN. Did you mean 'cnn_opt'?",
     ),
     ("optimizer.beta_1=0.5", "Did you mean 'beta1'?"),
-    ("batch_size=abc", "batch_size='abc': must be an integer"),
-    ("batch_size=2.5", "batch_size=2.5: must be an integer"),
-    ("batch_size=True", "batch_size=True: must be an integer"),
-    ("batch_size=None", "batch_size=None: must be an integer"),
+    ("batch_size=abc", "batch_size='abc': is text; expected an integer"),
+    ("batch_size=2.5", "batch_size=2.5: expected an integer"),
+    ("batch_size=True", "batch_size=True: expected an integer"),
+    ("batch_size=None", "batch_size=None: expected an integer"),
     ("batch_size=0", "batch_size=0: expected an integer of at least 1"),
     ("batch_size=-3", "batch_size=-3: expected an integer of at least 1"),
     (
@@ -587,22 +626,25 @@ def test_a_file_cannot_run_code(name, text, tmp_path, monkeypatch, capsys):
     ),
     ("num_components=1", "num_components=1: expected an integer of at least 2"),
     ("num_iters=0", "num_iters=0: expected an integer of at least 1"),
-    ("n_z=[3]", "n_z=[3]: must be an integer"),
-    ("learn_rate=abc", "learn_rate='abc': must be a number"),
-    ("learn_rate=0", "learn_rate=0: must be above 0"),
-    ("base_learn_rate=-1", "base_learn_rate=-1: must be above 0"),
-    ("stop_after_steps=1e6", "stop_after_steps=1000000.0: must be an integer"),
-    ("continue_run=1", "continue_run=1: must be True or False"),
-    ("checkpoint_dir=3", "checkpoint_dir=3: must be a string"),
-    ("data_file=3", "data_file=3: must be a string"),
-    ("seed=-1", "seed=-1: expected an integer of at least 0"),
-    ("seed=99999999999", "seed=99999999999: must be at most 2147483646"),
+    ("n_z=[3]", "n_z=[3]: expected an integer"),
+    ("learn_rate=abc", "learn_rate='abc': is text; expected a number"),
+    ("learn_rate=0", "learn_rate=0: expected a number above 0"),
+    ("base_learn_rate=-1", "base_learn_rate=-1: expected a number above 0"),
+    ("stop_after_steps=1e6", "stop_after_steps=1000000.0: expected an integer"),
+    ("continue_run=1", "continue_run=1: expected True or False"),
+    ("checkpoint_dir=3", "checkpoint_dir=3: expected text"),
+    ("data_file=3", "data_file=3: expected text"),
+    ("seed=-1", "seed=-1: expected an integer from 0 to 2147483646"),
+    ("seed=99999999999", "seed=99999999999: expected an integer from 0 to"),
     ("model=3", "model=3: must be a mapping of entries"),
     ("data=abc", "data='abc': must be a mapping of entries"),
     ("optimizer=None", "optimizer=None: must be a mapping of entries"),
     ("=3", "'': no valid key"),
     ("n z=3", "'n z': no valid key"),
-    ("data.max_num_objects=x", "max_num_objects='x': expected an integer"),
+    (
+      "data.max_num_objects=x",
+      "max_num_objects='x': is text; expected an integer",
+    ),
     ("model.num_components=3", "num_components=3, but the output_dist has 4"),
     (
       "model.iter_loss_weight=[1,2,3]",
@@ -658,11 +700,10 @@ def test_training_needs_a_configuration(words, capsys):
 
 
 def test_the_check_lists_every_fault():
-  config = {"n_z": 0, "data": {}, "model": {}, "optimizer": {}, "other": 1}
-  known = {"n_z": 3, "data": {}, "model": {}, "optimizer": {}}
+  config = configuration.resolve({"n_z": 0, "other": 1})
   with pytest.raises(ConfigError) as error:
-    configuration.check(config, known)
+    configuration.build(config)
   lines = str(error.value).splitlines()
-  assert lines[0].startswith("other=1: unknown key.")
-  assert lines[1] == "n_z=0: expected an integer of at least 1"
+  assert lines[0] == "n_z=0: expected an integer of at least 1"
+  assert lines[1].startswith("other=1: unknown key.")
   assert lines[2].startswith("No configuration was chosen")

@@ -161,7 +161,10 @@ def test_cache_notices_a_changed_file(tmp_path, path):
 
 
 def fault(dataset):
-  with pytest.raises(ConfigError) as caught, opening.user_faults(dataset):
+  with (
+    pytest.raises(ConfigError) as caught,
+    opening.data_errors_as_config_errors(dataset),
+  ):
     list(dataset("eval"))
   text = str(caught.value)
   assert "\n" not in text

@@ -289,7 +289,10 @@ def test_an_image_that_is_cut_off(folder, number):
   path = folder / f"{number}.png"
   path.write_bytes(path.read_bytes()[:-30])
   dataset = build(folder)
-  with pytest.raises(ConfigError) as caught, opening.user_faults(dataset):
+  with (
+    pytest.raises(ConfigError) as caught,
+    opening.data_errors_as_config_errors(dataset),
+  ):
     list(dataset("eval"))
   text = str(caught.value)
   assert text.startswith(f"data: {path}: damaged or cut off (")
@@ -396,8 +399,7 @@ def test_image_dim_of_a_wrong_value_is_told_once(capsys):
 
 
 def test_the_named_configuration_describes_a_model_without_a_folder():
-  entries = configuration.complete(reading.named_configs()["folder"])
-  dataset = configuration.build_part(entries, "data")
+  entries = configuration.resolve(reading.named_configs()["folder"])
+  dataset, model = configuration.build(entries, ("data", "model"))
   assert dataset.batch_spec()["image"].shape == (16, 1, 64, 64, 3)
-  model = configuration.build_part(entries, "model")
   model.initialize((64, 64, 3), {})

@@ -5,10 +5,19 @@ import logging
 import numpy as np
 import pytest
 
-from iodine.data import opening
+from iodine.config import plans
+from iodine.data import datasets, opening
 from iodine.errors import ConfigError
 from iodine.synthetic import generation, sprites
 from tests.support.tiny_runs import NUM_SCENES
+
+
+def _training_data(entries):
+  return opening.training_data(entries, _dataset(entries))
+
+
+def _dataset(entries):
+  return plans.build(entries["data"], "data", {"seed": entries["seed"]})
 
 
 def _entries(data_dir, held_out, **plan):
@@ -28,7 +37,7 @@ def _entries(data_dir, held_out, **plan):
 @pytest.fixture(scope="module")
 def images(data_dir) -> np.ndarray:
   """All scenes in the order of the file."""
-  dataset = opening.build_data(_entries(data_dir, 0))
+  dataset = _dataset(_entries(data_dir, 0))
   return np.concatenate([b["image"].numpy() for b in dataset("eval")])
 
 
@@ -59,7 +68,7 @@ def test_training_leaves_the_first_scenes_out(
 ):
   assert len(images) == NUM_SCENES
   entries = _entries(data_dir, held_out, **plan)
-  dataset, sample = opening.training_data(entries)
+  dataset, sample = _training_data(entries)
   assert _seen(dataset, images) == set(range(first, NUM_SCENES))
   shown = plan.get("skip", 0)
   np.testing.assert_array_equal(sample["image"], images[shown : shown + 2])
@@ -71,7 +80,7 @@ def test_training_leaves_the_first_scenes_out(
 def test_a_small_file_is_trained_on_as_a_whole(
   data_dir, images, caplog, held_out
 ):
-  dataset, _ = opening.training_data(_entries(data_dir, held_out))
+  dataset, _ = _training_data(_entries(data_dir, held_out))
   assert _seen(dataset, images) == set(range(NUM_SCENES))
   assert f"no more than held_out_scenes={held_out}: training on" in caplog.text
 
@@ -82,12 +91,12 @@ def test_a_small_file_is_trained_on_as_a_whole(
 def test_the_cache_is_written_once(data_dir, images, tmp_path, caplog):
   caplog.set_level(logging.INFO)
   entries = _entries(data_dir, 4, cache_dir=str(tmp_path))
-  dataset, sample = opening.training_data(entries)
+  dataset, sample = _training_data(entries)
   assert "Wrote 13 scenes" in caplog.text
   assert _seen(dataset, images) == set(range(4, NUM_SCENES))
   np.testing.assert_array_equal(sample["image"], images[:2])
   caplog.clear()
-  dataset, _ = opening.training_data(entries)
+  dataset, _ = _training_data(entries)
   assert "Wrote" not in caplog.text
   assert _seen(dataset, images) == set(range(4, NUM_SCENES))
   assert len(list(tmp_path.iterdir())) == 1
@@ -95,7 +104,7 @@ def test_the_cache_is_written_once(data_dir, images, tmp_path, caplog):
 
 def test_a_small_file_with_a_cache(data_dir, images, tmp_path, caplog):
   entries = _entries(data_dir, 1000, cache_dir=str(tmp_path))
-  dataset, _ = opening.training_data(entries)
+  dataset, _ = _training_data(entries)
   assert _seen(dataset, images) == set(range(NUM_SCENES))
   assert "no more than held_out_scenes=1000: training on" in caplog.text
 
@@ -104,7 +113,7 @@ def test_a_cache_that_cannot_be_written(data_dir, tmp_path):
   (tmp_path / "file").touch()
   entries = _entries(data_dir, 0, cache_dir=str(tmp_path / "file"))
   with pytest.raises(ConfigError, match="data: .*file"):
-    opening.training_data(entries)
+    _training_data(entries)
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -115,7 +124,7 @@ def test_a_damaged_file_is_no_short_one(data_dir, tmp_path, cache):
   plan = {"cache_dir": str(tmp_path / "cache")} if cache else {}
   entries = _entries(tmp_path, 1000, **plan)
   with pytest.raises(ConfigError, match=f"data: .*{file}.*record"):
-    opening.training_data(entries)
+    _training_data(entries)
   assert {path.name for path in tmp_path.iterdir()} <= {file.name, "cache"}
   if cache:
     assert not list((tmp_path / "cache").iterdir())
@@ -136,9 +145,10 @@ def _demo(path):
 
 
 def test_missing_scenes_of_the_demonstration_are_written(tmp_path, monkeypatch):
-  monkeypatch.setattr(opening, "_NUM_SPRITES", 7)
+  monkeypatch.setattr(datasets, "_NUM_SPRITES", 7)
   path = tmp_path / "new" / "scenes"
-  dataset = opening.build_data(_demo(path))
+  dataset = _dataset(_demo(path))
+  opening.prepare(dataset)
   first, second = dataset("eval")
   assert len(first["image"]) == 5 and len(second["image"]) == 2
   (stored,) = generation.sample_chunks(sprites.sample_scenes, 7, seed=0)
@@ -146,11 +156,11 @@ def test_missing_scenes_of_the_demonstration_are_written(tmp_path, monkeypatch):
     first["image"], stored["image"][:5, None] / np.float32(255)
   )
   path.write_text("something else")
-  opening.build_data(_demo(path))
+  opening.prepare(_dataset(_demo(path)))
   assert path.read_text() == "something else"
 
 
 def test_scenes_that_cannot_be_written(tmp_path):
   (tmp_path / "file").touch()
-  with pytest.raises(ConfigError, match="data.path=.*file"):
-    opening.build_data(_demo(tmp_path / "file" / "scenes"))
+  with pytest.raises(ConfigError, match="data: .*file"):
+    opening.prepare(_dataset(_demo(tmp_path / "file" / "scenes")))

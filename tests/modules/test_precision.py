@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine import main as command_line
 from iodine import training
 from iodine.config import reading, resolution
 from iodine.errors import ConfigError
@@ -175,20 +174,21 @@ def test_gradients_of_the_broadcast_layer_add_up_many_pixels():
 
 
 def _resolved(entries, **overrides):
-  return resolution.resolve(entries, overrides, command_line.DEFAULTS)
+  return resolution.resolve(entries, overrides)
 
 
 def test_the_entry_reaches_the_model():
   entries = reading.named_configs()["demo"]
-  assert _resolved(entries)["model"]["precision"] == "float32"
-  low = _resolved(entries, precision="bfloat16")
-  resolution.check(low, command_line.DEFAULTS)
-  model = resolution.build_part(low, "model")
+  assert _dtypes(_resolved(entries)) == {tf.float32}
+  assert _dtypes(_resolved(entries, precision="bfloat16")) == {tf.bfloat16}
+
+
+def _dtypes(entries) -> set[tf.DType]:
+  """What the convolutions of a configuration's model compute in."""
+  (model,) = resolution.build(entries, ("model",))
   nets = [m for m in model.submodules if isinstance(m, _convolutions.ConvNet2D)]
-  assert [net.dtype for net in nets] == [tf.bfloat16, tf.bfloat16]
-  # As in a benchmark, which has no other defaults.
-  completed = resolution.complete({**entries, "precision": "bfloat16"})
-  assert completed["model"]["precision"] == "bfloat16"
+  assert len(nets) == 2
+  return {tf.as_dtype(net.dtype) for net in nets}
 
 
 def test_a_run_s_own_precision_is_kept_unless_it_is_overridden(tmp_path):
@@ -196,16 +196,15 @@ def test_a_run_s_own_precision_is_kept_unless_it_is_overridden(tmp_path):
   saved = _resolved(reading.named_configs()["demo"], precision="bfloat16")
   path.write_text(json.dumps(saved))
   entries = resolution.without_derived(reading.load_file(path))
-  assert _resolved(entries)["model"]["precision"] == "bfloat16"
-  other = _resolved(entries, precision="float32")
-  assert other["model"]["precision"] == "float32"
+  assert _dtypes(_resolved(entries)) == {tf.bfloat16}
+  assert _dtypes(_resolved(entries, precision="float32")) == {tf.float32}
 
 
 def test_a_run_without_the_entry_is_one_in_float32():
   saved = dict(_resolved(reading.named_configs()["demo"]))
-  del saved["precision"], saved["model"]["precision"]
+  del saved["precision"]
   entries = resolution.without_derived(saved)
-  assert _resolved(entries)["model"]["precision"] == "float32"
+  assert _dtypes(_resolved(entries)) == {tf.float32}
 
 
 def test_errors():
@@ -214,5 +213,5 @@ def test_errors():
     tiny.build(precision="float16")
   entries = _resolved(reading.named_configs()["demo"], precision="float16")
   with pytest.raises(ConfigError, match=message) as error:
-    resolution.check(entries, command_line.DEFAULTS)
+    resolution.build(entries)
   assert str(error.value).count("float16'") == 2  # the value and the remedy

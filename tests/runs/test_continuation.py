@@ -5,16 +5,13 @@ import json
 
 import pytest
 
-from iodine import main
 from iodine.config import reading, resolution
 from iodine.errors import ConfigError
 from iodine.runs import continuation
 
 
 def resolved(name: str = "tetrominoes", **overrides) -> dict:
-  return resolution.resolve(
-    reading.named_configs()[name], overrides, main.DEFAULTS
-  )
+  return resolution.resolve(reading.named_configs()[name], overrides)
 
 
 def saved(name: str = "tetrominoes", **overrides) -> dict:
@@ -48,7 +45,7 @@ def test_the_same_configuration_may_go_on(name, tmp_path):
     ({"num_iters": 6}, ["num_iters: saved 5, now 6"]),
     ({"held_out_scenes": 5}, ["held_out_scenes: saved 1000, now 5"]),
     ({"image_dim": [9, 7]}, ["image_dim: saved None, now [9, 7]"]),
-    ({"model": {"n_z": 65}}, ["model.n_z: saved 32, now 65"]),
+    ({"model": {"n_z": 65}}, ["model.n_z: saved nothing, now 65"]),
     (
       {"n_z": 65, "data": {"max_num_objects": 2}},
       ["data.max_num_objects: saved nothing, now 2", "n_z: saved 32, now 65"],

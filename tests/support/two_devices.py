@@ -28,7 +28,7 @@ _BATCH = 4
 
 def train(strategy: str | None, accumulate: int) -> tuple[Any, list[dict]]:
   """Returns the trainer after five steps, and the scalars of each."""
-  devices = replicas.create(strategy, accumulate, _BATCH)
+  devices = replicas.create(strategy, accumulate)
   tf.random.set_seed(1)
   with devices.scope():
     model = tiny.build(num_iters=1)

@@ -18,6 +18,7 @@ import pytest
 import tensorflow as tf
 
 from iodine import main, training
+from iodine.config import resolution
 from iodine.errors import ConfigError
 from iodine.scene_model import Loss
 from iodine.training import replicas
@@ -182,16 +183,13 @@ def test_mistakes_are_told_before_any_work(words, error, capsys):
   assert text.startswith(f"ConfigError: {error}")
 
 
-def test_the_batch_must_divide_among_the_replicas(monkeypatch):
-  monkeypatch.setattr(
-    replicas.Distribution, "num_replicas", property(lambda self: 8)
-  )
+def test_the_batch_must_divide_among_the_replicas():
   with pytest.raises(
     ConfigError,
     match=r"batch_size=40: must be a multiple of 8 replicas x accumulate=2, "
     r"such as 48",
   ):
-    replicas.create(None, accumulate=2, batch_size=40)
+    resolution.sub_batch_size(40, accumulate=2, num_replicas=8)
 
 
 def _tf_config(index: Any = 0, kind: str = "worker", **cluster: Any) -> str:
