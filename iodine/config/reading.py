@@ -66,20 +66,22 @@ def _load(path: pathlib.Path, seen: tuple[str, ...]) -> dict[str, Any]:
   if name in seen:
     raise ConfigError(f"{path}: like={name!r}: is like this one in turn")
   base = _load(known[name], (*seen, name))
-  return _without_none(merged(base, entries), entries)
+  return merged(_taken_away(base, entries), _taken_away(entries, base))
 
 
-def _without_none(
-  result: Mapping[str, Any], given: Mapping[str, Any]
+def _taken_away(
+  entries: Mapping[str, Any], base: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Leaves out what is given as None, nested ones too."""
-  return {
-    key: _without_none(value, given[key])
-    if isinstance(value, Mapping) and isinstance(given.get(key), Mapping)
-    else value
-    for key, value in result.items()
-    if not (key in given and given[key] is None)
-  }
+  """Leaves out entries, nested ones too, that are None in one of the two."""
+  left = {}
+  for key, value in entries.items():
+    if key not in base:
+      left[key] = value
+    elif isinstance(value, Mapping) and isinstance(base[key], Mapping):
+      left[key] = _taken_away(value, base[key])
+    elif value is not None and base[key] is not None:
+      left[key] = value
+  return left
 
 
 def merged(
