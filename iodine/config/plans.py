@@ -2,7 +2,11 @@
 
 import importlib
 import inspect
+import os
+import pkgutil
+import traceback
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 import tensorflow as tf
@@ -11,10 +15,13 @@ from iodine.errors import ConfigError, did_you_mean
 
 __all__ = ["ALLOWED_CONSTRUCTORS", "build"]
 
-_PACKAGE = "iodine.modules"
-# What a plan may name beside the public classes of `iodine.modules`:
-# {name in a plan: dotted path of what is called}. The plans of the TF1
-# reference name TF1's optimizer in either of two spellings.
+# A plan may name the public classes of modules inside of these packages,
+_PACKAGES = ("iodine.modules", "iodine.data", "iodine.training")
+# and of modules and packages that this variable lists, separated by commas. So
+# no configuration file alone imports code.
+_OWN_MODULES = "IODINE_MODELS"
+# What else a plan may name: {name in a plan: dotted path of what is called}.
+# Plans of the TF1 reference name TF1's optimizer in either of two spellings.
 ALLOWED_CONSTRUCTORS: dict[str, str] = {
   "iodine.training.make_optimizer": "iodine.training.make_optimizer",
   **{
@@ -45,7 +52,9 @@ def build(
   Args:
     plan: nested mappings, lists and scalars (reference:
       configurations.py). A constructor must be a public class of a module
-      under `iodine.modules`, or a name in `ALLOWED_CONSTRUCTORS`.
+      in `iodine.modules`, `iodine.data` or `iodine.training`, or of one that
+      the environment variable IODINE_MODELS names, or a name in
+      `ALLOWED_CONSTRUCTORS`.
     identifier: the plan's own key, e.g. "model".
     shared: values for every constructor that has a parameter of that name and
       whose plan does not set it.
@@ -119,40 +128,82 @@ def _resolve_constructor(
   if isinstance(name, str) and name in ALLOWED_CONSTRUCTORS:
     module_name, _, attribute = ALLOWED_CONSTRUCTORS[name].rpartition(".")
     return getattr(importlib.import_module(module_name), attribute)
+  fault = f"{path}.constructor={name!r}: "
   module_name, _, attribute = str(name).rpartition(".")
-  package = f"{_PACKAGE}."
-  if not module_name.startswith(package):
+  package = _package_of(module_name)
+  if package is None:
     faults.append(
-      f"{path}.constructor={name!r}: not allowed. A constructor is a public "
-      f"class under {package[:-1]}, or one of: "
+      f"{fault}not allowed. A constructor is a public class of a module in "
+      f"{', '.join(_PACKAGES)}; one of a module of your own that the variable "
+      f"{_OWN_MODULES} names; or one of: "
       f"{', '.join(sorted(ALLOWED_CONSTRUCTORS))}"
     )
     return None
   try:
     module = importlib.import_module(module_name)
-  except ModuleNotFoundError:
-    faults.append(
-      f"{path}.constructor={name!r}: there is no module {module_name}. "
-      + did_you_mean(module_name, _public_modules(), "modules")
-    )
+  except Exception as error:  # Your own module may raise anything.
+    faults.append(fault + _import_fault(error, module_name, package))
     return None
-  classes = [
-    n
-    for n in getattr(module, "__all__", ())
-    if inspect.isclass(getattr(module, n))
-  ]
+  classes = _public_classes(module)
   if attribute not in classes:
     faults.append(
-      f"{path}.constructor={name!r}: {module_name} has no class "
-      f"{attribute!r}. {did_you_mean(attribute, classes, 'classes')}"
+      f"{fault}{module_name} has no class {attribute!r}. "
+      + did_you_mean(attribute, classes, "classes")
     )
     return None
   return getattr(module, attribute)
 
 
-def _public_modules() -> list[str]:
-  names = ("data", "decoder", "distributions", "factor_eval", "iodine")
-  return [f"{_PACKAGE}.{n}" for n in (*names, "networks", "refinement")]
+def _package_of(module_name: str) -> str | None:
+  """The package, or module of one's own, that makes a module allowed."""
+  own = os.environ.get(_OWN_MODULES, "").split(",")
+  for package in filter(None, map(str.strip, own)):
+    if f"{module_name}.".startswith(f"{package}."):
+      return package
+  for package in _PACKAGES:
+    if module_name.startswith(f"{package}."):
+      return package
+  return None
+
+
+def _import_fault(error: Exception, module_name: str, package: str) -> str:
+  """Why a module cannot be imported, in one line."""
+  missing = error.name if isinstance(error, ModuleNotFoundError) else None
+  if missing is None or not f"{module_name}.".startswith(f"{missing}."):
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    if not isinstance(error, SyntaxError):  # which says where
+      frames = traceback.extract_tb(error.__traceback__)
+      *_, place = (f for f in frames if not f.filename.startswith("<frozen"))
+      reason += f" ({place.filename}, line {place.lineno})"
+    return f"{module_name} cannot be imported: {reason}"
+  if f"{package}.".startswith(f"{missing}."):
+    return (
+      f"there is no module {missing}. It must lie in the folder where `python "
+      "-m iodine.main` runs, or in one that PYTHONPATH names"
+    )
+  return f"there is no module {module_name}. " + did_you_mean(
+    module_name, _public_modules(package), "modules"
+  )
+
+
+def _public_modules(package: str) -> list[str]:
+  paths = getattr(importlib.import_module(package), "__path__", None)
+  if paths is None:
+    return [package]
+  names = [module.name for module in pkgutil.iter_modules(paths)]
+  return [f"{package}.{name}" for name in names if not name.startswith("_")]
+
+
+def _public_classes(module: ModuleType) -> list[str]:
+  """Names of the classes in `__all__`, or else of those defined there."""
+  classes = dict(inspect.getmembers(module, inspect.isclass))
+  if hasattr(module, "__all__"):
+    return [name for name in module.__all__ if name in classes]
+  return [
+    name
+    for name, value in classes.items()
+    if value.__module__ == module.__name__ and not name.startswith("_")
+  ]
 
 
 def _parameters(constructor: Callable) -> dict[str, inspect.Parameter]:
