@@ -106,8 +106,10 @@ class SceneModel(snt.Module, abc.ABC):
   _image_shape: tuple[int, int, int] | None = None
 
   # --- What a model implements ------------------------------------------------
+  # In a name scope of Sonnet's, they would no longer count as abstract.
 
   @abc.abstractmethod
+  @snt.no_name_scope
   def __call__(
     self,
     data: Mapping[str, Any],
@@ -136,6 +138,7 @@ class SceneModel(snt.Module, abc.ABC):
     """
 
   @abc.abstractmethod
+  @snt.no_name_scope
   def infer(
     self,
     data: Mapping[str, Any],
@@ -163,6 +166,7 @@ class SceneModel(snt.Module, abc.ABC):
     """
 
   @abc.abstractmethod
+  @snt.no_name_scope
   def noise(self, rngs: Sequence[np.random.Generator]) -> Any:
     """Draws the noise of B scenes, one from each generator.
 
@@ -225,7 +229,8 @@ class SceneModel(snt.Module, abc.ABC):
       num_background_entities: of the data; None: as it is.
 
     Raises:
-      ValueError: if the image's shape is none, or does not suit the model.
+      ValueError: if the image's shape is none, or does not suit the model, or
+        two variables have the same name, under which checkpoints know them.
     """
     if len(image_shape) != 3:
       raise ValueError(f"image_shape={tuple(image_shape)}: must be (H, W, C)")
@@ -245,6 +250,13 @@ class SceneModel(snt.Module, abc.ABC):
         k: tf.zeros([1, entities, n]) for k, n in factors.items()
       }
     self(data)
+    names = [variable.name.partition(":")[0] for variable in self.variables]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+      raise ValueError(
+        f"several variables are called {', '.join(repeated)}; give the modules "
+        "that have them different names"
+      )
 
   def check_data(self, data: Mapping[str, Any]) -> dict[str, Any]:
     """Checks a batch, and keeps of it what the model uses.
