@@ -112,10 +112,11 @@ test-all: lint  ## Lint, then run all tests
 test-faults: setup  ## Kill runs, fill disks, break files: all fault tests
 	$(PYTEST) --dist load -m faults $(PYTEST_ARGS)
 
-lint: setup  ## Check style and types
+lint: setup  ## Check style, types, and which module imports which
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
 
 fix: setup  ## Format, and mend what the style checker can mend
 	$(VENV_PYTHON) -m ruff check --fix .
