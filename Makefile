@@ -29,8 +29,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all test-faults lint fix demo notebook clean \
-  distclean FORCE
+.PHONY: help setup test test-all test-faults golden lint fix demo notebook \
+  clean distclean FORCE
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' \
@@ -111,6 +111,10 @@ test-all: lint  ## Lint, then run all tests
 # Few and long: a test at a time goes to whichever process is free.
 test-faults: setup  ## Kill runs, fill disks, break files: all fault tests
 	$(PYTEST) --dist load -m faults $(PYTEST_ARGS)
+
+# Those that are there stay: GOLDEN_ARGS="--force iodine" records one anew.
+golden: setup  ## Record the golden checkpoints of what has none
+	$(VENV_PYTHON) -m scripts.write_golden $(GOLDEN_ARGS)
 
 lint: setup  ## Check style, types, and which module imports which
 	$(VENV_PYTHON) -m ruff check .
