@@ -160,7 +160,7 @@ class IODINEDataset(abc.ABC):
       self.seed = secrets.randbelow(_SEED_LIMIT)
     if self.grayscale:
       self.num_channels = 1
-    self._opened: tf.data.Dataset | None = None
+    self._numbered: tf.data.Dataset | None = None
     self._has_scenes = False
 
   @abc.abstractmethod
@@ -449,15 +449,15 @@ class IODINEDataset(abc.ABC):
 
   def _checked_examples(self) -> tf.data.Dataset:
     """Opens pairs of a stored scene's place and itself, filtered."""
-    if self._opened is None:
+    if self._numbered is None:
       examples = self.examples()
       self._check_spec(examples.element_spec)
-      self._opened = examples.enumerate()
+      self._numbered = examples.enumerate()
       if self.min_num_objects is not None or self.max_num_objects is not None:
-        self._opened = self._opened.filter(
+        self._numbered = self._numbered.filter(
           lambda _, example: self.has_wanted_objects(example)
         )
-    return self._opened
+    return self._numbered
 
   def _check_spec(self, spec: Mapping[str, tf.TensorSpec]) -> None:
     channels = "C" if self.grayscale else str(self.num_channels)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine.config import reading, resolution
+from iodine.config import reading
 from iodine.data import datasets
 from iodine.errors import ConfigError
 from iodine.evaluation import scores as scoring
@@ -454,15 +454,6 @@ def test_inspect_lists_variables_and_fitting_configurations(
     "same": saved,
     "more_slots": {**saved, "num_components": 5},
     "other_size": {**saved, "n_z": 6},
-  }
-  for name, entries in configurations.items():
-    # As in a file, which leaves to the other entries what follows from them.
-    configurations[name] = resolution.without_derived(entries)
-  del configurations["other_size"]["model"]["n_z"]
-  del configurations["more_slots"]["model"]["num_components"]
-  output = configurations["more_slots"]["model"]["output_dist"]
-  configurations["more_slots"]["model"]["output_dist"] = {
-    k: v for k, v in output.items() if k != "num_components"
   }
   monkeypatch.setattr(reading, "named_configs", lambda: configurations)
   run("inspect_checkpoint", "with", f"checkpoint_dir={folder}")

@@ -211,8 +211,8 @@ def test_traverse_draws_the_latents_of_a_slot_of_a_scene(
   "choice, error",
   [
     ("slot=3", "slot=3: expected an integer from 1 to 2"),
-    ("slot=0", "slot=0: expected an integer from 1 to 2"),
-    ("slot=1.5", "slot=1.5: expected an integer from 1 to 2"),
+    ("slot=0", "slot=0: expected an integer of at least 1"),
+    ("slot=1.5", "slot=1.5: expected an integer of at least 1"),
     (
       "latents=[1,5]",
       "latents=[1, 5]: expected a list of integers from 0 to 4",
