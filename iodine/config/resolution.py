@@ -33,6 +33,8 @@ _RATE_SOURCES = ("base_learn_rate", "batch_size", "base_batch_size")
 # Images in a sub-batch, which training writes into its folder's config.json;
 # no entry that anyone sets.
 SUB_BATCH_SIZE = "sub_batch_size"
+# A wrong value is told once: plans see the default in its place, or this.
+_STAND_INS = {"learn_rate": 1.0, "image_dim": (1, 1)}
 _NO_CONFIGURATION = (
   "No configuration was chosen: name one, e.g. `with tetrominoes`. "
   "`print_named_configs` lists them."
@@ -157,14 +159,13 @@ def build(
   found = list(wrong.values()) or _sub_batch_faults(entries)
   if all("constructor" not in entries[key] for key in ("data", "model")):
     raise ConfigError("\n".join([*found, _NO_CONFIGURATION]))
-  # A wrong value is told once: plans see the default in its place.
   sound = {
-    key: ENTRIES[key].default if key in wrong else value
+    key: _STAND_INS.get(key, ENTRIES[key].default)
+    if ENTRIES[key].fault(key, value)
+    else value
     for key, value in entries.items()
     if key in ENTRIES and key not in PLANS
   }
-  if checks.above_zero_fault("", sound["learn_rate"]):
-    sound["learn_rate"] = 1.0
   given = {**_shared(sound), **(shared or {})}
   built = []
   for key in parts:

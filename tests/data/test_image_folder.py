@@ -371,7 +371,7 @@ def resolved(*words):
     (("folder",), [64, 64], [64, 64]),
     (("folder", "image_dim=[32,48]"), [32, 48], [32, 48]),
     (("folder", "data.image_dim=[32,48]"), [64, 64], [32, 48]),
-    (("tetrominoes",), None, None),
+    (("tetrominoes",), None, [35, 35]),
     (("tetrominoes", "image_dim=[32,48]"), [32, 48], [32, 48]),
     (("tetrominoes", "data.image_dim=[32,48]"), None, [32, 48]),
   ],
@@ -379,7 +379,8 @@ def resolved(*words):
 def test_image_dim_is_an_entry_of_its_own(words, outer, inner):
   entries = resolved("with", *words)
   assert entries["image_dim"] == outer
-  assert entries["data"].get("image_dim") == inner
+  (dataset,) = configuration.build(entries, ("data",))
+  assert list(dataset.image_dim) == inner
 
 
 def test_image_dim_follows_an_override_of_a_saved_configuration(tmp_path):
@@ -387,7 +388,8 @@ def test_image_dim_follows_an_override_of_a_saved_configuration(tmp_path):
   entries = resolved("with", "folder", "image_dim=[32,48]")
   saved.write_text(json.dumps({k: entries[k] for k in ("image_dim", "data")}))
   entries = resolved("with", "folder", str(saved), "image_dim=[16,24]")
-  assert entries["data"]["image_dim"] == [16, 24]
+  (dataset,) = configuration.build(entries, ("data",))
+  assert dataset.image_dim == (16, 24)
 
 
 def test_image_dim_of_a_wrong_value_is_told_once(capsys):
