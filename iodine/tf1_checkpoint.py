@@ -18,6 +18,7 @@ __all__ = [
   "CheckpointError",
   "RestoreReport",
   "fits",
+  "is_optimizer_state",
   "read",
   "reference_name",
   "restore",
@@ -28,10 +29,10 @@ __all__ = [
 # Sonnet 2's layer norm has other names for its variables than Sonnet 1's.
 _LAYER_NORM = re.compile(r"(.*/layer_norm_\w+)/(scale|offset)(/Adam(?:_1)?)?")
 _LAYER_NORM_NAMES = {"scale": "gamma", "offset": "beta"}
-_CONVOLUTION = re.compile(r"(.*/conv_net_2d\w*/conv_2d\w*?)_(\d+)/\w")
-# A checkpoint without these can be used: they start at their initial values.
 _ADAM = re.compile(r"beta[12]_power|.*/Adam(_1)?")
-_OPTIONAL = re.compile(rf"factor_evaluator/.*|global_step|{_ADAM.pattern}")
+_OPTIMIZER = re.compile(rf"global_step|{_ADAM.pattern}")
+# A checkpoint without these can be used: they start at their initial values.
+_OPTIONAL = re.compile(rf"factor_evaluator/.*|{_OPTIMIZER.pattern}")
 
 
 class CheckpointError(ConfigError):
@@ -57,6 +58,11 @@ def reference_name(name: str) -> str:
     scope, last, slot = match.groups()
     return f"{scope}/{_LAYER_NORM_NAMES[last]}{slot or ''}"
   return name
+
+
+def is_optimizer_state(name: str) -> bool:
+  """Whether this is the reference's name for some of its optimizer's state."""
+  return _OPTIMIZER.fullmatch(name) is not None
 
 
 def _named_variables(
@@ -138,125 +144,42 @@ def fits(values: Mapping[str, np.ndarray], model: tf.Module) -> bool:
   return not any(_faults(values, _named_variables(model, None)))
 
 
-class _Misfit(NamedTuple):
-  """A value that does not fit its variable."""
-
-  line: str
-  causes: tuple[str, ...]  # entries of the configuration
-
-
 def _faults(
   values: Mapping[str, np.ndarray], targets: Mapping[str, tf.Variable]
-) -> tuple[list[_Misfit], list[str]]:
-  """Values that do not fit, and names that are not there."""
+) -> tuple[list[str], list[str]]:
+  """Lines about values that do not fit, and names that are not there."""
   misfits = [
-    misfit
+    line
     for name in sorted(set(targets) & set(values))
-    if (misfit := _misfit(name, values[name], targets))
+    if (line := _misfit(name, values[name], targets[name]))
   ]
   missing = sorted(set(targets) - set(values))
   return misfits, [n for n in missing if not _OPTIONAL.fullmatch(n)]
 
 
-def _misfit(
-  name: str, value: np.ndarray, targets: Mapping[str, tf.Variable]
-) -> _Misfit | None:
-  """Says how a value does not fit the variable of that name."""
-  variable = targets[name]
+def _misfit(name: str, value: np.ndarray, variable: tf.Variable) -> str | None:
+  """Says how a value does not fit its variable; None if it does."""
   there, here = f"{list(value.shape)}", f"{list(variable.shape)}"
   dtype = np.dtype(variable.dtype.as_numpy_dtype)
   if value.dtype.kind != dtype.kind:
     there, here = f"{value.dtype} {there}", f"{dtype} {here}"
   if there == here:
     return None
-  line = f"  {name}: {there} in the checkpoint, {here} in the model"
-  causes: tuple[str, ...] = ()
-  if value.ndim == len(variable.shape):
-    differs = [a != b for a, b in zip(value.shape, variable.shape, strict=True)]
-    name = re.sub(r"/Adam(_1)?$", "", name)
-    causes = _likely_causes(name, differs, targets)
-  hint = f" ({' or '.join(causes)}?)" if causes else ""
-  return _Misfit(line + hint, causes)
-
-
-def _likely_causes(
-  name: str, differs: Sequence[bool], targets: Mapping[str, tf.Variable]
-) -> tuple[str, ...]:
-  """The configuration entries that a misfit may come from.
-
-  Args:
-    name: of the variable.
-    differs: for every axis, whether its size does.
-    targets: all variables by name.
-  """
-  key, *_, kind = name.split("/")
-  if not any(differs):
-    return ()
-  if name.endswith("/initial_sample_distribution"):
-    return ("n_z",)
-  if "/layer_norm_" in name:
-    return ("n_z",) if "_dzp/" in name else ("image channels",)
-  if match := _CONVOLUTION.fullmatch(name):
-    following = f"{match[1]}_{int(match[2]) + 1}/w"
-    is_last = following not in targets
-    return _causes_in_convolution(key, int(match[2]), kind, differs, is_last)
-  if key == "factor_evaluator":
-    is_latent = "/predict_latents/w" in name and not differs[-1]
-    return ("n_z",) if is_latent else ("factor_evaluator.mapping",)
-  if "/lstm" in name:
-    if differs[-1] or "/lstm/lstm/" not in name:
-      return (f"{key}.hidden_sizes",)
-    return ("n_z", "encoder_net.mlp_opt.output_sizes", "inputs")
-  if match := re.search(r"/mlp/linear_(\d+)/\w$", name):
-    return _causes_in_mlp(key, int(match[1]), differs)
-  if key == "refinement_head":
-    return ("n_z",) if differs[-1] else ("recurrent_net.hidden_sizes",)
-  return ()
-
-
-def _causes_in_convolution(
-  key: str, layer: int, kind: str, differs: Sequence[bool], is_last: bool
-) -> tuple[str, ...]:
-  channels = f"{key}.cnn_opt.output_channels"
-  if kind == "w" and any(differs[:2]):
-    return (f"{key}.cnn_opt.kernel_shapes",)
-  is_decoder = "decoder" in key
-  if kind == "b" or differs[-1]:
-    # A decoder's last layer has the image's channels and the mask.
-    return (
-      (channels, "image channels") if is_decoder and is_last else (channels,)
-    )
-  if layer:
-    return (channels,)
-  if is_decoder:
-    return ("n_z", f"{key}.coord_type", f"{key}.coord_freqs")
-  return ("inputs", "coord_type", "coord_freqs", "image channels")
-
-
-def _causes_in_mlp(
-  key: str, layer: int, differs: Sequence[bool]
-) -> tuple[str, ...]:
-  sizes = f"{key}.mlp_opt.output_sizes"
-  if layer or differs[-1]:
-    return (sizes,)
-  return ("n_z",) if "decoder" in key else (f"{key}.cnn_opt.output_channels",)
+  return f"{name}: {there} in the checkpoint, {here} in the model"
 
 
 def _fault_text(
-  path: str, misfits: Sequence[_Misfit], lacking: Sequence[str]
+  path: str, misfits: Sequence[str], lacking: Sequence[str]
 ) -> str:
   lines = [f"{path}: does not fit the model that the configuration describes."]
   if misfits:
-    lines += ["Shapes or types differ:", *(m.line for m in misfits)]
-    # One wrong entry usually explains all of them.
-    first, *others = misfits
-    common = [c for c in first.causes if all(c in m.causes for m in others)]
-    if "n_z" in common and all(m.causes != ("n_z",) for m in misfits):
-      common.remove("n_z")  # It would change more variables than these.
-    if common:
-      lines.append(f"Most likely wrong: {' or '.join(common)}")
+    lines += ["Shapes or types differ:", *(f"  {line}" for line in misfits)]
   if lacking:
     lines += ["Not in the checkpoint:", *(f"  {name}" for name in lacking)]
+  lines.append(
+    f"`python -m iodine.main inspect_checkpoint with checkpoint_dir={path}` "
+    f"lists what it holds and the configurations that fit."
+  )
   return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ The reference's checkpoints are name-based (TF1), those of training object-based
 import logging
 import pathlib
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -82,26 +83,46 @@ def _shipped(path: pathlib.Path) -> pathlib.Path:
 
 
 def _find_in_folder(folder: pathlib.Path) -> str:
-  named = _last_of_state_file(folder)
-  if named is not None:
-    # The folder may have been copied or moved: what is named lies here first.
-    for prefix in (folder / named.name, named):
-      if pathlib.Path(f"{prefix}.index").is_file() or _shards(prefix):
-        return str(prefix)
-    _LOG.warning(
-      "The file `checkpoint` in %s names %s, which is not there", folder, named
-    )
-  prefixes = sorted(str(p.with_suffix("")) for p in folder.glob("*.index"))
+  """The prefix of the last checkpoint in a folder; see `find`."""
+  prefixes = _prefixes(folder, "*.index")
+  prefix = _last_named(folder) or _last_by_step(prefixes)
+  if prefix is None:
+    many = f"{len(prefixes)} checkpoints" if prefixes else "no checkpoint"
+    raise CheckpointError(f"{folder}: there is {many}. {_listing(folder)}")
+  return prefix
+
+
+def _prefixes(folder: pathlib.Path, index_files: str) -> list[str]:
+  """Sorted prefixes of the checkpoints whose index files match a pattern."""
+  return sorted(str(p.with_suffix("")) for p in folder.glob(index_files))
+
+
+def _last_named(folder: pathlib.Path) -> str | None:
+  """The prefix that the folder's state file names, if it is there."""
+  named = _read_state_file(folder)
+  if named is None:
+    return None
+  # The folder may have been copied or moved: look in it first.
+  for prefix in (folder / named.name, named):
+    if pathlib.Path(f"{prefix}.index").is_file() or _shards(prefix):
+      return str(prefix)
+  _LOG.warning(
+    "The file `checkpoint` in %s names %s, which is not there", folder, named
+  )
+  return None
+
+
+def _last_by_step(prefixes: Sequence[str]) -> str | None:
+  """The only prefix, or of PREFIX-1, PREFIX-2, ... that of the highest step."""
   if len(prefixes) == 1:
     return prefixes[0]
-  steps = [_STEP.fullmatch(prefix) for prefix in prefixes]
-  if prefixes and all(steps) and len({m[1] for m in steps if m}) == 1:
-    return max(prefixes, key=lambda prefix: int(prefix.rpartition("-")[2]))
-  many = f"{len(prefixes)} checkpoints" if prefixes else "no checkpoint"
-  raise CheckpointError(f"{folder}: there is {many}. {_listing(folder)}")
+  names = {match and match[1] for match in map(_STEP.fullmatch, prefixes)}
+  if len(names) != 1 or None in names:
+    return None
+  return max(prefixes, key=lambda prefix: int(prefix.rpartition("-")[2]))
 
 
-def _last_of_state_file(folder: pathlib.Path) -> pathlib.Path | None:
+def _read_state_file(folder: pathlib.Path) -> pathlib.Path | None:
   """What the file `checkpoint` of a folder names as the last one, if any."""
   try:
     state = tf.train.get_checkpoint_state(str(folder))
@@ -125,10 +146,8 @@ def _listing(path: pathlib.Path) -> str:
   folder = path if path.is_dir() else path.parent
   if not folder.is_dir():
     return f"The folder {folder} does not exist."
-  prefixes = sorted(str(p.with_suffix("")) for p in folder.glob("*.index"))
-  prefixes += sorted(str(p.parent) for p in folder.glob("*/*.index"))
-  if prefixes:
-    names = list(dict.fromkeys(prefixes))
+  inner = sorted({str(p.parent) for p in folder.glob("*/*.index")})
+  if names := [*_prefixes(folder, "*.index"), *inner]:
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
     return f"Name one of: {', '.join(names[:_MOST])}{more}"
   names = sorted(p.name for p in folder.iterdir())
@@ -197,7 +216,8 @@ def restore(
     optimizer: restored too, unless None.
 
   Returns:
-    What was found, missing and unused, under the reference's names.
+    What was found, missing and unused, under the reference's names. Without
+    an optimizer, its state in the checkpoint does not count as unused.
 
   Raises:
     CheckpointError: as `find`, and if the checkpoint cannot be read or does
@@ -206,13 +226,20 @@ def restore(
   prefix = find(path)
   values = {k: v for k, v in read(prefix).items() if k not in RUN_STATE}
   report = tf1_checkpoint.restore_values(values, prefix, model, optimizer)
+  if optimizer is None:
+    unused = (
+      name
+      for name in report.unused
+      if not tf1_checkpoint.is_optimizer_state(name)
+    )
+    report = report._replace(unused=tuple(unused))
   log_report(prefix, report)
   return report
 
 
 def log_report(prefix: str, report: RestoreReport) -> None:
-  """Logs a table of what was found, missing and left over."""
-  rows = [f"Restored {prefix}", f"  found      {len(report.found)} variables"]
+  """Logs how much was restored, and a table of what is missing or left over."""
+  rows = [f"Restored {prefix}: {len(report.found)} variables"]
   kinds = (("missing, as it was", report.missing), ("left over", report.unused))
   for kind, names in kinds:
     # A name per row is what people look for, but not all of Adam's.
