@@ -1,35 +1,111 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all.
+
+A process may be killed, and a disk may be full, while something is written.
+What goes by a name that others read is therefore written under another name
+beside it and renamed at the end, so that readers find the old content or the
+new one. Whoever writes files does it through here:
+
+- `write_whole`: the content is in memory.
+- `whole_file`: something else writes it, such as TensorFlow.
+- `new_files`: several files that take the place of earlier ones together.
+- `results_in`, `make_folder`: folders for results, with errors that name the
+  entry of the configuration that chose them.
+"""
 
 import contextlib
+import os
 import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
 
 from iodine.errors import ConfigError, RunError
 
-__all__ = ["results_in", "write_whole"]
+__all__ = [
+  "make_folder",
+  "new_files",
+  "results_in",
+  "whole_file",
+  "write_whole",
+]
 
 
-def make_folder(folder: pathlib.Path, key: str) -> None:
+def write_whole(path: pathlib.Path, content: str | bytes) -> None:
+  """Writes or replaces a file; if that breaks off, what was there stays.
+
+  Args:
+    path: the file; its folder exists.
+    content: all of it; text is written as UTF-8.
+
+  Raises:
+    RunError: if it cannot be written.
+  """
+  data = content.encode() if isinstance(content, str) else content
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+      partial.write_bytes(data)
   except OSError as error:
-    raise ConfigError(f"{key}: {folder} cannot be made: {error}") from error
+    reason = error.strerror or error
+    raise RunError(f"{path}: cannot be written: {reason}") from error
+
+
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Gives a file its name when the block that writes it has ended.
+
+  Args:
+    path: the file to write or replace; its folder exists.
+
+  Yields:
+    The place to write to, an empty file beside `path`. It is removed if the
+    block raises anything.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
+  # Two processes may write the same file; the last one to finish wins.
+  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+  partial.unlink(missing_ok=True)  # rather than follow a link that lies there
+  try:
+    partial.touch(exist_ok=False)
+    yield partial
+    _sync(partial)
+    partial.replace(path)
+  except BaseException:
+    with contextlib.suppress(OSError):  # or it would hide the reason
+      partial.unlink(missing_ok=True)
+    raise
+  with contextlib.suppress(OSError):  # some systems cannot: it is there anyway
+    _sync(path.parent)
+
+
+def _sync(path: pathlib.Path) -> None:
+  """Waits until a file, or the names in a folder, are on disk."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
 
 
 @contextlib.contextmanager
 def new_files(
   folder: pathlib.Path, patterns: Sequence[str]
 ) -> Iterator[pathlib.Path]:
-  """A place for new files, which take the place of old ones all at once.
+  """Replaces all files of certain names in a folder when the block has ended.
 
   Args:
-    folder: where they go in the end.
-    patterns: what a run may leave there; such files of earlier runs go. The
-      one of the last pattern goes first and comes last.
+    folder: where they go in the end; made if need be. It is the entry
+      `pictures_dir` of the configuration.
+    patterns: names that a command may write there, with wildcards. Files of
+      earlier runs that match are removed. What matches the last pattern is
+      removed first and comes last, as it refers to the others.
 
   Yields:
-    A folder for the new files, which is gone afterwards.
+    An empty folder to write the new files to, which is gone afterwards. If the
+    block raises anything, the earlier files stay.
+
+  Raises:
+    ConfigError: if the folder cannot be written to.
   """
   with results_in(folder, "pictures_dir"):
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,14 +121,14 @@ def new_files(
 
 @contextlib.contextmanager
 def results_in(folder: pathlib.Path, entry: str) -> Iterator[None]:
-  """Removes a folder again if it is new and no results come.
+  """Removes a folder again if it is new and the block raises anything.
 
   Args:
-    folder: is made within, unless it exists.
-    entry: of the configuration, which chose it; errors name it.
+    folder: may be made in the block; one that is not empty stays.
+    entry: name of the configuration's entry that chose the folder, for errors.
 
   Raises:
-    ConfigError: if the folder cannot be written to.
+    ConfigError: if the block raises an OSError: the folder cannot be written.
   """
   is_new = not folder.exists()
   try:
@@ -68,17 +144,17 @@ def results_in(folder: pathlib.Path, entry: str) -> Iterator[None]:
     raise
 
 
-def write_whole(path: pathlib.Path, content: str | bytes) -> None:
-  """Writes or replaces a file; if that breaks off, what was there stays.
+def make_folder(folder: pathlib.Path, key: str) -> None:
+  """Makes a folder, and those above it, unless it exists.
+
+  Args:
+    folder: to be made.
+    key: name of the configuration's entry that chose the folder, for errors.
 
   Raises:
-    RunError: if it cannot be written.
+    ConfigError: if it cannot be made.
   """
-  partial = path.with_name(f"{path.name}.partial")
-  data = content.encode() if isinstance(content, str) else content
   try:
-    partial.write_bytes(data)
-    partial.replace(path)
+    folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    partial.unlink(missing_ok=True)
-    raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+    raise ConfigError(f"{key}: {folder} cannot be made: {error}") from error

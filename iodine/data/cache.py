@@ -93,6 +93,8 @@ class SceneCache:
       lambda place, scene: (place, self._pack(scene)),
       num_parallel_calls=tf.data.AUTOTUNE,
     ).prefetch(tf.data.AUTOTUNE)
+    # Not by iodine.files, whose names replace what had them: a folder cannot
+    # replace another, and the cache of a faster process is as good as this one.
     partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
     try:
       partial.mkdir(parents=True)

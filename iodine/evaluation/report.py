@@ -1,5 +1,6 @@
 """What `evaluate` writes: a table, JSON, Markdown, and a figure."""
 
+import io
 import json
 import math
 import pathlib
@@ -14,6 +15,7 @@ import tensorflow_probability as tfp
 
 from iodine.errors import ConfigError
 from iodine.evaluation.scores import Evaluation, Score
+from iodine.files import write_whole
 from iodine.metrics import SCENE_SCORES
 from iodine.pictures import curves
 
@@ -124,7 +126,7 @@ def write(
     checkpoint: prefix of the files.
 
   Raises:
-    OSError: if that fails.
+    RunError: if a file cannot be written.
     ValueError: if the configuration holds numbers that JSON has not.
   """
   result = {
@@ -155,11 +157,11 @@ def write(
   figure = curves.scores_plot(
     {SCENE_SCORES.get(k, k): s.per_step for k, s in evaluation.scores.items()}
   )
-  partial = folder / f"{FIGURE_FILE}.partial"
-  figure.savefig(partial, format="png", bbox_inches="tight")
-  partial.replace(folder / FIGURE_FILE)
-  _write_text(folder / MARKDOWN_FILE, text)
-  _write_text(folder / JSON_FILE, result_text)
+  picture = io.BytesIO()
+  figure.savefig(picture, format="png", bbox_inches="tight")
+  write_whole(folder / FIGURE_FILE, picture.getvalue())
+  write_whole(folder / MARKDOWN_FILE, text)
+  write_whole(folder / JSON_FILE, result_text)
 
 
 def _statistics(score: Score) -> dict[str, Any]:
@@ -174,9 +176,3 @@ def _statistics(score: Score) -> dict[str, Any]:
 def _finite(value: float | None) -> float | None:
   """NaN is no JSON."""
   return None if value is None or not math.isfinite(value) else value
-
-
-def _write_text(path: pathlib.Path, text: str) -> None:
-  partial = path.with_name(f"{path.name}.partial")
-  partial.write_text(text, encoding="utf-8")
-  partial.replace(path)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from iodine.files import whole_file
 from iodine.synthetic.records import Feature, RecordLayout
 
 __all__ = ["CHUNK_SIZE", "Sampler", "sample_chunks", "write_tfrecords"]
@@ -77,18 +78,13 @@ def write_tfrecords(
   path = pathlib.Path(path)
   _check_output(path, overwrite)
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-  partial.touch()  # Its OSError says more than TensorFlow's error.
-  try:
+  with whole_file(path) as partial:
     _write_records(
       partial,
       RecordLayout(features),
       sample_chunks(sample, num_scenes, seed, chunk_size),
       on_progress,
     )
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def _check_output(path: str | os.PathLike[str], overwrite: bool) -> None:

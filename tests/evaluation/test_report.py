@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine.errors import ConfigError
+from iodine.errors import ConfigError, RunError
 from iodine.evaluation import report as evaluation_report
 from iodine.evaluation.scores import Evaluation, Score
 from iodine.pictures import curves
@@ -179,7 +179,7 @@ def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch, name):
     return original(path, target)
 
   monkeypatch.setattr(type(tmp_path), "replace", replace)
-  with pytest.raises(OSError, match="full"):
+  with pytest.raises(RunError, match=f"{name}: cannot be written: the disk is"):
     _write(tmp_path)
   assert (tmp_path / name).read_text() == "of an earlier evaluation"
 

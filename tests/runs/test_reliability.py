@@ -16,7 +16,7 @@ from sacred import Experiment
 from sacred.observers import FileStorageObserver
 from sacred.utils import apply_backspaces_and_linefeeds
 
-from iodine import errors, experiment, files
+from iodine import errors, experiment
 from iodine.errors import ConfigError
 from iodine.runs import lock as run_lock
 from iodine.runs import loop as training_loop
@@ -203,24 +203,6 @@ def test_summaries_that_cannot_be_written_end_the_run(
   assert text.startswith(f"step {step}: the summaries cannot be written (No s")
   latest = {"image": f"The last good checkpoint is {tmp_path}/run/model.ckpt-3"}
   assert latest.get(function, "There is no checkpoint yet.") in text
-
-
-def test_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
-  path = tmp_path / "file"
-  files.write_whole(path, "before")
-
-  def fail_to_replace(*_):
-    raise OSError(28, "No space left on device")
-
-  with monkeypatch.context() as patch:
-    patch.setattr(pathlib.Path, "replace", fail_to_replace)
-    with pytest.raises(
-      errors.RunError, match="file: cannot be written: No space"
-    ):
-      files.write_whole(path, b"after")
-  assert contents(tmp_path) == {"file": b"before"}
-  files.write_whole(path, b"after")
-  assert contents(tmp_path) == {"file": b"after"}
 
 
 # --- Versions -----------------------------------------------------------------
