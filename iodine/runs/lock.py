@@ -2,13 +2,14 @@
 
 import contextlib
 import datetime
-import fcntl
 import json
 import logging
 import os
 import pathlib
 import socket
 from collections.abc import Iterator
+
+import filelock
 
 from iodine.errors import ConfigError
 
@@ -24,11 +25,13 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
   """Keeps other processes from training in a folder.
 
   The lock is the operating system's, on the file `run.lock`, and ends with the
-  process, however that ends. The file says whose it is; it stays, empty, when
-  the run is over.
+  process, however that ends. The file names its process; it stays, empty, when
+  the run is over. `filelock.FileLock` opens its file itself, and would not tell
+  a folder that cannot be written from a file system without locks; therefore
+  the file is opened here, and only locked by the library.
 
   Args:
-    folder: of a run; exists.
+    folder: the run's folder, which exists.
 
   Raises:
     ConfigError: names the process that trains in the folder, or says why the
@@ -36,14 +39,14 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
   """
   path = folder / LOCK_FILE
   try:
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
   except OSError as error:
     raise ConfigError(
       f"checkpoint_dir={str(folder)!r}: cannot be written: {error}. A run "
       "keeps its checkpoints there: make it writable, or continue a copy of it."
     ) from error
   try:
-    _acquire(file, folder)
+    _lock(file, folder)
     if os.fstat(file).st_size:
       _LOG.info("The last run in %s was cut off: %s", folder, _owner(file))
     _overwrite(file, json.dumps(_this_process()))
@@ -55,19 +58,21 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     os.close(file)
 
 
-def _acquire(file: int, folder: pathlib.Path) -> None:
+def _lock(file: int, folder: pathlib.Path) -> None:
+  """Locks an open file; if another process has, the ConfigError names it."""
   try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    raise ConfigError(
-      f"checkpoint_dir={str(folder)!r}: {_owner(file)}, trains here. Wait for "
-      "it, end it, or choose another checkpoint_dir."
-    ) from None
+    is_locked = filelock.lock_descriptor(file, blocking=False)
   except OSError as error:  # a file system without locks
     _LOG.warning(
       "%s cannot be locked (%s): see to it that no other run writes there",
       folder,
       error.strerror,
+    )
+    return
+  if not is_locked:
+    raise ConfigError(
+      f"checkpoint_dir={str(folder)!r}: {_owner(file)}, trains here. Wait for "
+      "it, end it, or choose another checkpoint_dir."
     )
 
 
@@ -81,7 +86,7 @@ def _this_process() -> dict[str, int | str]:
 
 
 def _owner(file: int) -> str:
-  """What a lock file says of its process."""
+  """Names the process that a lock file is of."""
   words = "process {process} on {host}, started {started}"
   try:
     return words.format(**json.loads(os.pread(file, 1000, 0)))
@@ -90,6 +95,6 @@ def _owner(file: int) -> str:
 
 
 def _overwrite(file: int, text: str) -> None:
-  with contextlib.suppress(OSError):  # as on a full disk: it is but a hint
+  with contextlib.suppress(OSError):  # a full disk, say: the text is but a hint
     os.ftruncate(file, 0)
     os.pwrite(file, text.encode(), 0)

@@ -1,7 +1,6 @@
 """One process at a time trains in a folder."""
 
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -12,6 +11,7 @@ import socket
 import subprocess
 import sys
 
+import filelock
 import pytest
 
 from iodine.errors import ConfigError
@@ -119,10 +119,10 @@ def test_an_owner_that_cannot_be_read_is_another_process(tmp_path, content):
 def test_a_file_system_without_locks_is_a_warning(
   tmp_path, monkeypatch, caplog
 ):
-  def refuse_lock(*_):
+  def refuse_lock(*_, **__):
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-  monkeypatch.setattr(fcntl, "flock", refuse_lock)
+  monkeypatch.setattr(filelock, "lock_descriptor", refuse_lock)
   with run_lock.locked(tmp_path):
     pass
   (record,) = caplog.records
@@ -135,6 +135,17 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
   text = refuse(tmp_path)
   assert f"checkpoint_dir='{tmp_path}': cannot be written: " in text
   assert "make it writable, or continue a copy of it" in text
+
+
+@pytest.mark.parametrize("content", ["of someone else", None])
+def test_a_link_is_not_followed(tmp_path, content):
+  target = tmp_path / "target"
+  if content is not None:
+    target.write_text(content)
+  lock_file(tmp_path).symlink_to(target)
+  assert "cannot be written: " in refuse(tmp_path)
+  assert target.exists() == (content is not None)
+  assert content is None or target.read_text() == content
 
 
 def test_a_full_disk_is_no_reason_to_stop(tmp_path, monkeypatch):
