@@ -2,118 +2,129 @@
 
 import contextlib
 import logging
-import math
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-__all__ = ["progress"]
+__all__ = ["Progress", "progress"]
 
-_LOG = logging.getLogger(__name__)
-
-_LOG_INTERVAL = 10.0  # Seconds between two lines where there is no terminal.
+_LOG_INTERVAL = 10.0  # seconds between two lines where there is no terminal
 
 
 @contextlib.contextmanager
 def progress(
-  total: int | None, unit: str, logger: logging.Logger
-) -> Iterator[Callable[[int], object]]:
+  total: int | None,
+  unit: str,
+  logger: logging.Logger,
+  *,
+  done: int = 0,
+  counts_are_logged: bool = True,
+  first_compiles: bool = False,
+) -> Iterator["Progress"]:
   """Shows count, rate and time left.
 
+  ```
+  with progress(1000, "scenes", logger) as update:
+    for batch in batches:
+      update(len(batch))
+  ```
+
   Args:
-    total: How many there are to be, about; None: that is unknown.
-    unit: What is counted, in the plural.
-    logger: Of the lines.
+    total: count at the end, roughly; None if it is unknown.
+    unit: what is counted, in the plural.
+    logger: takes the lines where there is no terminal.
+    done: count at the start.
+    counts_are_logged: whether a line tells of the count every ten seconds;
+      else the lines are those of `Progress.show` alone.
+    first_compiles: whether the first update takes much longer than the others,
+      and is left out of the rate.
 
   Yields:
-    A function that takes how many came since its last call.
+    What to call with the number of things done since the last call.
   """
-  if sys.stderr.isatty():
-    bar = tqdm.tqdm(total=total, unit=f" {unit}", dynamic_ncols=True)
-    with logging_redirect_tqdm(), bar:
-      yield bar.update
-    return
-
-  start = last = time.monotonic()
-  count = 0
-
-  def update(new: int) -> None:
-    nonlocal last, count
-    count += new
-    now = time.monotonic()
-    if now - last < _LOG_INTERVAL or count == total:
-      return
-    last = now
-    rate = count / (now - start)
-    words = [f"{count:,} {unit}", f"{rate:.1f} {unit}/s"]
-    if total is not None and total > count:
-      words[0] = f"{count:,} of {total:,} {unit}"
-      words.append(f"{tqdm.tqdm.format_interval((total - count) / rate)} left")
-    logger.info(", ".join(words))
-
-  yield update
-
-
-class TrainingProgress:
-  """A bar on a terminal, else log lines; means between two reports."""
-
-  def __init__(self, step: int, stop: int, batch_size: int):
-    self._stop = stop
-    self._batch_size = batch_size
-    self._bar = tqdm.tqdm(
-      total=stop,
-      initial=step,
-      unit="step",
+  is_terminal = sys.stderr.isatty()
+  with contextlib.ExitStack() as stack:
+    if is_terminal:
+      stack.enter_context(logging_redirect_tqdm())
+    bar = tqdm.tqdm(
+      total=total,
+      initial=done,
+      unit=f" {unit}",
       dynamic_ncols=True,
-      disable=not sys.stderr.isatty(),
+      disable=not is_terminal,
     )
-    self._values: dict[str, list[float]] = {"loss": [], "ari": []}
-    self._start: tuple[float, int] | None = None
+    counted = Progress(
+      stack.enter_context(bar), unit, logger, counts_are_logged, first_compiles
+    )
+    yield counted
 
-  def __enter__(self) -> "TrainingProgress":
-    self._redirect: contextlib.AbstractContextManager = contextlib.nullcontext()
-    if not self._bar.disable:
-      self._redirect = logging_redirect_tqdm()
-    self._redirect.__enter__()
-    return self
 
-  def __exit__(self, *exc_info: Any) -> None:
-    self._redirect.__exit__(*exc_info)
-    self._bar.close()
+class Progress:
+  """Counts what is done; made by `progress`, which says what it shows."""
 
-  def advance(self, step: int, values: Mapping[str, float]) -> None:
-    """Counts a step."""
-    if self._start is None:  # the first step also compiles
-      self._start = (time.perf_counter(), step)
-    self._values["loss"].append(values["loss/total"])
-    ari = values.get("loss/ari_nobg", math.nan)
-    if not math.isnan(ari):  # of a batch without objects or masks
-      self._values["ari"].append(ari)
-    self._bar.update()
+  def __init__(
+    self,
+    bar: tqdm.tqdm,
+    unit: str,
+    logger: logging.Logger,
+    counts_are_logged: bool,
+    first_compiles: bool,
+  ):
+    self._bar = bar
+    self._unit = unit
+    self._logger = logger
+    self._counts_are_logged = counts_are_logged
+    self._first_compiles = first_compiles
+    self._count = self._first = bar.n
+    self._start = self._last_line = time.monotonic()
 
-  def report(self, step: int) -> dict[str, float]:
-    """Shows and returns the means since the last report."""
-    means = {k: statistics.fmean(v) for k, v in self._values.items() if v}
-    self._values = {k: [] for k in self._values}
-    assert self._start is not None
-    begin, first = self._start
-    rate = (step - first) / max(time.perf_counter() - begin, 1e-9)
-    words = [f"loss {means['loss']:.2f}"] if "loss" in means else []
-    if "ari" in means:
-      words.append(f"ARI-nobg {means['ari']:.3f}")
-    if rate > 0:
-      words.append(f"{rate * self._batch_size:.1f} img/s")
-    self._bar.set_postfix_str(", ".join(words))
+  def __call__(self, new: int = 1) -> None:
+    """Counts `new` more."""
+    self._count += new
+    self._bar.update(new)
+    now = time.monotonic()
+    if self._first_compiles:
+      self._first_compiles = False
+      self._first, self._start = self._count, now
+    is_due = now - self._last_line >= _LOG_INTERVAL
+    is_done = self._count == self._bar.total
+    if self._counts_are_logged and self._bar.disable and is_due and not is_done:
+      self._last_line = now
+      self._logger.info(self._line())
+
+  def show(self, line: str, beside_bar: str) -> None:
+    """Shows what has come of the work.
+
+    Args:
+      line: for the log, where there is no terminal.
+      beside_bar: the same for a terminal, whose bar shows count and time.
+    """
     if self._bar.disable:
-      left = (
-        tqdm.tqdm.format_interval((self._stop - step) / rate) if rate else "?"
-      )
-      _LOG.info(
-        "step %d/%d  %s  ETA %s", step, self._stop, "  ".join(words), left
-      )
-    return means
+      self._logger.info("%s", line)
+    else:
+      self._bar.set_postfix_str(beside_bar)
+
+  @property
+  def rate(self) -> float:
+    """Count per second; 0 while nothing counts for it."""
+    seconds = time.monotonic() - self._start
+    return (self._count - self._first) / max(seconds, 1e-9)
+
+  @property
+  def time_left(self) -> str:
+    """Such as "03:20", or "1:02:03" from an hour on; "?" if it is unknown."""
+    if self._bar.total is None or not self.rate:
+      return "?"
+    left = (self._bar.total - self._count) / self.rate
+    return tqdm.tqdm.format_interval(left)
+
+  def _line(self) -> str:
+    count, total = f"{self._count:,}", self._bar.total
+    is_under_total = total is not None and total > self._count
+    if is_under_total:
+      count += f" of {total:,}"
+    line = f"{count} {self._unit}, {self.rate:.1f} {self._unit}/s"
+    return f"{line}, {self.time_left} left" if is_under_total else line

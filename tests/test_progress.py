@@ -51,11 +51,66 @@ def test_no_line_before_its_time(caplog, clock):
   assert not caplog.messages
 
 
+def open_terminal(monkeypatch) -> io.StringIO:
+  """Makes standard error a terminal, within a test as pytest replaces it."""
+  stream = io.StringIO()
+  stream.isatty = lambda: True
+  monkeypatch.setattr(sys, "stderr", stream)
+  return stream
+
+
 def test_bar_on_a_terminal(monkeypatch, caplog):
-  terminal = io.StringIO()
-  terminal.isatty = lambda: True
-  monkeypatch.setattr(sys, "stderr", terminal)
+  terminal = open_terminal(monkeypatch)
+  caplog.set_level(logging.INFO)
   with progress.progress(4, "scenes", logging.getLogger("test")) as update:
     update(3)
   assert "3/4" in terminal.getvalue()
   assert not caplog.messages
+
+
+def test_what_is_shown_is_beside_the_bar_or_in_the_log(monkeypatch, caplog):
+  terminal = open_terminal(monkeypatch)
+  caplog.set_level(logging.INFO)
+  logger = logging.getLogger("test")
+  with progress.progress(4, "steps", logger, done=1) as steps:
+    steps()
+    steps.show(line="step 2/4  100% done", beside_bar="beside it")
+  assert "2/4" in terminal.getvalue()
+  assert "beside it" in terminal.getvalue()
+  assert not caplog.messages
+
+  terminal.isatty = lambda: False
+  with progress.progress(4, "steps", logger, done=1) as steps:
+    steps.show(line="step 2/4  100% done", beside_bar="beside it")
+  assert caplog.messages == ["step 2/4  100% done"]
+
+
+def test_counts_need_not_be_logged(caplog, clock):
+  caplog.set_level(logging.INFO)
+  with progress.progress(
+    9, "steps", logging.getLogger("test"), counts_are_logged=False
+  ) as steps:
+    clock[0] += 60
+    steps()
+  assert not caplog.messages
+
+
+def test_a_first_step_that_compiles_is_left_out_of_the_rate(clock):
+  with progress.progress(
+    1_000, "steps", logging.getLogger("test"), done=100, first_compiles=True
+  ) as steps:
+    clock[0] += 60
+    steps()
+    assert (steps.rate, steps.time_left) == (0, "?")
+    for _ in range(99):
+      clock[0] += 0.5
+      steps()
+    assert steps.rate == pytest.approx(2)
+    assert steps.time_left == "06:40"  # 800 steps
+
+
+def test_the_time_left_of_an_unknown_total_is_unknown(clock):
+  with progress.progress(None, "scenes", logging.getLogger("test")) as update:
+    clock[0] += 1
+    update(5)
+    assert (update.rate, update.time_left) == (5, "?")

@@ -1,5 +1,6 @@
 """The training loop: steps, progress, summaries, checkpoints, signals."""
 
+import collections
 import contextlib
 import dataclasses
 import io
@@ -7,6 +8,7 @@ import logging
 import math
 import pathlib
 import signal
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,7 +19,7 @@ from iodine.data.datasets import IODINEDataset, Position
 from iodine.errors import RunError
 from iodine.files import write_whole
 from iodine.pictures import decompositions, tiles
-from iodine.progress import TrainingProgress
+from iodine.progress import Progress, progress
 from iodine.runs import summaries
 from iodine.runs.checkpoints import RunCheckpoints
 from iodine.runs.profiling import StepProfiler
@@ -30,6 +32,8 @@ __all__ = ["Interrupted", "Settings", "run"]
 PICTURE_NAME = "decomposition.png"
 _GRADIENT_NORM = "debug/global_grad_norm"
 _NUM_SAMPLES = 16  # in a picture
+# Means that a run reports, by Sacred's names: the scalars that they are of.
+_REPORTED = {"loss": "loss/total", "ari": "loss/ari_nobg"}
 
 _LOG = logging.getLogger(__name__)
 
@@ -130,6 +134,7 @@ class _Loop:
 
   def __post_init__(self):
     self._writer = tf.summary.create_noop_writer()
+    self._means = _Means()
     self._overview = tf.function(self._tile_pictures, autograph=False)
 
   @property
@@ -164,7 +169,14 @@ class _Loop:
     step, saved = self._step, self.checkpoints.latest is not None
     batches = iter(self.dataset.batches(self.position))
     with (
-      TrainingProgress(step, stop, self.dataset.batch_size) as progress,
+      progress(
+        stop,
+        "steps",
+        _LOG,
+        done=step,
+        counts_are_logged=False,
+        first_compiles=True,
+      ) as steps,
       StepProfiler(self.folder if settings.profile else None) as profiler,
     ):
       while step < stop and not distribution.any(bool(received)):
@@ -173,9 +185,11 @@ class _Loop:
         with profiler.step(step):
           values = self._check_finite(step, self._train_on(batch, step))
         self.position = position
-        progress.advance(step, values)
+        steps(1)
+        self._means.add(values)
         if step % settings.save_summaries_steps == 0 or step == stop:
-          self._save_summaries(step, values, progress)
+          self._save_summaries(step, values)
+          self._report(step, steps)
         if step % settings.save_images_steps == 0 or step == stop:
           self._save_images(step)
         saved = step % settings.save_checkpoint_steps == 0
@@ -281,13 +295,26 @@ class _Loop:
         f"{self.what_is_saved()}"
       ) from error
 
-  def _save_summaries(
-    self, step: int, values: Mapping[str, float], progress: "TrainingProgress"
-  ) -> None:
+  def _save_summaries(self, step: int, values: Mapping[str, float]) -> None:
     with self._summary_faults():
       for name, value in values.items():
         tf.summary.scalar(name, value, step=step)
-    means = progress.report(step)
+
+  def _report(self, step: int, steps: Progress) -> None:
+    """Shows and logs the means since the last report."""
+    means = self._means.take()
+    words = []
+    if "loss" in means:
+      words.append(f"loss {means['loss']:.2f}")
+    if "ari" in means:
+      words.append(f"ARI-nobg {means['ari']:.3f}")
+    if rate := steps.rate:
+      words.append(f"{rate * self.dataset.batch_size:.1f} img/s")
+    stop = self.settings.stop_after_steps
+    steps.show(
+      line="  ".join([f"step {step}/{stop}", *words, f"ETA {steps.time_left}"]),
+      beside_bar=", ".join(words),
+    )
     for name, value in means.items():
       self.log_metric(name, value, step)
 
@@ -325,6 +352,26 @@ class _Loop:
     figure.savefig(content, format="png", bbox_inches="tight")
     write_whole(path, content.getvalue())
     return path
+
+
+class _Means:
+  """Means of the scalars in `_REPORTED` over the steps of a report."""
+
+  def __init__(self):
+    self._values = collections.defaultdict[str, list[float]](list)
+
+  def add(self, scalars: Mapping[str, float]) -> None:
+    """Takes the scalars of a step; what is NaN or not there counts for none."""
+    for name, scalar in _REPORTED.items():
+      value = scalars.get(scalar, math.nan)
+      if not math.isnan(value):  # ARI, without objects or masks in the batch
+        self._values[name].append(value)
+
+  def take(self) -> dict[str, float]:
+    """Returns {name: mean} of those that have values, and begins anew."""
+    means = {name: statistics.fmean(v) for name, v in self._values.items()}
+    self._values.clear()
+    return means
 
 
 @contextlib.contextmanager
