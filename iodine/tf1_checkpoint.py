@@ -36,7 +36,7 @@ _OPTIONAL = re.compile(rf"factor_evaluator/.*|{_OPTIMIZER.pattern}")
 
 
 class CheckpointError(ConfigError):
-  """A checkpoint that cannot be read or does not fit; text for the user."""
+  """A checkpoint cannot be read or does not fit; the text is for the user."""
 
 
 class RestoreReport(NamedTuple):
@@ -101,7 +101,7 @@ def restore(
 
   Args:
     path: prefix of the files, e.g. "checkpoints/clevr6/model.ckpt".
-    model: an IODINE that has its variables.
+    model: the model to restore; it has its variables.
     optimizer: restored too, unless None.
 
   Returns:
@@ -211,7 +211,7 @@ def save(path: str, model: tf.Module, optimizer: Adam | None = None) -> None:
 
   Args:
     path: prefix of the files.
-    model: an IODINE that has its variables.
+    model: the model to save; it has its variables.
     optimizer: its state is written too, unless None.
 
   Raises:

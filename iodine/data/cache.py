@@ -39,11 +39,11 @@ class SceneCache:
     spec: Mapping[str, Any],
     key: Mapping[str, Any],
   ):
-    """Constructor. No file is opened.
+    """Finds the cache's own folder in that of all caches; opens no file.
 
     Args:
-      folder: Of all caches. It need not exist.
-      name: Of the dataset; starts the name of this cache's own folder.
+      folder: The folder of all caches, which need not exist.
+      name: Name of the dataset, with which the cache's own folder begins.
       spec: The structure of a scene with a `tf.TensorSpec` of static shape for
         each tensor.
       key: All that the scenes depend on, such as files and options: what JSON

@@ -25,7 +25,7 @@ JSON_FILE = "evaluation.json"
 MARKDOWN_FILE = "evaluation.md"
 FIGURE_FILE = "evaluation.png"
 
-# Whatever distributions they come from, tensorflow-cpu say.
+# By the packages' usual names, though they may come from tensorflow-cpu, say.
 _VERSIONS = {
   "python": platform.python_version(),
   "tensorflow": tf.__version__,
@@ -119,11 +119,11 @@ def write(
   Each file appears under its name when it is whole.
 
   Args:
-    folder: where to; exists.
+    folder: where the files go; exists.
     evaluation: what was measured.
-    paper: see `table_rows`.
+    paper: published scores, see `table_rows`.
     config: the whole configuration.
-    checkpoint: prefix of the files.
+    checkpoint: prefix of the checkpoint that was scored.
 
   Raises:
     RunError: if a file cannot be written.
@@ -174,5 +174,5 @@ def _statistics(score: Score) -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-  """NaN is no JSON."""
+  """Replaces what JSON has no number for by None."""
   return None if value is None or not math.isfinite(value) else value

@@ -20,22 +20,22 @@ from iodine.training import Adam
 
 __all__ = ["find", "is_shipped", "log_report", "read", "restore"]
 
-# What names the last checkpoint of a folder, and all that are kept.
+# The file of a folder that names its last checkpoint, and all that are kept.
 STATE_FILE = "checkpoint"
 TRAINER_SEED = "trainer_seed"
 # What training saves beside model and optimizer.
 RUN_STATE = (TRAINER_SEED, "seed", "epoch", "offset", "save_counter")
 
-# Folders of models that come with the package, by the names of configurations.
+# Models that come with the package: a folder per configuration, of its name.
 _PRETRAINED = pathlib.Path(__file__).resolve().parents[1] / "pretrained"
 
 _LOG = logging.getLogger(__name__)
 
-# The entry that an object-based checkpoint describes itself in.
+# The entry in which an object-based checkpoint describes itself.
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _FILE_OF_PAIR = re.compile(r"(.*)\.(index|meta|data-\d{5}-of-\d{5})")
 _SHARD = re.compile(r"(.*)\.data-(\d{5})-of-(\d{5})")
-_MOST = 10  # names that an error lists
+_MOST = 10  # checkpoints or files that an error lists
 _STEP = re.compile(r"(.*)-(\d+)")
 
 
@@ -49,7 +49,7 @@ def find(path: str) -> str:
       "checkpoints/demo", it stands for the model that comes with the package.
 
   Returns:
-    The prefix, of which `.index` and all `.data-*` files exist.
+    The prefix of its files; `.index` and all `.data-*` files exist.
 
   Raises:
     CheckpointError: if there is none, several with nothing to choose by, or a
@@ -177,11 +177,11 @@ def read(prefix: str) -> dict[str, np.ndarray]:
   """Reads a checkpoint of either format under the reference's names.
 
   Args:
-    prefix: from `find`.
+    prefix: prefix of the files, see `find`.
 
   Returns:
-    {name: value}; of an object-based checkpoint, the model's variables and the
-    optimizer's state.
+    {name: value}; of an object-based checkpoint, the variables of model,
+    optimizer and run.
 
   Raises:
     CheckpointError: if it cannot be read.
@@ -212,7 +212,7 @@ def restore(
 
   Args:
     path: see `find`.
-    model: an IODINE that has its variables.
+    model: the model to restore; it has its variables.
     optimizer: restored too, unless None.
 
   Returns:

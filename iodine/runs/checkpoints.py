@@ -1,4 +1,4 @@
-"""The checkpoints of a run."""
+"""Saving and restoring a run, so that it goes on as if it had not ended."""
 
 import contextlib
 import functools
@@ -6,7 +6,7 @@ import logging
 import pathlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -26,30 +26,50 @@ from iodine.runs.folder import CONFIG_FILE
 from iodine.tf1_checkpoint import CheckpointError
 from iodine.training import Trainer
 
-__all__ = ["RunCheckpoints"]
+__all__ = ["RunCheckpoints", "explain_failed_writes"]
 
 _LOG = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "model.ckpt"
 
 
+@contextlib.contextmanager
+def explain_failed_writes(what: str, then: str = "") -> Iterator[None]:
+  """Turns the errors of a block that writes files into a RunError.
+
+  Args:
+    what: what failed; the reason follows it in parentheses.
+    then: a sentence to end with.
+
+  Raises:
+    RunError: for an error of the system or of TensorFlow.
+  """
+  try:
+    yield
+  except (OSError, tf.errors.OpError) as error:
+    reason = str(error).strip().splitlines()[0]
+    end = f". {then}" if then else ""
+    raise RunError(f"{what} ({reason}){end}") from error
+
+
 class RunCheckpoints:
-  """All state of a run in a folder: trainer, optimizer, model, data position.
+  """The checkpoints in a run's folder, which hold all of its state.
 
-  The position is a seed, an epoch and an offset (`IODINEDataset.batches`), the
-  random numbers are the trainer's seed and the optimizer's step.
+  That is the model, the optimizer, the trainer's seed and the position in the
+  data: a seed, an epoch and an offset (`IODINEDataset.batches`). The random
+  numbers of a step follow from the trainer's seed and the optimizer's step.
 
-  Of workers that train together, all have to call the same methods; the chief
-  alone reads and writes files, and the others get from it what it read.
+  All of the workers that train together have to call the same methods. Only the
+  chief reads and writes files; the others get from it what it read.
   """
 
   def __init__(self, folder: pathlib.Path | None, trainer: Trainer, keep: int):
-    """Constructor.
+    """Opens the folder; nothing is read or written yet.
 
     Args:
-      folder: exists; None for any worker but the chief.
-      trainer: with all variables.
-      keep: how many checkpoints stay.
+      folder: the run's folder, which exists; None for any worker but the chief.
+      trainer: what is saved and restored; it has all of its variables.
+      keep: number of checkpoints that stay; older ones are removed.
 
     Raises:
       CheckpointError: if the folder's file `checkpoint` is damaged.
@@ -60,7 +80,7 @@ class RunCheckpoints:
       name: tf.Variable(0, dtype=tf.int64, trainable=False, name=name)
       for name in ("seed", "epoch", "offset")
     }
-    self._last_step = 0  # that was saved
+    self._last_step = 0  # at the last save
     self._manager: tf.train.CheckpointManager | None = None
     if folder is None:
       return
@@ -82,7 +102,7 @@ class RunCheckpoints:
 
   @property
   def latest(self) -> str | None:
-    """Prefix of the last checkpoint, or None; the chief's, in words."""
+    """Prefix of the last checkpoint, if any; in words if the chief has it."""
     if self._manager is not None:
       return self._manager.latest_checkpoint
     if not self._last_step:
@@ -93,10 +113,10 @@ class RunCheckpoints:
     """Restores the folder's last checkpoint, if there is one.
 
     Args:
-      dataset: gets the seed of its order.
+      dataset: what is trained on; gets the seed that the run has had so far.
 
     Returns:
-      Where the data go on: the start, unless training wrote the checkpoint.
+      Where the data go on; the start, unless training wrote the checkpoint.
 
     Raises:
       CheckpointError: if it does not fit or is damaged.
@@ -117,6 +137,7 @@ class RunCheckpoints:
     return place
 
   def _read(self, folder: pathlib.Path, dataset: IODINEDataset) -> Position:
+    """Does what `restore` does, for the chief."""
     # A file of a broken checkpoint is a reason to stop, not to start anew.
     files = [
       p for kind in ("index", "data-*") for p in folder.glob(f"*.{kind}")
@@ -145,20 +166,24 @@ class RunCheckpoints:
 
     The checkpoint then goes when newer ones are there, like any other.
     """
-    try:
+    with explain_failed_writes(f"{folder}: cannot be written"):
       tf.compat.v1.train.update_checkpoint_state(
         str(folder), prefix, all_model_checkpoint_timestamps=[time.time()]
       )
-    except (OSError, tf.errors.OpError) as error:
-      reason = str(error).strip().splitlines()[0]
-      raise RunError(f"{folder}: cannot be written ({reason})") from error
     self._manager = self._make_manager()
 
   def save(self, dataset: IODINEDataset, position: Position) -> str:
-    """Saves under the optimizer's step; returns the prefix.
+    """Saves a checkpoint, named by the optimizer's step.
+
+    Args:
+      dataset: what is trained on.
+      position: where its next batch is.
+
+    Returns:
+      The checkpoint's prefix.
 
     Raises:
-      RunError: if that fails.
+      RunError: if it cannot be saved.
     """
     state = (dataset.seed, position.epoch, position.offset)
     for variable, value in zip(self._data.values(), state, strict=True):
@@ -167,13 +192,8 @@ class RunCheckpoints:
     self._last_step = step
     if self._manager is None:
       return str(self.latest)
-    try:
+    with explain_failed_writes(f"step {step}: the checkpoint cannot be saved"):
       return self._manager.save(checkpoint_number=step)
-    except (OSError, tf.errors.OpError) as error:
-      reason = str(error).strip().splitlines()[0]
-      raise RunError(
-        f"step {step}: the checkpoint cannot be saved ({reason})"
-      ) from error
 
 
 def _is_first_save_cut_off(folder: pathlib.Path) -> bool:

@@ -21,7 +21,7 @@ from iodine.files import write_whole
 from iodine.pictures import decompositions, tiles
 from iodine.progress import Progress, progress
 from iodine.runs import summaries
-from iodine.runs.checkpoints import RunCheckpoints
+from iodine.runs.checkpoints import RunCheckpoints, explain_failed_writes
 from iodine.runs.profiling import StepProfiler
 from iodine.scene_model import shows_decomposition
 from iodine.tfrecords import inspection
@@ -48,14 +48,14 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """When a run does what; numbers of steps.
+  """When a run does what.
 
   Attributes:
-    stop_after_steps: the run ends when the optimizer has taken so many.
-    save_summaries_steps: between scalars (TensorBoard, Sacred, log).
-    save_images_steps: between pictures (TensorBoard).
-    save_checkpoint_steps: between checkpoints.
-    keep_checkpoints: how many of them stay.
+    stop_after_steps: number of the optimizer's steps at which the run ends.
+    save_summaries_steps: steps between scalars (TensorBoard, Sacred, log).
+    save_images_steps: steps between pictures (TensorBoard).
+    save_checkpoint_steps: steps between checkpoints.
+    keep_checkpoints: number of checkpoints that stay.
     profile: whether to write a trace of ten steps for TensorBoard.
   """
 
@@ -83,17 +83,18 @@ def run(
   the same one, for whichever of them a signal comes.
 
   Args:
-    trainer: with all variables (`Trainer.initialize`).
-    dataset: of the training stream.
-    sample: a batch for pictures, see `SceneModel.__call__`.
-    folder: of checkpoints and summaries; exists. None for any worker but the
-      chief, which then writes nothing.
-    settings: see there.
-    log_metric: gets name, value and step of mean loss and ARI.
+    trainer: takes the steps; it has all variables (`Trainer.initialize`).
+    dataset: what to train on.
+    sample: a batch to draw pictures of, see `SceneModel.__call__`.
+    folder: where checkpoints and summaries go; exists. None for any worker but
+      the chief, which alone writes.
+    settings: when to end, save, report and draw.
+    log_metric: called with name ("loss" or "ari"), mean since the last report,
+      and step.
     on_ready: called when the last checkpoint, if any, is restored; until then
       nothing is written.
-    flush_metrics: called before a checkpoint is saved; all metrics are then to
-      be on disk, as a continued run does not log them again.
+    flush_metrics: called before a checkpoint is saved. It has to bring all
+      metrics to disk, as a continued run does not log them again.
 
   Raises:
     ConfigError: if the last checkpoint does not fit the model or is damaged.
@@ -147,7 +148,7 @@ class _Loop:
     if self._step >= stop:
       _LOG.info("Step %d of %d: nothing is left to do", self._step, stop)
       if self.folder and not (self.folder / PICTURE_NAME).exists():
-        self._draw_picture(self.folder)  # An earlier process ended too soon.
+        self._draw_picture(self.folder)  # an earlier process ended too soon
       return
     with self._summaries(), _signals() as received:
       self._take_steps(stop, received)
@@ -223,7 +224,7 @@ class _Loop:
   def _check_finite(
     self, step: int, scalars: Mapping[str, tf.Tensor]
   ) -> dict[str, float]:
-    """Returns the scalars as numbers if they may be."""
+    """Returns the scalars as numbers; a RunError if one may not be NaN."""
     values = {name: float(value) for name, value in scalars.items()}
     wrong = self._not_finite(values)
     if wrong:
@@ -237,7 +238,10 @@ class _Loop:
     return values
 
   def _not_finite(self, values: Mapping[str, float]) -> dict[str, float]:
-    """What has to be finite and is not; gradients where the losses are."""
+    """What is not finite and has to be, losses first.
+
+    If it is the gradients' norm alone, the gradients that are not finite.
+    """
     # Parts before what they are part of.
     names = sorted(
       values, key=lambda name: name in ("loss/total", _GRADIENT_NORM)
@@ -257,23 +261,23 @@ class _Loop:
     } or wrong
 
   def what_is_saved(self) -> str:
-    """A sentence for errors."""
+    """Says, in a sentence for errors, which checkpoint is the last."""
     if self.checkpoints.latest is None:
       return "There is no checkpoint yet."
     return f"The last good checkpoint is {self.checkpoints.latest}."
 
   def _save(self) -> None:
     """Saves a checkpoint, once all records of the steps until it are."""
-    with self._summary_faults():
+    with self._explain_summaries():
       self._writer.flush()
     self.flush_metrics()
     self.checkpoints.save(self.dataset, self.position)
 
   @contextlib.contextmanager
   def _summaries(self) -> Iterator[None]:
-    """Where summaries go, to their end; what was written goes on from here."""
+    """Opens the folder's summaries, to go on from here, and closes them."""
     if self.folder is not None:
-      with self._summary_faults():
+      with self._explain_summaries():
         self._writer = tf.summary.create_file_writer(str(self.folder))
         summaries.write_restart(self._writer, self._step)
     with contextlib.ExitStack() as default:
@@ -281,22 +285,17 @@ class _Loop:
       try:
         yield
       finally:
-        with self._summary_faults(), contextlib.closing(self._writer):
+        with self._explain_summaries(), contextlib.closing(self._writer):
           default.close()  # which writes, too
 
-  @contextlib.contextmanager
-  def _summary_faults(self) -> Iterator[None]:
-    try:
-      yield
-    except tf.errors.OpError as error:
-      reason = str(error.message).strip().splitlines()[0]
-      raise RunError(
-        f"step {self._step}: the summaries cannot be written ({reason}). "
-        f"{self.what_is_saved()}"
-      ) from error
+  def _explain_summaries(self) -> contextlib.AbstractContextManager[None]:
+    return explain_failed_writes(
+      f"step {self._step}: the summaries cannot be written",
+      then=self.what_is_saved(),
+    )
 
   def _save_summaries(self, step: int, values: Mapping[str, float]) -> None:
-    with self._summary_faults():
+    with self._explain_summaries():
       for name, value in values.items():
         tf.summary.scalar(name, value, step=step)
 
@@ -322,12 +321,13 @@ class _Loop:
     if self.folder is None:
       return
     pictures = self._overview({"image": self.sample["image"]})
-    with self._summary_faults():
+    with self._explain_summaries():
       for name, value in pictures.items():
         tf.summary.image(name, value, step=step)
       self._writer.flush()
 
   def _tile_pictures(self, data: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    """Returns {name: picture} for TensorBoard; to be compiled."""
     model = self.trainer.model
     pictures = tiles.overview(model.infer(data))
     if model.can("sample"):

@@ -19,12 +19,12 @@ class StepProfiler:
   """
 
   def __init__(self, folder: pathlib.Path | None, num_steps: int = 10):
-    """Constructor.
+    """Traces nothing yet.
 
     Args:
-      folder: of the run; the trace comes to `plugins/profile` in it. None:
+      folder: the run's folder; the trace goes to `plugins/profile` in it. None:
         nothing is traced.
-      num_steps: how many steps are traced.
+      num_steps: number of steps to trace.
     """
     self._folder = folder
     self._left = 1 + num_steps
@@ -41,7 +41,7 @@ class StepProfiler:
     """Surrounds a training step.
 
     Args:
-      number: of the step.
+      number: the optimizer's step that it is, counted from 1.
     """
     if self._is_tracing:
       with tf.profiler.experimental.Trace("train", step_num=number, _r=1):

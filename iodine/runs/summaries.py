@@ -12,19 +12,19 @@ from tensorflow.core.util import event_pb2
 
 __all__ = ["read_scalars", "write_restart"]
 
-# Of each scalar and each picture; longer ones are thinned out at random.
+# Values to read of each scalar; of longer ones, a random choice.
 _MOST_VALUES = 2000
 
 
 def read_scalars(
   folder: pathlib.Path,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """Reads what training wrote for TensorBoard.
+  """Reads the scalars that training wrote for TensorBoard.
 
-  Of a continued run, steps that were taken twice count as taken last.
+  Where a continued run took a step again, its later values count.
 
   Args:
-    folder: of the run.
+    folder: the run's folder.
 
   Returns:
     {name: (steps [n] int, values [n] float)}, in the order of the steps; empty
@@ -57,13 +57,13 @@ def read_scalars(
 
 
 def write_restart(writer: tf.summary.SummaryWriter, step: int) -> None:
-  """Says that what later steps have written until now is void.
+  """Marks a restart: what was written for later steps until now is void.
 
   TensorBoard then drops what a killed run wrote after its last checkpoint.
 
   Args:
-    writer: of `tf.summary.create_file_writer`.
-    step: after which the run goes on.
+    writer: comes from `tf.summary.create_file_writer`.
+    step: the last step that counts; the run goes on after it.
   """
   event = event_pb2.Event(
     wall_time=time.time(),

@@ -21,16 +21,21 @@ _LOG = logging.getLogger(__name__)
 
 
 def save_versions(folder: pathlib.Path, step: int) -> None:
-  """Adds what this process runs with to a run's file `versions.json`.
+  """Adds an entry for this process to a run's file `versions.json`.
 
   The file is a list with an entry for each time that the run was started or
-  continued: date; step, of those taken before; python; platform; commit of the
-  checkout that this package lies in, with "-dirty" if its files differ, null
-  without one; packages, {name: version} of all that are installed.
+  continued, of these keys:
+
+  - date: when that was;
+  - step: number of steps that had been taken before;
+  - python, platform: version and system;
+  - commit: the commit of the git checkout that this package lies in, with
+    "-dirty" if its files differ; null if it lies in none;
+  - packages: {name: version} of all that are installed.
 
   Args:
-    folder: of the run; exists.
-    step: after which the run goes on.
+    folder: the run's folder, which exists.
+    step: number of steps that have been taken.
 
   Raises:
     RunError: if the file cannot be written.
@@ -41,6 +46,7 @@ def save_versions(folder: pathlib.Path, step: int) -> None:
 
 
 def _earlier(path: pathlib.Path) -> list[Any]:
+  """Reads the entries of earlier processes; none if the file is damaged."""
   try:
     entries = json.loads(path.read_text(encoding="utf-8"))
   except FileNotFoundError:
@@ -68,8 +74,9 @@ def _versions(step: int) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
+  """Describes the commit of this package's checkout, if it lies in one."""
   root = pathlib.Path(__file__).resolve().parents[2]
-  if not (root / ".git").exists():  # and not that of a folder further up
+  if not (root / ".git").exists():  # git would also look further up
     return None
   command = ["git", "--no-optional-locks", "-C", str(root), "describe"]
   command += ["--always", "--dirty", "--abbrev=40", "--exclude=*"]
