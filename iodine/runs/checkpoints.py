@@ -64,7 +64,7 @@ class RunCheckpoints:
   """
 
   def __init__(self, folder: pathlib.Path | None, trainer: Trainer, keep: int):
-    """Opens the folder; nothing is read or written yet.
+    """Opens the folder; no checkpoint is read or written yet.
 
     Args:
       folder: the run's folder, which exists; None for any worker but the chief.

@@ -302,9 +302,7 @@ class _Loop:
   def _report(self, step: int, steps: Progress) -> None:
     """Shows and logs the means since the last report."""
     means = self._means.take()
-    words = []
-    if "loss" in means:
-      words.append(f"loss {means['loss']:.2f}")
+    words = [f"loss {means['loss']:.2f}"]
     if "ari" in means:
       words.append(f"ARI-nobg {means['ari']:.3f}")
     if rate := steps.rate:

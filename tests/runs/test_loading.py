@@ -110,7 +110,7 @@ def test_a_named_configuration_has_its_entries(trained):
     (None, {"num_iters": 0}, "num_iters=0: expected an integer of at least 1"),
     (None, {"data dir": "x"}, "'data dir': no valid key"),
     (None, {"data_dir": "/nowhere"}, "there is no file /nowhere/tetrominoes"),
-    (None, {"n_z": 6}, "Most likely wrong: n_z"),
+    (None, {"n_z": 6}, r"\[10\] in the checkpoint, \[12\] in the model"),
   ],
 )
 def test_mistakes_are_told(trained, name, overrides, error):
