@@ -388,7 +388,8 @@ class TestOtherHands:
     output = scripts.datasets(code=1)
     assert "another run is writing to data\n  Wait for it" in output
     scripts.server.go_on.set()
-    assert first.wait(timeout=_TIMEOUT) == 0
+    first.communicate(timeout=_TIMEOUT)
+    assert first.returncode == 0
     assert scripts.target.read_bytes() == _CONTENT
 
   def _start_and_stall(self, scripts: _Scripts) -> subprocess.Popen:

@@ -134,7 +134,6 @@ def build(
   entries: Mapping[str, Any],
   parts: Sequence[str] = PLANS,
   shared: Mapping[str, Any] | None = None,
-  **overrides: Mapping[str, Any],
 ) -> list[Any]:
   """Checks a whole configuration, and builds what it describes.
 
@@ -145,7 +144,6 @@ def build(
     entries: from `resolve`.
     parts: which of the plans "data", "model" and "optimizer" to build.
     shared: more values that reach constructors in this way.
-    **overrides: {plan: entries that win over its own}.
 
   Returns:
     What the plans describe, in the order of `parts`.
@@ -153,32 +151,40 @@ def build(
   Raises:
     ConfigError: lists every fault of the entries and of these plans.
   """
+  found = _entry_faults(entries)
+  if all("constructor" not in entries[key] for key in ("data", "model")):
+    raise ConfigError("\n".join([*found, _NO_CONFIGURATION]))
+  given = {**_shared(_sound(entries)), **(shared or {})}
+  built = []
+  for key in parts:
+    try:
+      if "constructor" not in entries[key]:
+        raise ConfigError(f"{key}.constructor: missing")
+      built.append(plans.build(entries[key], key, given))
+    except ConfigError as error:
+      found += str(error).splitlines()
+  if found:
+    raise ConfigError("\n".join(found))
+  return built
+
+
+def _entry_faults(entries: Mapping[str, Any]) -> list[str]:
+  """What is wrong with the entries, a line each."""
   wrong = faults(entries)
   if entries["learn_rate"] == scaled_learn_rate(entries):
     wrong.pop("learn_rate", None)  # which follows from a fault
-  found = list(wrong.values()) or _sub_batch_faults(entries)
-  if all("constructor" not in entries[key] for key in ("data", "model")):
-    raise ConfigError("\n".join([*found, _NO_CONFIGURATION]))
-  sound = {
+  return list(wrong.values()) or _sub_batch_faults(entries)
+
+
+def _sound(entries: Mapping[str, Any]) -> dict[str, Any]:
+  """The entries that are no plans, with stand-ins for wrong values."""
+  return {
     key: _STAND_INS.get(key, ENTRIES[key].default)
     if ENTRIES[key].fault(key, value)
     else value
     for key, value in entries.items()
     if key in ENTRIES and key not in PLANS
   }
-  given = {**_shared(sound), **(shared or {})}
-  built = []
-  for key in parts:
-    plan = {**entries[key], **overrides.get(key, {})}
-    try:
-      if "constructor" not in plan:
-        raise ConfigError(f"{key}.constructor: missing")
-      built.append(plans.build(plan, key, given))
-    except ConfigError as error:
-      found += str(error).splitlines()
-  if found:
-    raise ConfigError("\n".join(found))
-  return built
 
 
 def sub_batch_size(

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import checks
-from iodine.data import image_files
+from iodine.data import image_files, stream
 from iodine.data.pipeline import IODINEDataset
 
 __all__ = ["ImageFolder"]
@@ -111,7 +111,7 @@ class ImageFolder(IODINEDataset):
       paths = paths.take(self.take)
 
     def order(epoch: tf.Tensor) -> tf.data.Dataset:
-      self._set_graph_seed()
+      stream.set_graph_seed(self.seed or 0)
       return paths.shuffle(
         paths.cardinality(), seed=epoch, reshuffle_each_iteration=False
       )

@@ -20,16 +20,16 @@ import abc
 import copy
 import dataclasses
 import logging
-import operator
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import tensorflow as tf
 
 from iodine import checks
-from iodine.data import preprocessing
+from iodine.data import preprocessing, stream
 from iodine.data.cache import SceneCache
+from iodine.data.stream import Position
 from iodine.tfrecords import inspection
 
 __all__ = ["IODINEDataset", "NoSceneError", "Position"]
@@ -59,20 +59,6 @@ _CACHED_AS = {
 class NoSceneError(ValueError):
   """The filter and `skip` leave no scene."""
 
-
-class Position(NamedTuple):
-  """A place in the endless stream of training scenes.
-
-  Attributes:
-    epoch: Number of whole passes before, an int64 scalar.
-    offset: Number of scenes already used in this epoch, an int64 scalar.
-  """
-
-  epoch: Any = 0
-  offset: Any = 0
-
-
-_START = Position(epoch=0, offset=0)
 
 _Dataset = TypeVar("_Dataset", bound="IODINEDataset")
 
@@ -245,7 +231,7 @@ class IODINEDataset(abc.ABC):
     batch = next(iter(scenes.batch(self.batch_size, drop_remainder=True)))
     return tf.data.Dataset.from_tensors(batch).repeat()
 
-  def batches(self, position: Position = _START) -> tf.data.Dataset:
+  def batches(self, position: Position = stream.START) -> tf.data.Dataset:
     """Opens the training stream at a given place.
 
     The stream depends on the files, the filter, `seed`, `shuffle_buffer` and
@@ -265,29 +251,10 @@ class IODINEDataset(abc.ABC):
       OSError: if the cache cannot be written.
       ValueError: if the position is impossible, or as for `__call__`.
     """
-    start = _check_position(position)
+    start = stream.check_position(position)
     self.build_cache()
     order, to_scene = self._training_order()
-
-    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-      scenes = order(epoch).enumerate(start=1)
-      scenes = scenes.skip(tf.where(epoch == start.epoch, start.offset, 0))
-      return scenes.map(
-        lambda used, scene: (to_scene(scene), Position(epoch, used)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-      )
-
-    epochs = tf.data.Dataset.counter(start.epoch, dtype=tf.int64)
-    batches = epochs.flat_map(one_epoch).batch(
-      self.batch_size, drop_remainder=True
-    )
-    batches = batches.map(
-      lambda scenes, used: (
-        scenes,
-        Position(used.epoch[-1], used.offset[-1]),
-      )
-    )
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return stream.batches(order, to_scene, self.batch_size, start)
 
   def build_cache(
     self, on_progress: Callable[[int], object] = lambda num_read: None
@@ -345,14 +312,10 @@ class IODINEDataset(abc.ABC):
       Scalar bool: whether its number of foreground objects is from
       `min_num_objects` to `max_num_objects`.
     """
-    visible = preprocessing.visibility(example, self.num_background_entities)
-    count = tf.cast(tf.round(tf.reduce_sum(visible)), tf.int32)
-    count -= self.num_background_entities
-    low = 0 if self.min_num_objects is None else self.min_num_objects
-    high = (
-      count.dtype.max if self.max_num_objects is None else self.max_num_objects
-    )
-    return tf.logical_and(count >= low, count <= high)
+    count = preprocessing.num_objects(example, self.num_background_entities)
+    low, high = self.min_num_objects, self.max_num_objects
+    high = count.dtype.max if high is None else high
+    return tf.logical_and(count >= (low or 0), count <= high)
 
   def image_batch(self, images: Any) -> dict[str, tf.Tensor]:
     """Makes a batch of one's own images, without masks and factors.
@@ -514,42 +477,25 @@ class IODINEDataset(abc.ABC):
     Both are for use in a graph. Scenes of the cache are shuffled as they are
     stored, so that those to skip need not be unpacked.
     """
+    seed, buffer = self.seed or 0, self.shuffle_buffer
     if self.cache_dir is None:
       scenes = self._scenes()
-      return lambda epoch: self._shuffled(scenes, epoch), lambda scene: scene
+      return (
+        lambda epoch: stream.shuffled(scenes, epoch, seed, buffer),
+        lambda scene: scene,
+      )
     cache = self._cache()
     self._check_cache(cache)
 
     def order(epoch: tf.Tensor) -> tf.data.Dataset:
-      if self.shuffle_buffer is None:
+      if buffer is None:
         return cache.read(self.skip, self.take)
-      self._set_graph_seed()
+      stream.set_graph_seed(seed)
       # Another seed than that of the other shuffling, which would correlate.
       records = cache.read_mixed(self.skip, self.take, -1 - epoch)
-      return self._shuffled(records, epoch)
+      return stream.shuffled(records, epoch, seed, buffer)
 
     return order, cache.unpack
-
-  def _shuffled(
-    self, scenes: tf.data.Dataset, epoch: tf.Tensor
-  ) -> tf.data.Dataset:
-    """Shuffles in an order that (seed, epoch) determine; for use in a graph."""
-    if self.shuffle_buffer is None:
-      return scenes
-    self._set_graph_seed()
-    return scenes.shuffle(
-      self.shuffle_buffer, seed=epoch, reshuffle_each_iteration=False
-    )
-
-  def _set_graph_seed(self) -> None:
-    """Makes the seeds of operations in the current graph depend on `seed`.
-
-    TensorFlow pairs the seed of an operation with that of its graph. Setting
-    the latter, for the graph of an epoch only, keeps the program's global seed
-    from changing the order.
-    """
-    # TensorFlow treats the seed 0 apart, which fails beside a tensor.
-    tf.random.set_seed(1 + (self.seed or 0))
 
   def _check_first_scene(self, examples: tf.data.Dataset) -> None:
     """Raises ValueError if there is no scene or it cannot be read.
@@ -578,17 +524,3 @@ class IODINEDataset(abc.ABC):
 
   def __str__(self) -> str:
     return type(self).__name__
-
-
-def _check_position(position: Any) -> Position:
-  try:
-    epoch, offset = (operator.index(count) for count in position)
-    valid = epoch >= 0 and offset >= 0
-  except (TypeError, ValueError):
-    valid = False
-  if not valid:
-    raise ValueError(
-      f"position={position!r}: expected a Position of two integers of at "
-      "least 0, epoch and offset."
-    )
-  return Position(tf.constant(epoch, tf.int64), tf.constant(offset, tf.int64))

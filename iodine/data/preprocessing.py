@@ -17,6 +17,7 @@ from iodine import checks
 __all__ = [
   "check_scene_spec",
   "convert_images",
+  "num_objects",
   "preprocess",
   "resize",
   "visibility",
@@ -44,6 +45,14 @@ def visibility(
   seen = tf.reduce_any(mask > 0, axis=axes)
   is_background = np.arange(seen.shape[0]) < num_background_entities
   return tf.cast(seen | is_background, tf.float32)
+
+
+def num_objects(
+  example: Mapping[str, Any], num_background_entities: int
+) -> tf.Tensor:
+  """How many foreground objects are present, scalar int32; as `visibility`."""
+  visible = tf.reduce_sum(visibility(example, num_background_entities))
+  return tf.cast(tf.round(visible), tf.int32) - num_background_entities
 
 
 def preprocess(
@@ -202,6 +211,23 @@ def check_scene_spec(
     raise ValueError(
       f"{name}: there are no masks to count objects by, so leave out {given}."
     )
+  sizes = _stored_sizes(name, spec, dims, num_frames)
+  if crop_region is not None:
+    (_, bottom), (_, right) = crop_region
+    if bottom > sizes["H"] or right > sizes["W"]:
+      raise ValueError(
+        f"{name}: crop_region={crop_region} reaches beyond the stored image "
+        f"of {sizes['H']} rows and {sizes['W']} columns."
+      )
+
+
+def _stored_sizes(
+  name: str,
+  spec: Mapping[str, tf.TensorSpec],
+  dims: Mapping[str, str],
+  num_frames: int,
+) -> dict[str, int]:
+  """Checks types and shapes; returns the sizes of what `dims` names."""
   for key in dims:
     if spec[key].dtype != tf.uint8 or not spec[key].shape.is_fully_defined():
       raise ValueError(
@@ -210,13 +236,6 @@ def check_scene_spec(
   if num_frames > 1 or spec["image"].shape.rank == 4:
     dims = {key: f"{num_frames} {value}" for key, value in dims.items()}
   try:
-    sizes = checks.check_shapes({key: (spec[key], dims[key]) for key in dims})
+    return checks.check_shapes({key: (spec[key], dims[key]) for key in dims})
   except ValueError as error:
     raise ValueError(f"{name}: {error}") from None
-  if crop_region is not None:
-    (_, bottom), (_, right) = crop_region
-    if bottom > sizes["H"] or right > sizes["W"]:
-      raise ValueError(
-        f"{name}: crop_region={crop_region} reaches beyond the stored image "
-        f"of {sizes['H']} rows and {sizes['W']} columns."
-      )

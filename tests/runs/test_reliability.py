@@ -405,4 +405,4 @@ def test_a_seed_that_is_no_seed_is_told(finished, tmp_path, capsys):
   path = folder / "run_1" / "config.json"
   path.write_text(json.dumps({**json.loads(path.read_text()), "seed": "x"}))
   error = fail(capsys, 2, *continued(folder))
-  assert "seed='x': must be an integer" in error
+  assert "seed='x': is text; expected an integer" in error

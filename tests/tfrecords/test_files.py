@@ -377,15 +377,16 @@ CAUSES = {
 CHANGED = "were probably changed, lost or added. Fetch or write the file again."
 
 
-class TestDamage:
-  @pytest.fixture(name="framed", scope="class")
-  def fixture_framed(self, records, tmp_path_factory):
-    """{kind: the bytes of three records}."""
-    folder = tmp_path_factory.mktemp("framed")
-    return {
-      kind: [record_files.framed(folder, records[kind])] * 3 for kind in KINDS
-    }
+@pytest.fixture(name="framed", scope="module")
+def fixture_framed(records, tmp_path_factory):
+  """{kind: the bytes of three records}."""
+  folder = tmp_path_factory.mktemp("framed")
+  return {
+    kind: [record_files.framed(folder, records[kind])] * 3 for kind in KINDS
+  }
 
+
+class TestDamage:
   @pytest.mark.parametrize("damage", DAMAGES)
   @pytest.mark.parametrize(("kind", "compression"), KINDS_AND_COMPRESSIONS)
   def test_is_one_clear_error(

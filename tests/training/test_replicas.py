@@ -169,9 +169,9 @@ def test_a_batch_that_cannot_be_cut_is_an_error():
       "strategy='mirored': no such value. Did you mean 'mirrored'? "
       "Valid values: mirrored, multi_worker",
     ),
-    (["strategy=2"], "strategy=2: must be a string"),
+    (["strategy=2"], "strategy=2: no such value."),
     (["accumulate=0"], "accumulate=0: expected an integer of at least 1"),
-    (["accumulate=1.5"], "accumulate=1.5: must be an integer"),
+    (["accumulate=1.5"], "accumulate=1.5: expected an integer"),
     (
       ["accumulate=3", "batch_size=32"],
       "batch_size=32: must be a multiple of accumulate=3, such as 33",
