@@ -52,23 +52,22 @@ class Experiment(SacredExperiment):
     prepared: what `prepare` returned for the run that is about to start.
   """
 
-  def __init__(
+  prepared: Any = None
+
+  # No __init__: Sacred takes the file that calls its own for the program.
+  def set_up(
     self,
-    name: str,
     prepare: Callable[[str | None, Mapping[str, Any]], Any],
     is_observed: Callable[[str | None, Mapping[str, Any]], bool],
-  ):
-    """Makes an experiment without commands.
+  ) -> None:
+    """Adds the configurations, and what happens before a command.
 
     Args:
-      name: of the experiment.
       prepare: called with a command's name and its configuration before the
         run is recorded; raises ConfigError where that must not start.
       is_observed: called likewise: whether this process records the run.
     """
-    super().__init__(name, save_git_info=False)
     self._prepare, self._is_observed = prepare, is_observed
-    self.prepared: Any = None
     self.captured_out_filter = filter_output  # type: ignore
     self.configurations.append(_resolve)  # type: ignore
     for config_name, entries in reading.named_configs().items():

@@ -45,7 +45,8 @@ def _is_observed(command_name: str | None, config: Mapping[str, Any]) -> bool:
   return is_training
 
 
-ex = Experiment("iodine", _prepare, _is_observed)
+ex = Experiment("iodine", save_git_info=False)
+ex.set_up(_prepare, _is_observed)
 
 
 @ex.main

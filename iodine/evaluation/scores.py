@@ -98,9 +98,7 @@ def evaluate(
     draws = []
     for draw in range(num_samples):
       scenes = range(done, done + batch_size)
-      noise = model.noise(
-        [np.random.default_rng([seed, draw, scene]) for scene in scenes]
-      )
+      noise = _noise(model, seed, draw, scenes)
       measured = tf.nest.map_structure(
         lambda x, size=size: x.numpy()[:size], measure(batch, noise)
       )
@@ -127,6 +125,14 @@ def evaluate(
     },
     images_per_second=timed / elapsed if timed else float("nan"),
   )
+
+
+def _noise(
+  model: SceneModel, seed: int, draw: int, scenes: Iterable[int]
+) -> Any:
+  """What the model takes as noise for these scenes, in any batch."""
+  rngs = [np.random.default_rng([seed, draw, scene]) for scene in scenes]
+  return model.noise(rngs)
 
 
 def _scene_scores(

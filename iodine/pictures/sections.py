@@ -42,7 +42,7 @@ _SMOOTH_VALUES = 15  # of a latent, in an animation
 _DPI = 100
 # Scalars of training in the order of their panels, and what they are.
 _CURVES = {
-  "loss/total": "total loss (nats)",
+  "loss/total": "total loss",
   "loss/recons": "reconstruction loss (nats)",
   "loss/kl": "KL (nats)",
   "loss/mse": "MSE",

@@ -1,0 +1,44 @@
+"""Tests for iodine.experiment: what it needs of Sacred."""
+
+import importlib.metadata
+
+import pytest
+from sacred import Experiment
+
+from iodine import experiment
+from iodine.config import entries, resolution
+
+
+@pytest.mark.parametrize(
+  ("owner", "name"),
+  [
+    (owner, name)
+    for owner, names in experiment.PRIVATE.items()
+    for name in names
+  ],
+)
+def test_sacred_still_has_what_is_used_of_it(owner, name):
+  own = Experiment("test", save_git_info=False)
+  own.main(lambda: None)
+  found = {Experiment: own}.get(owner) or own._create_run()
+  version = importlib.metadata.version("sacred")
+  assert hasattr(found, name), (
+    f"Sacred {version} has no {owner.__name__}.{name}: see where "
+    "iodine/experiment.py uses it, or require another version"
+  )
+
+
+def test_sacred_takes_the_resolved_configuration():
+  own = experiment.Experiment("test", save_git_info=False)
+  own.set_up(lambda name, config: config["n_z"], lambda name, config: False)
+  own.main(lambda: None)
+  run = own._create_run(config_updates={"n_z": 5, "data_file": "a"})
+  assert own.prepared == 5
+  assert run.unobserved
+  assert run.experiment_info["mainfile"] == "test_experiment.py"
+  expected = resolution.resolve({"n_z": 5, "data_file": "a"})
+  assert {**run.config, "seed": None} == expected
+  assert {"n_z", "data_file"} <= run.config_modifications.modified
+  assert "num_iters" not in run.config_modifications.modified
+  for name, entry in entries.ENTRIES.items():
+    assert run.config_modifications.docs[name] == entry.help
