@@ -162,7 +162,7 @@ def interrupt(
   *words: object,
 ) -> None:
   """Starts a run that gets a signal in its second step."""
-  logger = logging.getLogger("iodine.progress")
+  logger = logging.getLogger("iodine.runs.loop")
   handler = SignalAt(2, number)
   logger.addHandler(handler)
   try:

@@ -93,8 +93,12 @@ def test_it_learns_what_the_log_says(folder, trained):
   losses = metrics(folder / "storage" / "1")["loss"]
   assert list(losses) == list(range(1, STEPS + 1))
   config = json.loads((trained / "config.json").read_text())
-  assert config["model"] == {"constructor": MODEL, "hidden_size": 6}
-  assert (config["n_z"], config["num_components"]) == (Z, K)
+  assert config["model"] == {
+    "constructor": MODEL,
+    "n_z": Z,
+    "num_components": K,
+    "hidden_size": 6,
+  }
   assert (trained / "decomposition.png").is_file()
 
 
@@ -106,7 +110,7 @@ def test_an_interrupted_run_goes_on_to_the_same_losses(
       if record.getMessage().startswith("step 2/"):
         signal.raise_signal(signal.SIGTERM)
 
-  logger, handler = logging.getLogger("iodine.progress"), SignalAtSecondStep()
+  logger, handler = logging.getLogger("iodine.runs.loop"), SignalAtSecondStep()
   words = ("-F", tmp_path / "storage", *TINY)
   logger.addHandler(handler)
   try:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from iodine.errors import ConfigError, did_you_mean
 
-__all__ = ["ALLOWED_CONSTRUCTORS", "build"]
+__all__ = ["ALLOWED_CONSTRUCTORS", "build", "filled"]
 
 # A plan may name the public classes of modules inside of these packages,
 _PACKAGES = ("iodine.modules", "iodine.data", "iodine.training")
@@ -67,19 +67,34 @@ def build(
       missing keys, and values that a constructor rejects.
   """
   faults: list[str] = []
-  built = _build(plan, identifier, identifier, faults, shared or {})
+  plan = filled(plan, shared or {})
+  built = _build(plan, identifier, identifier, faults)
   if faults:
     raise ConfigError("\n".join(faults))
   return built
 
 
-def _build(
-  plan: Any,
-  key: str,
-  path: str,
-  faults: list[str],
-  shared: Mapping[str, Any],
-) -> Any:
+def filled(plan: Any, shared: Mapping[str, Any]) -> Any:
+  """A plan with what its constructors share.
+
+  Args:
+    plan: see `build`.
+    shared: see `build`.
+
+  Returns:
+    A new plan, for `build` without `shared`.
+  """
+  if not isinstance(plan, Mapping):
+    return plan
+  result = {key: filled(value, shared) for key, value in plan.items()}
+  if "constructor" not in plan:
+    return result
+  constructor = _resolve_constructor(plan["constructor"], "", [])
+  names = _parameters(constructor) if constructor is not None else {}
+  return {**{k: shared[k] for k in names if k in shared}, **result}
+
+
+def _build(plan: Any, key: str, path: str, faults: list[str]) -> Any:
   if isinstance(plan, list | tuple):
     return [_plain(item) for item in plan]
   if not isinstance(plan, Mapping):
@@ -89,11 +104,9 @@ def _build(
   if "constructor" in plan:
     constructor = _resolve_constructor(plan["constructor"], path, faults)
     if constructor is not None:
-      names = _parameters(constructor)
-      plan = {**{k: shared[k] for k in names if k in shared}, **plan}
       _check_keys(constructor, plan, path, faults)
   entries = {
-    k: _build(v, k, f"{path}.{k}", faults, shared)
+    k: _build(v, k, f"{path}.{k}", faults)
     for k, v in plan.items()
     if k != "constructor"
   }

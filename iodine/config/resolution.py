@@ -22,6 +22,7 @@ from iodine.errors import ConfigError
 __all__ = [
   "SUB_BATCH_SIZE",
   "build",
+  "filled",
   "resolve",
   "scaled_learn_rate",
   "sub_batch_size",
@@ -116,6 +117,18 @@ def _without_shared(plan: Any, shared: Mapping[str, Any]) -> Any:
     key: _without_shared(value, shared)
     for key, value in plan.items()
     if not (is_call and key in shared and shared[key] == value)
+  }
+
+
+def filled(entries: Mapping[str, Any]) -> dict[str, Any]:
+  """A whole configuration whose plans hold all that their constructors get.
+
+  Each plan can then be built without the others, as the reference's can.
+  """
+  shared = _shared(entries)
+  return {
+    key: plans.filled(value, shared) if key in PLANS else value
+    for key, value in entries.items()
   }
 
 

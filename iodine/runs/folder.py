@@ -121,7 +121,8 @@ def config_to_save(
 def save_config(folder: pathlib.Path, entries: Mapping[str, Any]) -> None:
   """Writes a run's whole configuration into its folder, whole or not at all.
 
-  The file is a valid argument of `with`.
+  The file is a valid argument of `with`, and its plans are complete:
+  `utils.build` builds the model of it.
 
   Raises:
     RunError: if it cannot be written.
@@ -135,7 +136,7 @@ def save_config(folder: pathlib.Path, entries: Mapping[str, Any]) -> None:
       before,
       after or entries["batch_size"],
     )
-  text = json.dumps(entries, indent=1, sort_keys=True)
+  text = json.dumps(resolution.filled(entries), indent=1, sort_keys=True)
   write_whole(folder / CONFIG_FILE, text + "\n")
 
 
