@@ -1,4 +1,4 @@
-"""Whether batches are what a model takes.
+"""Checks that batches fit a model.
 
 Dimensions: B batch, T frames, L true entities, H height, W width, C channels,
 n size of a factor.
@@ -24,19 +24,19 @@ def check_batch(
 ) -> dict[str, Any]:
   """Checks a batch; keeps the frames and entries that a model uses.
 
-  Types and shapes are checked, and pixels where there is no graph.
+  Checks dtypes and shapes, and in eager mode also pixel values.
 
   Args:
     data: image: [B, T, H, W, C] float32 in [0, 1], and optionally mask:
       [B, T, L, H, W, 1], visibility: [B, L] and factors: {name: [B, L, n]}.
     num_frames: T that the model needs.
-    num_background_entities: leading true masks that are no objects.
+    num_background_entities: how many leading true masks are background.
 
   Returns:
     The entries as tensors, with the first `num_frames` frames; mask float32.
 
   Raises:
-    ValueError: names the entry, what it is and what was expected.
+    ValueError: names the entry, what was found and what was expected.
   """
   if "image" not in data:
     raise ValueError(f"data: there is no 'image', only {sorted(data)}")
@@ -70,7 +70,7 @@ def check_batch(
 
 
 def _expected_shapes(data: Mapping[str, Any]) -> dict[str, tuple]:
-  """The tensors of a batch, each with the names of its dimensions."""
+  """The tensors of a batch, each with its dimension names."""
   shapes = {k: (data[k], _SHAPES[k]) for k in _SHAPES if k in data}
   for name, value in data.get("factors", {}).items():
     shapes[f"factor {name!r}"] = (value, "B L _")
@@ -84,7 +84,7 @@ def check_pixels(image: Any) -> None:
     image: [...], of any type.
 
   Raises:
-    ValueError: names a value that is not, or is NaN, and its place.
+    ValueError: names a value out of range or NaN, and its index.
   """
   with tf.device("CPU"):  # where batches come from
     image = tf.convert_to_tensor(image)

@@ -1,4 +1,4 @@
-"""Preprocessed scenes on disk, in files of equal length read in any order."""
+"""Preprocessed scenes on disk, in files of equal length, read in any order."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import tensorflow as tf
 
 __all__ = ["SceneCache"]
 
-# Bytes of one file, about: a shuffled epoch holds a scene of each of
-# `_CYCLE_LENGTH` files at a time, and goes through the files in random order.
+# Approximate bytes of one file: a shuffled epoch holds a scene of each of
+# `_CYCLE_LENGTH` files at a time and reads the files in random order.
 _FILE_BYTES = 64 * 2**20
 _MAX_SCENES_PER_FILE = 1024
 _CYCLE_LENGTH = 16
@@ -26,10 +26,10 @@ _INDEX_NAME = "index.json"
 
 
 class SceneCache:
-  """Scenes in TFRecord files: as they were, in order or thoroughly mixed.
+  """Scenes in TFRecord files, read in order or thoroughly mixed.
 
-  A scene is a nested dict of tensors. A record is `tf.io.serialize_tensor` of
-  the strings that `tf.io.serialize_tensor` makes of its tensors.
+  A scene is a nested dict of tensors. A record is a serialized string tensor
+  that holds the scene's serialized tensors (`tf.io.serialize_tensor`).
   """
 
   def __init__(
@@ -39,15 +39,15 @@ class SceneCache:
     spec: Mapping[str, Any],
     key: Mapping[str, Any],
   ):
-    """Finds the cache's own folder in that of all caches; opens no file.
+    """Locates the cache; opens no file.
 
     Args:
-      folder: The folder of all caches, which need not exist.
-      name: Name of the dataset, with which the cache's own folder begins.
-      spec: The structure of a scene with a `tf.TensorSpec` of static shape for
+      folder: folder of all caches; need not exist.
+      name: name of the dataset, the prefix of the cache's own folder.
+      spec: structure of a scene, with a `tf.TensorSpec` of static shape for
         each tensor.
-      key: All that the scenes depend on, such as files and options: what JSON
-        can hold. Another key is another cache.
+      key: everything that the scenes depend on, such as files and options, as
+        JSON values. A different key means a different cache.
     """
     self._spec = spec
     flat = tf.nest.flatten(spec)
@@ -65,7 +65,7 @@ class SceneCache:
     self.path = pathlib.Path(folder).expanduser() / f"{name}-{digest}"
 
   def num_scenes(self) -> int | None:
-    """How many scenes the cache holds; None: it is missing or damaged."""
+    """Number of cached scenes; None: the cache is missing or damaged."""
     try:
       index = json.loads((self.path / _INDEX_NAME).read_text(encoding="utf-8"))
       num_scenes = operator.index(index["num_scenes"])
@@ -79,59 +79,60 @@ class SceneCache:
     scenes: tf.data.Dataset,
     on_progress: Callable[[int], object] = lambda num_read: None,
   ) -> None:
-    """Writes all scenes; the cache appears when it is whole.
+    """Writes all scenes; the cache appears only when complete.
 
     Args:
-      scenes: Pairs: the scene's place among all scenes that are read to find
-        these, an int64 scalar, and the scene.
-      on_progress: Called with the number of scenes that were read so far.
+      scenes: pairs of the scene's index before filtering, an int64 scalar, and
+        the scene.
+      on_progress: called with the number of scenes read so far.
 
     Raises:
-      OSError: if the cache cannot be written. Nothing is left behind.
+      OSError: if the cache cannot be written; nothing is left behind.
     """
     records = scenes.map(
       lambda place, scene: (place, self._pack(scene)),
       num_parallel_calls=tf.data.AUTOTUNE,
     ).prefetch(tf.data.AUTOTUNE)
-    # Not by iodine.files, whose names replace what had them: a folder cannot
-    # replace another, and the cache of a faster process is as good as this one.
+    # Not iodine.files, which replaces existing files: a folder cannot replace
+    # another, and the cache of a faster process is just as good.
     partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
     try:
       partial.mkdir(parents=True)
       self._write_files(partial, iter(records), on_progress)
       if self.num_scenes() is None:  # else another process was faster
-        shutil.rmtree(self.path, ignore_errors=True)  # what is damaged
+        shutil.rmtree(self.path, ignore_errors=True)  # if damaged
         partial.rename(self.path)
     finally:
       shutil.rmtree(partial, ignore_errors=True)
 
   def read(self, skip: int = 0, take: int | None = None) -> tf.data.Dataset:
-    """Opens the records in the order in which they were written.
+    """Opens the records in the order they were written.
 
     Args:
-      skip: Number of scenes to leave out at the start.
-      take: Number of scenes after these; None: all.
+      skip: number of scenes to skip at the start.
+      take: number of scenes after these; None: all.
 
     Returns:
-      A dataset of records, to be given to `unpack`.
+      A dataset of records for `unpack`.
     """
     return self._parts(skip, take).flat_map(_open)
 
   def read_mixed(
     self, skip: int, take: int | None, seed: tf.Tensor
   ) -> tf.data.Dataset:
-    """Opens the same records in random order, as far as files allow.
+    """Opens the same records with the files in random order.
 
-    The files come in random order, several at a time. Within a file, and only
-    there, the order is that of writing; a shuffle buffer mends that.
+    Several files are read at a time. Within a file, the order is that of
+    writing; a shuffle buffer fixes that.
 
     Args:
-      skip: As for `read`.
-      take: As for `read`.
-      seed: Scalar int64, with TensorFlow's global seed that of the order.
+      skip: as in `read`.
+      take: as in `read`.
+      seed: scalar int64; determines the order together with TensorFlow's global
+        seed.
 
     Returns:
-      A dataset of records, to be given to `unpack`.
+      A dataset of records for `unpack`.
     """
     parts = self._parts(skip, take)
     parts = parts.shuffle(
@@ -145,7 +146,7 @@ class SceneCache:
     )
 
   def unpack(self, record: tf.Tensor) -> dict[str, Any]:
-    """Returns the scene of a record; for use in a graph."""
+    """Decodes a record to its scene; for use in a graph."""
     flat = tf.nest.flatten(self._spec)
     strings = tf.unstack(tf.io.parse_tensor(record, tf.string), len(flat))
     tensors = [
@@ -180,7 +181,7 @@ class SceneCache:
     (folder / _INDEX_NAME).write_text(text, encoding="utf-8")
 
   def _parts(self, skip: int, take: int | None) -> tf.data.Dataset:
-    """The files with what to skip and take of each: (path, skip, take)."""
+    """The files and what to skip and take in each: (path, skip, take)."""
     num_scenes = self.num_scenes()
     if num_scenes is None:
       raise FileNotFoundError(f"There is no whole cache {self.path}.")

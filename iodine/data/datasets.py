@@ -1,6 +1,6 @@
-"""The datasets of the field as input pipelines.
+"""Input pipelines for the standard datasets.
 
-See `IODINEDataset` for what they have in common, batches included.
+See `IODINEDataset` for what they share, including the format of batches.
 (reference: modules/data.py)
 """
 
@@ -44,7 +44,7 @@ __all__ = [
   "Tetrominoes",
 ]
 
-_NUM_SPRITES = 20_000  # that are written where there are none
+_NUM_SPRITES = 20_000  # written if the file is missing
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class CLEVR(RecordDataset):
   """CLEVR with masks.
 
   Factors: color, shape and size are counted from 1 (0: no object); position is
-  `pixel_coords`, the place in the stored image and the depth.
+  `pixel_coords`, the position in the stored image and the depth.
   """
 
   num_true_objects = clevr_with_masks.MAX_NUM_ENTITIES
@@ -178,7 +178,7 @@ class Tetrominoes(RecordDataset):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Sprites(RecordDataset):
-  """Small synthetic scenes of squares and discs, see `iodine.synthetic`.
+  """Small synthetic scenes of squares and discs; see `iodine.synthetic`.
 
   Factors: position is (row, column) of the top left corner in pixels, shape is
   1 for a square and 2 for a disc, size is the side or the diameter in pixels.
@@ -201,7 +201,7 @@ class Sprites(RecordDataset):
     return sprites_reader.features
 
   def prepare(self) -> None:
-    """Writes the scenes, which only this package makes, if they are missing."""
+    """Generates the file if it is missing; there is no download."""
     if not isinstance(self.path, str) or os.path.exists(self.path):
       return
     _LOG.info("Writing %s scenes to %s", f"{_NUM_SPRITES:,}", self.path)
@@ -229,9 +229,8 @@ class Sprites(RecordDataset):
 class ObjectsRoom(RecordDataset):
   """Objects Room. It has no factors.
 
-  The files do not store which entities are present: visibility is 1 for those
-  that own at least one pixel, and for the four of the background (sky, floor
-  and two walls) always.
+  The files do not store visibility: it is 1 for entities that own a pixel and
+  for the four background entities (sky, floor and two walls).
 
   Attributes:
     dataset_variant: "train", "six_objects", "empty_room" or
@@ -275,12 +274,12 @@ class CATER(RecordDataset):
   """CATER with masks: videos of moving objects, for a sequential model.
 
   It has no factors; the camera and the objects' positions are ignored. The
-  files do not store which entities are present: visibility is 1 for those that
-  own at least one pixel of any frame, and for the background always.
+  files do not store visibility: it is 1 for the background and for entities
+  that own a pixel in any frame.
 
   Attributes:
-    num_frames: T, how many frames of a video to use, from the first one on. A
-      sequential model needs one more than it has refinement steps.
+    num_frames: T, how many leading frames of a video to use. A sequential model
+      needs one more than its refinement steps.
   """
 
   num_true_objects = cater_with_masks.MAX_NUM_ENTITIES
@@ -295,7 +294,7 @@ class CATER(RecordDataset):
   name: str = "cater"
 
   def examples(self) -> tf.data.Dataset:
-    """Opens the files, see `IODINEDataset.examples`."""
+    """Opens the files; see `IODINEDataset.examples`."""
     return super().examples().map(self._first_frames)
 
   def expected_features(self) -> dict[str, tf.io.FixedLenFeature]:

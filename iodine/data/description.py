@@ -1,4 +1,4 @@
-"""What the files of a dataset hold: scenes, objects, factors, features."""
+"""Describes a dataset's files: scenes, objects, factors, features."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,23 +14,23 @@ from iodine.tfrecords import inspection
 __all__ = ["Statistics", "collect", "format_files", "format_statistics"]
 
 _BAR_WIDTH = 40  # characters of the longest bar
-# Larger files are not inflated to their end for the number of their scenes.
+# Larger files are not fully inflated just to count their scenes.
 _COUNTED_BYTES = 100 * 2**20
-_MANY_VALUES = 12  # more distinct values than these are told as a range
+_MANY_VALUES = 12  # more distinct values are shown as a range
 
 
 @dataclasses.dataclass
 class Statistics:
-  """What some scenes hold, as they are stored.
+  """Statistics of stored scenes.
 
   Attributes:
-    image_shape: Of a stored image, [h, w, C] or [T, h, w, C].
+    image_shape: shape of a stored image, [h, w, C] or [T, h, w, C].
     num_entities: L; 0: no masks.
-    num_scenes: How many scenes were read.
-    num_passing: How many of them pass the filter by number of objects.
+    num_scenes: number of scenes read.
+    num_passing: how many of them pass the filter by number of objects.
     num_objects: [N] foreground objects of each scene; None: no masks.
-    partition: Share of pixels that exactly one entity owns; None: no masks.
-    factors: {name: [M, n]}, of all M foreground objects of all scenes.
+    partition: share of pixels owned by exactly one entity; None: no masks.
+    factors: {name: [M, n]} for the M foreground objects of all scenes.
   """
 
   image_shape: Sequence[int] = ()
@@ -43,11 +43,11 @@ class Statistics:
 
 
 def collect(dataset: IODINEDataset, scenes: Iterator[dict]) -> Statistics:
-  """Reads scenes to their end.
+  """Collects statistics of all given scenes.
 
   Args:
-    dataset: Of which they are.
-    scenes: As `IODINEDataset.examples` gives them.
+    dataset: the dataset that the scenes belong to.
+    scenes: scenes from `IODINEDataset.examples`.
 
   Returns:
     Their statistics.
@@ -81,7 +81,7 @@ def collect(dataset: IODINEDataset, scenes: Iterator[dict]) -> Statistics:
 
 
 def format_files(dataset: IODINEDataset) -> list[str]:
-  """Lines on files, compression and features, expected and stored."""
+  """Describes files, compression, and expected and stored features."""
   if not isinstance(dataset, RecordDataset):
     count = dataset.estimated_num_examples()
     return [f"data      {dataset}: {count or 'unknown number of'} scenes"]
@@ -115,7 +115,7 @@ def _size(path: str) -> str:
 def format_statistics(
   dataset: IODINEDataset, statistics: Statistics
 ) -> list[str]:
-  """Lines on sizes, numbers of objects and ranges of factors."""
+  """Describes sizes, numbers of objects and ranges of factors."""
   shape = " x ".join(map(str, statistics.image_shape))
   height, width = dataset.image_dim
   lines = [

@@ -18,17 +18,17 @@ from iodine.data.pipeline import IODINEDataset
 
 __all__ = ["HDF5"]
 
-_SLICE_BYTES = 2**26  # that are read at a time, about
+_SLICE_BYTES = 2**26  # read at a time, approximately
 
 
 class _Layout(NamedTuple):
-  """What a split of a file holds.
+  """Contents of a split of a file.
 
   Attributes:
     num_scenes: N.
     image_shape: (h, w, C).
-    num_entities: L; None: there are no masks.
-    scenes_per_slice: How many scenes to read at a time.
+    num_entities: L; None: no masks.
+    scenes_per_slice: number of scenes to read at a time.
   """
 
   num_scenes: int
@@ -43,24 +43,24 @@ class HDF5(IODINEDataset):
 
   The file has a group for each split, such as `train`, `val` and `test`, with
   up to three datasets (pemami4911/EfficientMORL: lib/datasets.py):
-    imgs: [N, h, w, C] of numbers that are integers from 0 to 255; C is 1 or 3.
+    imgs: [N, h, w, C] whole numbers from 0 to 255; C is 1 or 3.
     masks: [N, L, h, w, 1], optional; nonzero where an entity owns the pixel,
-      background first. (Of more channels than one, the first counts.)
+      background first. (Only the first of several channels counts.)
     factors: [N, L, F], optional: F numbers for each entity.
 
-  It is read in slices of some scenes, with the package h5py. An entity is
-  visible if it owns a pixel.
+  It is read in slices of several scenes; this needs the package h5py. An entity
+  is visible if it owns a pixel.
 
-  The file's images are not cropped: for those of CLEVR, `crop_region` is
-  ((29, 221), (64, 256)). The F factors of its entities are x, y, z, rotation,
-  size, material, shape, color and visibility (EfficientMORL: eval.py), so that
-  `factor_columns` may be {"position": [0, 1, 2], "size": [4]}.
+  The stored images are not cropped: for CLEVR, set `crop_region` to
+  ((29, 221), (64, 256)). Its F factors are x, y, z, rotation, size, material,
+  shape, color and visibility (EfficientMORL: eval.py), so `factor_columns` may
+  be {"position": [0, 1, 2], "size": [4]}.
 
   Attributes:
-    path: The file, made absolute; "~" is expanded.
-    split: Name of the group.
-    factor_columns: {name of a factor: which of the F numbers it consists of};
-      None: there are no factors.
+    path: path of the file, made absolute; "~" is expanded.
+    split: name of the group.
+    factor_columns: {name of a factor: its columns among the F}; None: no
+      factors.
   """
 
   path: str | os.PathLike
@@ -79,7 +79,7 @@ class HDF5(IODINEDataset):
 
   @functools.cached_property
   def num_true_objects(self) -> int | None:  # type: ignore[override]
-    """L; None: there are no masks. Opens the file."""
+    """L; None: no masks. Opens the file."""
     return self._layout.num_entities
 
   @functools.cached_property
@@ -88,7 +88,7 @@ class HDF5(IODINEDataset):
     return self._layout.image_shape[2]
 
   def examples(self) -> tf.data.Dataset:
-    """Opens the file, see `IODINEDataset.examples`."""
+    """Opens the file; see `IODINEDataset.examples`."""
     layout = self._layout
     starts = tf.data.Dataset.range(
       0, layout.num_scenes, layout.scenes_per_slice
@@ -105,7 +105,7 @@ class HDF5(IODINEDataset):
       return self._check_layout(group)
 
   def _load(self, start: tf.Tensor) -> dict[str, Any]:
-    """Reads the slice that begins with a scene; for use in a graph."""
+    """Reads the slice that starts at a scene; for use in a graph."""
     _, (height, width, channels), entities, _ = self._layout
     specs = {"imgs": tf.TensorSpec([None, height, width, channels], tf.uint8)}
     if entities is not None:
@@ -139,7 +139,7 @@ class HDF5(IODINEDataset):
 
   @contextlib.contextmanager
   def _opened(self) -> Iterator[Any]:
-    """Opens the file and gives the group; turns what fails into one line."""
+    """Opens the file and yields the group; failures become one-line errors."""
     h5py = _h5py()
     if not os.path.exists(self.path):
       raise FileNotFoundError(f"HDF5: there is no file {self.path}.")
@@ -161,7 +161,7 @@ class HDF5(IODINEDataset):
       ) from None
 
   def _check_layout(self, group: Any) -> _Layout:
-    """Raises ValueError unless the datasets fit together."""
+    """Raises ValueError unless the datasets are consistent."""
     count, height, width, channels = _shape(group, "imgs", 4)
     if channels not in (1, 3):
       raise _unfit(group["imgs"], "[N, h, w, C] with 1 or 3 channels C")
@@ -205,7 +205,7 @@ class HDF5(IODINEDataset):
       )
 
   def _most_objects(self) -> None:
-    return None  # Only the file can tell.
+    return None  # Known only from the file.
 
   def _source(self) -> Any:
     stat = os.stat(self.path)
@@ -236,7 +236,7 @@ def _are_columns(value: Any) -> bool:
 
 
 def _shape(group: Any, name: str, rank: int) -> tuple[int, ...]:
-  """The shape of a dataset; raises ValueError if it is not of that rank."""
+  """The shape of a dataset; raises ValueError if its rank is wrong."""
   shape = getattr(group.get(name), "shape", None)
   if shape is None:
     raise ValueError(

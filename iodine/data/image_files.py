@@ -1,7 +1,7 @@
-"""Images and masks from image files, whatever they hold.
+"""Reads images and masks from image files of many formats.
 
-Dimensions: h, w height and width of the image as a viewer shows it, H, W as
-it is wanted, C channels.
+Dimensions: h, w height and width of the image as displayed, H, W as requested,
+C channels.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ __all__ = [
   "load_labels",
 ]
 
-# What is decoded, of the many formats that Pillow would open.
+# The formats to decode, of the many that Pillow supports.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 # 8192 x 8192. A file of a few kilobytes may claim to be of any size.
 MAX_PIXELS = 2**26
 _TOO_LARGE = f"more than {MAX_PIXELS:,} pixels. Scale the image down"
-# What transparent pixels are laid on.
+# Background of transparent pixels.
 _BACKGROUND = "white"
-# What undoes the orientation that a camera has noted.
+# Undoes the orientation recorded by the camera.
 _TRANSPOSITIONS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
   3: Image.Transpose.ROTATE_180,
@@ -41,7 +41,7 @@ _TRANSPOSITIONS = {
   8: Image.Transpose.ROTATE_90,
 }
 _LABEL_MODES = ("1", "L", "P", "I", "I;16")
-# Pillow spreads grayscale of 2 and 4 bits over 0 to 255.
+# Pillow scales 2-bit and 4-bit grayscale to 0 to 255.
 _LABEL_STEPS = {"L;2": 85, "L;4": 17}
 
 Region = Sequence[Sequence[int]]
@@ -49,7 +49,7 @@ _T = TypeVar("_T")
 
 
 class ImageFileError(ValueError):
-  """A file is not the image that is wanted; the text names it."""
+  """A file is not a usable image; the message names it."""
 
 
 def load_image(
@@ -58,26 +58,25 @@ def load_image(
   grayscale: bool = False,
   crop_region: Region | None = None,
 ) -> np.ndarray:
-  """Reads a PNG, JPEG, BMP, WebP or GIF file (of several images the first).
+  """Reads the first image of a PNG, JPEG, BMP, WebP or GIF file.
 
-  The orientation in its EXIF data is applied, transparent pixels are laid on
-  white, and 16 bits are rounded to 8.
+  Applies the EXIF orientation, puts transparent pixels on white and rounds 16
+  bits to 8.
 
   Args:
-    path: The file.
-    size: (H, W) to resize to, whatever the proportions, by bilinear
-      interpolation that averages over all pixels where it shrinks; None: as
-      large as it is.
-    grayscale: Whether to replace the channels by their mean.
-    crop_region: ((top, bottom), (left, right)) in pixels of the image as a
-      viewer shows it, cut out before resizing; None: all.
+    path: path of the file.
+    size: (H, W) to resize to, ignoring the aspect ratio, by antialiased
+      bilinear interpolation; None: no resizing.
+    grayscale: whether to replace the channels by their mean.
+    crop_region: ((top, bottom), (left, right)) in pixels of the displayed
+      image, cropped before resizing; None: the whole image.
 
   Returns:
     [H, W, C] uint8, C = 1 if `grayscale`, else 3.
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ImageFileError: if it is no image, damaged, cut off, larger than
+    ImageFileError: if the file is not an image, damaged, truncated, larger than
       `MAX_PIXELS` or smaller than the region.
   """
 
@@ -98,20 +97,20 @@ def load_labels(
   size: Sequence[int] | None = None,
   crop_region: Region | None = None,
 ) -> np.ndarray:
-  """Reads a mask from a PNG file, each pixel of which says whose it is.
+  """Reads a mask from a PNG file of integer labels.
 
   Args:
-    path: The file: grayscale of 1 to 16 bits, whose values are the labels, or
-      with a palette, whose indices are.
-    size: (H, W) to resize to, by nearest neighbour; None: as large as it is.
-    crop_region: As for `load_image`.
+    path: path of the file: 1-bit to 16-bit grayscale, whose values are the
+      labels, or with a palette, whose indices are.
+    size: (H, W) to resize to, by nearest neighbour; None: no resizing.
+    crop_region: as in `load_image`.
 
   Returns:
     [H, W] int32, at least 0.
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ImageFileError: as for `load_image`, or if the image is in colour.
+    ImageFileError: as in `load_image`, or if the image is in colour.
   """
 
   def convert(image: ImageFile.ImageFile) -> np.ndarray:
@@ -142,15 +141,15 @@ def image_size(
   """Reads an image's size without decoding the image.
 
   Args:
-    path: As for `load_image`.
-    crop_region: What has to be within the image; None: nothing.
+    path: path of the file.
+    crop_region: region that must fit within the image; None: no check.
 
   Returns:
     (h, w).
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ImageFileError: as for `load_image`, as far as this can be told.
+    ImageFileError: as in `load_image`, as far as the header shows.
   """
 
   def size(image: Image.Image) -> tuple[int, int]:
@@ -166,7 +165,7 @@ def _read(
   formats: tuple[str, ...],
   convert: Callable[[ImageFile.ImageFile], _T],
 ) -> _T:
-  """Opens a file and converts it; all faults become one line on the file."""
+  """Opens a file and converts it; all failures become one-line errors."""
   path = os.fspath(path)
   try:
     with open(path, "rb") as file:
@@ -212,21 +211,21 @@ def _check_region(size: Sequence[int], region: Region | None) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-  """What the EXIF data say, 1 to 8, as far as these precede the pixels."""
-  # Asking for EXIF data that are not there decodes a PNG file.
+  """EXIF orientation, 1 to 8, if stored ahead of the pixels."""
+  # Asking for missing EXIF data makes Pillow decode the whole PNG file.
   if "exif" not in image.info:
     return 1
   return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def _oriented_size(image: Image.Image) -> tuple[int, int]:
-  """(h, w)."""
+  """(h, w) of the image as displayed."""
   width, height = image.size
   return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
 def _oriented(image: Image.Image, region: Region | None) -> Image.Image:
-  """Turns the image as its EXIF data say, and cuts out the region."""
+  """Applies the EXIF orientation and crops to the region."""
   _check_region(_oriented_size(image), region)
   transposition = _TRANSPOSITIONS.get(_orientation(image))
   if transposition is not None:
@@ -238,8 +237,8 @@ def _oriented(image: Image.Image, region: Region | None) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-  """Converts an image of any mode to opaque RGB of 8 bits."""
-  if image.mode.startswith("I"):  # grayscale of 16 bits
+  """Converts an image of any mode to opaque 8-bit RGB."""
+  if image.mode.startswith("I"):  # 16-bit grayscale
     values = np.asarray(image).clip(0, 65535)
     image = Image.fromarray(np.rint(values / 257.0).astype(np.uint8))
   if image.has_transparency_data:

@@ -1,4 +1,4 @@
-"""Training on images of one's own: a folder of files, with or without masks."""
+"""Your own images: a folder of files, with or without masks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["ImageFolder"]
 _LOG = logging.getLogger(__name__)
 
 _MASKS = "masks"
-# A mask of more labels is a photograph, or was resized by interpolation.
+# A mask with more labels is a photograph, or was resized by interpolation.
 _MAX_OBJECTS = 255
 
 
@@ -34,11 +34,11 @@ class _File(NamedTuple):
 
 
 class _Files(NamedTuple):
-  """What a folder holds.
+  """Contents of a folder.
 
   Attributes:
-    images: in the order of their names.
-    masks: of each image; empty if there are none.
+    images: the image files, sorted by name.
+    masks: the mask of each image; empty if there are none.
   """
 
   images: tuple[_File, ...]
@@ -47,30 +47,28 @@ class _Files(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class ImageFolder(IODINEDataset):
-  """The images of a folder, in the order of their names, each a scene.
+  """The images of a folder, sorted by name, each one a scene.
 
-  Files that end in .png, .jpg, .jpeg, .bmp, .webp or .gif are images; others,
-  hidden ones and those in folders within are not looked at. They may be of
-  different sizes and kinds, see `image_files.load_image`: every one is resized
-  to `image_dim`, averaging where it shrinks, and loses its proportions unless
-  `crop_region` has those of `image_dim`.
+  Files named .png, .jpg, .jpeg, .bmp, .webp or .gif are images; other files,
+  hidden files and subfolders are ignored. Sizes and formats may differ, see
+  `image_files.load_image`: every image is resized to `image_dim`, which
+  distorts it unless `crop_region` has the same aspect ratio.
 
-  Masks are optional: if there is a folder `masks` within, then the image
-  NAME.jpg needs the mask masks/NAME.png, of the size at which a viewer shows
-  the image. Its pixels hold integer labels (see `image_files.load_labels`): 0
-  is the background, and every other label is an object. They need not be
-  consecutive: the objects of an image are its entities from 1 on, in the order
-  of their labels. L is 1 plus the most objects that an image has, at most 256.
-  Objects that lie outside of `crop_region`, or vanish as the mask is resized,
-  do not count. There are no factors.
+  Masks are optional: if there is a subfolder `masks`, each image NAME.jpg needs
+  a mask masks/NAME.png of the size of the displayed image. Its pixels are
+  integer labels (see `image_files.load_labels`): 0 is the background, and every
+  other label is an object. Labels need not be consecutive: an image's objects
+  are its entities from 1 on, in label order. L is 1 plus the largest number of
+  objects in an image, at most 256. Objects outside `crop_region`, or lost when
+  the mask is resized, do not count. There are no factors.
 
   The headers of all images, and all masks, are read before the first scene.
-  Training shuffles the whole folder, of which `shuffle_buffer` images are held
-  in memory only where there is a filter by the number of objects.
+  Training shuffles the whole folder; `shuffle_buffer` images are held in memory
+  only if scenes are cached or filtered by number of objects.
 
   Attributes:
-    path: The folder, made absolute; "~" is expanded. None: not known yet, which
-      is good for no more than a description.
+    path: path of the folder, made absolute; "~" is expanded. None: not set yet,
+      enough to describe the dataset but not to read it.
   """
 
   path: str | os.PathLike | None
@@ -84,13 +82,13 @@ class ImageFolder(IODINEDataset):
 
   @functools.cached_property
   def num_true_objects(self) -> int | None:  # type: ignore[override]
-    """L; None: there are no masks."""
+    """L; None: no masks."""
     if self.path is None or not os.path.isdir(os.path.join(self.path, _MASKS)):
       return None
     return self._num_entities(self._files())
 
   def examples(self) -> tf.data.Dataset:
-    """Opens the files, see `IODINEDataset.examples`."""
+    """Opens the files; see `IODINEDataset.examples`."""
     files = self._files()
     self._num_entities(files)
     return _paths(files).map(self._load, num_parallel_calls=tf.data.AUTOTUNE)
@@ -100,12 +98,12 @@ class ImageFolder(IODINEDataset):
     return len(self._files().images)
 
   def _training_order(self) -> tuple[Callable, Callable]:
-    """Shuffles names rather than images, wherever names are all that counts."""
+    """Shuffles names, not images, unless images are filtered or cached."""
     bounds = (self.min_num_objects, self.max_num_objects)
     is_filtered = bounds != (None, None)
     if is_filtered or self.cache_dir is not None or self.shuffle_buffer is None:
       return super()._training_order()
-    self._scenes()  # which raises what there is to raise
+    self._scenes()  # raises errors early
     paths = _paths(self._files()).skip(self.skip)
     if self.take is not None:
       paths = paths.take(self.take)
@@ -161,7 +159,7 @@ class ImageFolder(IODINEDataset):
     return _with_masks(images, masks)
 
   def _num_entities(self, files: _Files) -> int | None:
-    """Returns L; raises ValueError if files do not fit."""
+    """Returns L; raises ValueError for invalid files."""
     return _num_entities(files, self.image_dim, self.crop_region)
 
   def _faults(self) -> Iterator[str | None]:
@@ -169,10 +167,10 @@ class ImageFolder(IODINEDataset):
     yield from super()._faults()
 
   def _most_objects(self) -> None:
-    return None  # Only the files can tell.
+    return None  # Known only from the files.
 
   def remaining_crop(self) -> None:
-    """Nothing: `examples` crops, as images may be of different sizes."""
+    """None: `examples` crops, because the sizes of images may differ."""
     return None
 
   def _source(self) -> Any:
@@ -183,7 +181,7 @@ class ImageFolder(IODINEDataset):
 
 
 def _paths(files: _Files) -> tf.data.Dataset:
-  """The paths of each scene: {"image" and, if there are any, "mask"}."""
+  """The paths of each scene: {"image": path}, with masks also "mask"."""
   paths = {"image": [os.fsencode(file.path) for file in files.images]}
   if files.masks:
     paths["mask"] = [os.fsencode(file.path) for file in files.masks]
@@ -191,7 +189,7 @@ def _paths(files: _Files) -> tf.data.Dataset:
 
 
 def _list(folder: str, suffixes: Sequence[str]) -> dict[str, _File]:
-  """The files of these suffixes that are not hidden: {name: file}, sorted."""
+  """Visible files with one of the suffixes: {name: file}, sorted."""
   try:
     with os.scandir(folder) as entries:
       found = [
@@ -217,7 +215,7 @@ def _list(folder: str, suffixes: Sequence[str]) -> dict[str, _File]:
 def _stamp(entry: os.DirEntry) -> _File:
   try:
     stat = entry.stat()
-  except FileNotFoundError:  # a link to nowhere, which reading it will tell
+  except FileNotFoundError:  # a dangling link; reading it will fail
     return _File(entry.path, 0, 0)
   return _File(entry.path, stat.st_size, stat.st_mtime_ns)
 
@@ -253,15 +251,15 @@ def _num_entities(
   """Reads the headers of all images, and all masks.
 
   Args:
-    files: Of the folder; their times serve to remember the result.
-    size: (H, W).
-    crop_region: As in the dataset.
+    files: files of the folder; results are cached by modification time.
+    size: (H, W) to resize masks to.
+    crop_region: as in the dataset.
 
   Returns:
     L; None if there are no masks.
 
   Raises:
-    ValueError: names the first file that does not fit, and counts the others.
+    ValueError: names the first invalid file and counts the others.
   """
 
   def check(index: int) -> int | str:
@@ -288,7 +286,7 @@ def _num_entities(
 def _check_files(
   image: str, mask: str | None, size: Sequence[int], crop_region: Any
 ) -> int:
-  """Returns the number of entities; raises ValueError if there is a fault."""
+  """Returns the number of entities; raises ValueError for invalid files."""
   stored = image_files.image_size(image, crop_region)
   if mask is None:
     return 1
@@ -310,6 +308,6 @@ def _check_files(
 def _owners(mask: str, size: Sequence[int], crop_region: Any) -> np.ndarray:
   """Reads which entity owns each pixel: [H, W] int32, 0 for the background."""
   labels = image_files.load_labels(mask, size, crop_region)
-  # Background first, whether there is any or not.
+  # Background first, even if there is none.
   _, ranks = np.unique(np.append(0, labels), return_inverse=True)
   return ranks[1:].reshape(labels.shape).astype(np.int32)

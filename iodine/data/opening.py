@@ -1,4 +1,4 @@
-"""The data of a configuration: ready to use, with errors for its user."""
+"""Opens the data of a configuration; data errors become ConfigErrors."""
 
 import contextlib
 import logging
@@ -18,7 +18,7 @@ __all__ = [
   "training_data",
 ]
 
-_MAX_SCENES = 8  # that pictures compare
+_MAX_SCENES = 8  # compared in a picture
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def data_errors_as_config_errors(dataset: IODINEDataset) -> Iterator[None]:
 
 
 def prepare(dataset: IODINEDataset) -> None:
-  """Writes files that are missing, if this package can make them.
+  """Writes missing files, if the dataset can generate them.
 
   Raises:
     ConfigError: if they cannot be written.
@@ -48,10 +48,10 @@ def prepare(dataset: IODINEDataset) -> None:
 
 
 def first_batch(dataset: IODINEDataset) -> dict[str, Any]:
-  """Reads the batch that pictures show.
+  """Reads the batch to show in pictures.
 
   Raises:
-    ConfigError: for a fault of the files.
+    ConfigError: if a file is missing or invalid.
   """
   prepare(dataset)
   with data_errors_as_config_errors(dataset):
@@ -61,18 +61,18 @@ def first_batch(dataset: IODINEDataset) -> dict[str, Any]:
 def scenes_from(
   dataset: IODINEDataset, scene: int, batch_size: int
 ) -> dict[str, Any]:
-  """Reads a batch of scenes, in the order of the files.
+  """Reads a batch of scenes, in file order.
 
   Args:
-    dataset: of the scenes.
-    scene: the first one, counted from 1.
-    batch_size: how many, if that is from 2 to 8.
+    dataset: the dataset to read.
+    scene: number of the first scene, counted from 1.
+    batch_size: number of scenes, clipped to 2 to 8.
 
   Returns:
     The batch.
 
   Raises:
-    ConfigError: for a fault of the files, or if there is no such scene.
+    ConfigError: if a file is missing or invalid, or there is no such scene.
   """
   count = min(max(batch_size, 2), _MAX_SCENES)
   options = {"batch_size": count, "shuffle_buffer": None}
@@ -94,20 +94,20 @@ def scenes_from(
 def training_data(
   entries: Mapping[str, Any], dataset: IODINEDataset
 ) -> tuple[IODINEDataset, dict[str, Any]]:
-  """The scenes to train on, and the batch that pictures show.
+  """Opens the scenes to train on, and the batch to show in pictures.
 
-  The first `held_out_scenes` are left to evaluation, and pictures show some of
-  them, unless `data.skip` says otherwise or the file has no more than these.
+  The first `held_out_scenes` are reserved for evaluation and pictures, unless
+  `data.skip` is set or the file has no other scenes.
 
   Args:
     entries: the whole configuration.
-    dataset: built from it.
+    dataset: the dataset built from it.
 
   Returns:
     A dataset, and a batch.
 
   Raises:
-    ConfigError: for a fault of the files.
+    ConfigError: if a file is missing or invalid.
   """
   prepare(dataset)
   _build_cache(dataset)
@@ -129,7 +129,7 @@ def training_data(
 
 
 def _build_cache(dataset: IODINEDataset) -> None:
-  """Writes the cache, if there is to be one and it is not there yet."""
+  """Writes the cache, if one is configured and it does not exist yet."""
   if dataset.cache_dir is None:
     return
   with data_errors_as_config_errors(dataset):

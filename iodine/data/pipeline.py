@@ -4,12 +4,11 @@ Dimensions: B batch, T frames, L true entities, H height, W width, C channels,
 n size of a factor.
 
 A batch is a dict:
-  image: [B, T, H, W, C] float32 in [0, 1]; T is 1 but for videos.
-  mask: [B, T, L, H, W, 1] uint8 in {0, 1}; the background entities come first.
-  visibility: [B, L] float32 in {0, 1}, 1 for entities that are present, the
-    background included.
+  image: [B, T, H, W, C] float32 in [0, 1]; T is 1 except for videos.
+  mask: [B, T, L, H, W, 1] uint8 in {0, 1}, background entities first.
+  visibility: [B, L] float32, 1 for background and present entities, else 0.
   factors: {name: [B, L, n]}, the generative factors.
-All but `image` are left out where a dataset has no masks.
+Without masks, `image` is the only entry.
 
 (reference: modules/data.py)
 """
@@ -36,7 +35,7 @@ __all__ = ["IODINEDataset", "NoSceneError", "Position"]
 
 _LOG = logging.getLogger(__name__)
 
-_SEED_LIMIT = 2**31 - 1  # TensorFlow takes seeds modulo this number.
+_SEED_LIMIT = 2**31 - 1  # TensorFlow reduces seeds modulo this number.
 _SUBSETS = ("train", "summary", "eval")
 # Options that do not change a scene.
 _NOT_IN_CACHE_KEY = (
@@ -48,7 +47,7 @@ _NOT_IN_CACHE_KEY = (
   "cache_dir",
   "name",
 )
-# A cache's key holds the module that a class had when caches were introduced.
+# Cache keys use the modules that classes were in when caches were introduced.
 _CACHED_AS = {
   "iodine.data.datasets": "iodine.modules.data",
   "iodine.data.hdf5": "iodine.modules.hdf5",
@@ -57,7 +56,7 @@ _CACHED_AS = {
 
 
 class NoSceneError(ValueError):
-  """The filter and `skip` leave no scene."""
+  """No scene is left after filter and `skip`."""
 
 
 _Dataset = TypeVar("_Dataset", bound="IODINEDataset")
@@ -67,15 +66,15 @@ _Dataset = TypeVar("_Dataset", bound="IODINEDataset")
 class IODINEDataset(abc.ABC):
   """Filters, shuffles, batches and preprocesses scenes.
 
-  A dataset of one's own is a subclass with one method, `examples`, and the
-  class attributes that say what it gives:
+  Your own dataset is a subclass with a method `examples` and the class
+  attributes that describe its scenes:
 
   ```
   class Clips(IODINEDataset):
-    num_true_objects = None  # it has no masks
+    num_true_objects = None  # no masks
     num_frames = 10
 
-    def examples(self):  # of {"image": [10, 96, 96, 3] uint8}
+    def examples(self):  # {"image": [10, 96, 96, 3] uint8}
       clips = tfds.load("clips", split="train")
       return clips.map(lambda clip: {"image": clip["video"][:10]})
 
@@ -84,28 +83,25 @@ class IODINEDataset(abc.ABC):
 
   Attributes:
     batch_size: B.
-    image_dim: (H, W) that images and masks are resized to, by bilinear and by
-      nearest-neighbour interpolation.
-    crop_region: ((top, bottom), (left, right)) in pixels of the stored image,
-      cut out before resizing; None: the whole image.
-    shuffle_buffer: Number of scenes to draw from at random, each held in
-      memory as it is in a batch; None: no shuffling.
-    max_num_objects: Scenes with more foreground objects are left out; None: no
-      bound. The background is no object.
-    min_num_objects: Likewise for scenes with fewer.
-    grayscale: Whether to replace the channels by their mean.
-    seed: Of the order in training, from 0 to 2**31 - 2. None draws one at
-      random; the attribute then holds what was drawn.
-    skip: Number of scenes to leave out at the start, counted after the filter
-      and before shuffling.
-    take: Number of scenes to use after these; None: all.
-    cache_dir: Folder for preprocessed scenes, which take the size of
-      `batch_spec` each; None: no cache. The first training writes them all;
-      later ones, with the same files and options, read them, in an order that
-      mixes the whole file.
-    name: Of the dataset.
-    num_true_objects: L; None: there are no masks.
-    num_background_entities: How many of the L are background; they come first.
+    image_dim: (H, W) after resizing: bilinear for images, nearest-neighbour for
+      masks.
+    crop_region: ((top, bottom), (left, right)) in stored pixels, cropped before
+      resizing; None: the whole image.
+    shuffle_buffer: number of preprocessed scenes in the shuffle buffer, held in
+      memory; None: no shuffling.
+    max_num_objects: most foreground objects of a scene; None: no limit.
+    min_num_objects: fewest foreground objects of a scene; None: no limit.
+    grayscale: whether to replace the channels by their mean.
+    seed: seed of the training order, from 0 to 2**31 - 2; None: drawn at random
+      and stored here.
+    skip: number of scenes to skip, after filtering and before shuffling.
+    take: number of scenes to use after these; None: all.
+    cache_dir: folder for preprocessed scenes, each the size of `batch_spec`;
+      None: no cache. The first training run writes them; later runs with the
+      same files and options read them, shuffled across the whole file.
+    name: name of the dataset.
+    num_true_objects: L; None: no masks.
+    num_background_entities: how many of the L entities are background.
     num_channels: C.
     num_frames: T.
     factors: {name: (dtype, n)}.
@@ -114,8 +110,7 @@ class IODINEDataset(abc.ABC):
     ValueError: lists every argument of a wrong type or an impossible value.
   """
 
-  # Without annotations these are no fields of the dataclass; some instances set
-  # their own.
+  # Unannotated, so not dataclass fields; some instances override them.
   num_true_objects = cast("int | None", 1)
   num_background_entities = 1
   num_channels = 3
@@ -151,44 +146,39 @@ class IODINEDataset(abc.ABC):
 
   @abc.abstractmethod
   def examples(self) -> tf.data.Dataset:
-    """Opens the scenes as they are stored.
+    """Opens the stored scenes.
 
     Returns:
       An unbatched dataset of dicts:
         image: [h, w, C] or [T, h, w, C] uint8, of static shape.
         mask: [L, h, w, 1] or [T, L, h, w, 1] uint8, 255 where an entity owns
-          the pixel, else 0, background first; absent if `num_true_objects` is
-          None.
-        visibility: [L] float32, optional; else an entity is present if it owns
-          a pixel, and the background always is.
-        factors: {name: [L] or [L, n]}, for the names in `factors`; absent if
-          there are none.
+          the pixel, else 0, background first; only with `num_true_objects`.
+        visibility: [L] float32, optional; by default 1 for the background and
+          for entities that own a pixel.
+        factors: {name: [L] or [L, n]} for the names in `factors`, if any.
 
     Raises:
       FileNotFoundError: if a file does not exist.
-      ValueError: if a file is not what it should be.
+      ValueError: if a file is invalid.
     """
 
   def estimated_num_examples(self) -> int | None:
-    """About how many scenes are stored; None: unknown. Opens the files."""
+    """Estimates how many scenes the files hold; None: unknown. Opens them."""
     return None
 
   def prepare(self) -> None:  # noqa: B027
-    """Makes missing files, where a dataset can; this one does nothing.
+    """Writes missing files, if the dataset can generate them.
 
     Raises:
       OSError: if they cannot be written.
     """
 
   def variant(self: _Dataset, **options: Any) -> _Dataset:
-    """The same scenes with other options, on what is open already.
+    """Returns a copy with other options; files are not opened again.
 
     Args:
-      **options: new values of batch_size, shuffle_buffer, seed, skip, take,
-        cache_dir or name: options that do not change a scene.
-
-    Returns:
-      Another dataset.
+      **options: batch_size, shuffle_buffer, seed, skip, take, cache_dir or
+        name, the options that do not change a scene.
 
     Raises:
       ValueError: if an option would change a scene.
@@ -205,19 +195,18 @@ class IODINEDataset(abc.ABC):
     """Opens the dataset, in eager mode.
 
     Args:
-      subset: "train": shuffled anew in each epoch, repeated for ever, always
-        `batch_size` scenes a batch; batches may span two epochs. "summary":
-        the first `batch_size` scenes as one batch, repeated for ever. "eval":
-        one pass in the order of the file; the last batch may be smaller.
+      subset: "train": endless full batches, reshuffled each epoch; a batch may
+        span two epochs. "summary": the first `batch_size` scenes as one batch,
+        repeated endlessly. "eval": one pass in file order; the last batch may
+        be smaller.
 
     Returns:
       A dataset of batches.
 
     Raises:
       FileNotFoundError: if a file does not exist.
-      NoSceneError: if none is left after `min_num_objects`,
-        `max_num_objects` and `skip`.
-      ValueError: if the subset is unknown, or a file is not what it should be.
+      NoSceneError: if no scene is left after filter and `skip`.
+      ValueError: if the subset is unknown or a file is invalid.
     """
     if subset == "train":
       return self.batches().map(lambda batch, _: batch)
@@ -226,22 +215,21 @@ class IODINEDataset(abc.ABC):
     scenes = self._scenes()
     if subset == "eval":
       return scenes.batch(self.batch_size).prefetch(tf.data.AUTOTUNE)
-    # A file of fewer scenes fills its batch by repetition.
+    # Too few scenes are repeated to fill the batch.
     scenes = scenes.take(self.batch_size).repeat()
     batch = next(iter(scenes.batch(self.batch_size, drop_remainder=True)))
     return tf.data.Dataset.from_tensors(batch).repeat()
 
   def batches(self, position: Position = stream.START) -> tf.data.Dataset:
-    """Opens the training stream at a given place.
+    """Opens the training stream at a given position.
 
-    The stream depends on the files, the filter, `seed`, `shuffle_buffer` and
-    `batch_size`, on whether there is a `cache_dir`, and on nothing else. With
-    the same of these, starting at the position that came with a batch gives
-    the batches that followed it. The scenes used in the epoch until then are
-    read again and thrown away.
+    The stream depends only on the files, the filter, `seed`, `shuffle_buffer`,
+    `batch_size` and whether there is a `cache_dir`. With these unchanged, it
+    resumes exactly after the batch that a position came with; scenes already
+    used in that epoch are re-read and skipped.
 
     Args:
-      position: Where to start.
+      position: where to start.
 
     Returns:
       A dataset of pairs: a batch, and the `Position` after it.
@@ -249,7 +237,7 @@ class IODINEDataset(abc.ABC):
     Raises:
       FileNotFoundError: if a file does not exist.
       OSError: if the cache cannot be written.
-      ValueError: if the position is impossible, or as for `__call__`.
+      ValueError: if the position is impossible, or as in `__call__`.
     """
     start = stream.check_position(position)
     self.build_cache()
@@ -259,16 +247,15 @@ class IODINEDataset(abc.ABC):
   def build_cache(
     self, on_progress: Callable[[int], object] = lambda num_read: None
   ) -> None:
-    """Writes all preprocessed scenes to `cache_dir`, if they are not there.
+    """Writes all preprocessed scenes to `cache_dir`, unless they are there.
 
     Args:
-      on_progress: Called with the number of stored scenes read so far, those
-        included that the filter leaves out.
+      on_progress: called with the number of scenes read, before the filter.
 
     Raises:
       FileNotFoundError: if a file does not exist.
-      OSError: if the cache cannot be written. Nothing is left behind.
-      ValueError: if a file is not what it should be.
+      OSError: if the cache cannot be written; nothing is left behind.
+      ValueError: if a file is invalid.
     """
     if self.cache_dir is None:
       return
@@ -288,13 +275,10 @@ class IODINEDataset(abc.ABC):
     _LOG.info("Wrote %s scenes", cache.num_scenes())
 
   def batch_spec(self, batch_size: int | None = None) -> dict[str, Any]:
-    """Describes a batch.
+    """Returns a `tf.TensorSpec` for each tensor of a batch.
 
     Args:
       batch_size: B; None: the dataset's own.
-
-    Returns:
-      The structure of a batch with a `tf.TensorSpec` for each tensor.
     """
     batch = self.batch_size if batch_size is None else batch_size
     return tf.nest.map_structure(
@@ -303,44 +287,33 @@ class IODINEDataset(abc.ABC):
     )
 
   def has_wanted_objects(self, example: dict) -> tf.Tensor:
-    """Tells whether a scene passes the filter.
-
-    Args:
-      example: A scene of `examples`.
-
-    Returns:
-      Scalar bool: whether its number of foreground objects is from
-      `min_num_objects` to `max_num_objects`.
-    """
+    """Whether a scene of `examples` passes the filter, a scalar bool."""
     count = preprocessing.num_objects(example, self.num_background_entities)
     low, high = self.min_num_objects, self.max_num_objects
     high = count.dtype.max if high is None else high
     return tf.logical_and(count >= (low or 0), count <= high)
 
   def image_batch(self, images: Any) -> dict[str, tf.Tensor]:
-    """Makes a batch of one's own images, without masks and factors.
+    """Makes a batch of your own images, without masks and factors.
 
     Args:
       images: [H, W, C] or [B, H, W, C], uint8, or float in [0, 1].
 
     Returns:
-      A batch with no entry but `image`, [B, 1, H, W, C] float32.
+      A batch with one entry, `image`: [B, 1, H, W, C] float32.
 
     Raises:
-      ValueError: if the shape, the type or the range does not fit.
+      ValueError: if the shape, dtype or range is wrong.
     """
     shape = (*self.image_dim, self.num_channels)
     return {"image": preprocessing.convert_images(images, shape)}
 
   def _source(self) -> Any:
-    """What the stored scenes depend on beside the options, for JSON.
-
-    A changed file must change it.
-    """
+    """JSON value that changes when the stored files change."""
     return None
 
   def _faults(self) -> Iterator[str | None]:
-    """Yields what is wrong with the arguments (and None)."""
+    """Yields the errors in the arguments, and None for correct ones."""
     int_fault = checks.int_fault
     yield int_fault("batch_size", self.batch_size, 1)
     yield int_fault("shuffle_buffer", self.shuffle_buffer, 1, optional=True)
@@ -356,13 +329,13 @@ class IODINEDataset(abc.ABC):
     )
 
   def _most_objects(self) -> int | None:
-    """The most foreground objects of a scene, if one can tell unopened."""
+    """Most foreground objects of a scene, if known without opening files."""
     if self.num_true_objects is None:
       return None
     return self.num_true_objects - self.num_background_entities
 
   def remaining_crop(self) -> Sequence[Sequence[int]] | None:
-    """What is left of `crop_region` to cut out of what `examples` gives."""
+    """`crop_region`, or None if `examples` has already cropped."""
     return self.crop_region
 
   def _scene_spec(self) -> dict[str, Any]:
@@ -411,7 +384,7 @@ class IODINEDataset(abc.ABC):
     return {name: scene[name] for name in self._scene_spec()}
 
   def _checked_examples(self) -> tf.data.Dataset:
-    """Opens pairs of a stored scene's place and itself, filtered."""
+    """Opens pairs of a stored scene's index and the scene, filtered."""
     if self._numbered is None:
       examples = self.examples()
       self._check_spec(examples.element_spec)
@@ -441,11 +414,11 @@ class IODINEDataset(abc.ABC):
     )
 
   def has_scenes(self) -> bool:
-    """Whether filter and `skip` leave a scene to use. Opens the files.
+    """Whether a scene is left after filter and `skip`. Opens the files.
 
     Raises:
       FileNotFoundError: if a file does not exist.
-      ValueError: if a file is not what it should be.
+      ValueError: if a file is invalid.
     """
     try:
       self._scenes()
@@ -454,7 +427,7 @@ class IODINEDataset(abc.ABC):
     return True
 
   def _scenes(self) -> tf.data.Dataset:
-    """Opens the preprocessed scenes to use, in the order of the files."""
+    """Opens the preprocessed scenes to use, in file order."""
     if self.cache_dir is not None:
       cache = self._cache()
       if cache.num_scenes() is not None:
@@ -474,8 +447,8 @@ class IODINEDataset(abc.ABC):
   def _training_order(self) -> tuple[Callable, Callable]:
     """Returns (epoch -> its scenes in some form, that form -> scene).
 
-    Both are for use in a graph. Scenes of the cache are shuffled as they are
-    stored, so that those to skip need not be unpacked.
+    Both are for use in a graph. Cached scenes are shuffled in packed form, so
+    skipped ones are never unpacked.
     """
     seed, buffer = self.seed or 0, self.shuffle_buffer
     if self.cache_dir is None:
@@ -491,7 +464,7 @@ class IODINEDataset(abc.ABC):
       if buffer is None:
         return cache.read(self.skip, self.take)
       stream.set_graph_seed(seed)
-      # Another seed than that of the other shuffling, which would correlate.
+      # Not the seed of the other shuffle, or the two would correlate.
       records = cache.read_mixed(self.skip, self.take, -1 - epoch)
       return stream.shuffled(records, epoch, seed, buffer)
 
@@ -500,7 +473,7 @@ class IODINEDataset(abc.ABC):
   def _check_first_scene(self, examples: tf.data.Dataset) -> None:
     """Raises ValueError if there is no scene or it cannot be read.
 
-    An endless repetition of nothing would never return.
+    Repeating an empty dataset would never return.
     """
     try:
       found = any(True for _ in examples.take(1))
@@ -510,7 +483,7 @@ class IODINEDataset(abc.ABC):
       raise NoSceneError(self._no_scene_left())
 
   def _check_cache(self, cache: SceneCache) -> None:
-    """Raises ValueError if no scene of it is to be used."""
+    """Raises ValueError if `skip` leaves no scene of it."""
     if (cache.num_scenes() or 0) <= self.skip:
       raise NoSceneError(self._no_scene_left())
 

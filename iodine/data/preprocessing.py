@@ -1,7 +1,7 @@
-"""From stored scenes to what a model sees.
+"""Turns stored scenes into model inputs.
 
-Dimensions: T frames, L true entities, h, w height and width as stored, H, W
-as the model sees them, C channels, n size of a factor.
+Dimensions: T frames, L true entities, h, w stored height and width, H, W height
+and width after resizing, C channels, n size of a factor.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ __all__ = [
 def visibility(
   example: Mapping[str, Any], num_background_entities: int
 ) -> tf.Tensor:
-  """Tells which entities are present: stored, or made from the masks.
+  """Returns which entities are present, as stored or computed from the masks.
 
   Args:
-    example: A stored scene with `visibility`, [L] float32, or with `mask`,
+    example: a stored scene with `visibility`, [L] float32, or with `mask`,
       [L, h, w, 1] or [T, L, h, w, 1] uint8.
-    num_background_entities: Leading entities, which are always present.
+    num_background_entities: number of leading entities that are background.
 
   Returns:
-    [L] float32: without a stored one, 1 for the background and for entities
-    that own a pixel of any frame.
+    [L] float32; if computed, 1 for the background and for entities that own a
+    pixel in any frame.
   """
   if "visibility" in example:
     return example["visibility"]
@@ -50,7 +50,7 @@ def visibility(
 def num_objects(
   example: Mapping[str, Any], num_background_entities: int
 ) -> tf.Tensor:
-  """How many foreground objects are present, scalar int32; as `visibility`."""
+  """Number of present foreground objects, scalar int32; see `visibility`."""
   visible = tf.reduce_sum(visibility(example, num_background_entities))
   return tf.cast(tf.round(visible), tf.int32) - num_background_entities
 
@@ -69,14 +69,14 @@ def preprocess(
       1] or [T, L, h, w, 1] uint8, 255 where an entity owns the pixel, else 0;
       visibility [L] float32; factors {name: [L] or [L, n]}.
     image_dim: (H, W).
-    crop_region: ((top, bottom), (left, right)) to cut out first; None: all.
-    grayscale: Whether to replace the channels by their mean.
-    num_background_entities: How many of the L are background.
+    crop_region: ((top, bottom), (left, right)) to crop to first; None: all.
+    grayscale: whether to replace the channels by their mean.
+    num_background_entities: how many of the L entities are background.
 
   Returns:
     image [T, H, W, C] float32 in [0, 1], resized by bilinear interpolation;
     with masks also mask [T, L, H, W, 1] uint8 in {0, 1}, by nearest neighbour,
-    and visibility [L] float32; factors {name: [L, n]} if there are any.
+    and visibility [L] float32; factors {name: [L, n]}, if any.
   """
   image = tf.cast(_cut(_frames(example["image"], 4), crop_region), tf.float32)
   image = resize(image / 255.0, image_dim, "bilinear")
@@ -99,7 +99,7 @@ def preprocess(
 
 
 def convert_images(images: Any, shape: tuple[int, ...]) -> tf.Tensor:
-  """Makes images of one's own a batch.
+  """Converts your own images to a batch.
 
   Args:
     images: [H, W, C] or [B, H, W, C], uint8, or float in [0, 1].
@@ -109,7 +109,7 @@ def convert_images(images: Any, shape: tuple[int, ...]) -> tf.Tensor:
     [B, 1, H, W, C] float32.
 
   Raises:
-    ValueError: if the shape, the type or the range does not fit.
+    ValueError: if the shape, dtype or range is wrong.
   """
   images = np.asarray(images)
   if images.ndim not in (3, 4) or images.shape[-3:] != shape:
@@ -124,7 +124,7 @@ def convert_images(images: Any, shape: tuple[int, ...]) -> tf.Tensor:
     raise ValueError(
       f"images: expected uint8, or floats in [0, 1], got {images.dtype}."
     )
-  # Written so that NaN fails as well.
+  # Written so that NaN fails too.
   elif not (images.size and images.min() >= 0 and images.max() <= 1):
     raise ValueError(
       "images: expected floats in [0, 1], got values outside. Divide "
@@ -135,18 +135,18 @@ def convert_images(images: Any, shape: tuple[int, ...]) -> tf.Tensor:
 
 
 def resize(images: tf.Tensor, size: Sequence[int], method: str) -> tf.Tensor:
-  """Resizes [N, h, w, C] in the way of TensorFlow 1.
+  """Resizes [N, h, w, C] like TensorFlow 1.
 
   Output pixel i samples the input at i * h / H. (`tf.image.resize` samples at
   (i + 0.5) * h / H - 0.5, which shifts the image by up to half a pixel.)
 
   Args:
-    images: [N, h, w, C], of any type for "nearest".
+    images: [N, h, w, C], of any dtype for "nearest".
     size: (H, W).
     method: "nearest" or "bilinear".
 
   Returns:
-    [N, H, W, C], float32 if it was interpolated.
+    [N, H, W, C], float32 for "bilinear".
   """
   if tuple(images.shape[1:3]) == tuple(size):
     return images
@@ -164,14 +164,14 @@ def resize(images: tf.Tensor, size: Sequence[int], method: str) -> tf.Tensor:
 
 
 def _frames(tensor: tf.Tensor, rank: int) -> tf.Tensor:
-  """Adds the axis of frames where it is missing."""
+  """Adds the frame axis if it is missing."""
   return tensor if tensor.shape.rank == rank else tensor[tf.newaxis]
 
 
 def _cut(
   tensor: tf.Tensor, crop_region: Sequence[Sequence[int]] | None
 ) -> tf.Tensor:
-  """Cuts [..., h, w, C] to the region."""
+  """Crops [..., h, w, C] to the region."""
   if crop_region is None:
     return tensor
   (top, bottom), (left, right) = crop_region
@@ -186,20 +186,20 @@ def check_scene_spec(
   crop_region: Sequence[Sequence[int]] | None = None,
   bounds: Mapping[str, int] | None = None,
 ) -> None:
-  """Checks that stored scenes are what their dataset says.
+  """Checks that stored scenes match their dataset's description.
 
   Args:
-    name: what the dataset is called in errors.
-    spec: the structure of a scene, see `IODINEDataset.examples`.
-    dims: {"image" and, where there are masks, "mask": its dimensions}, without
-      the frames, as `checks.check_shapes` takes them.
-    num_frames: T; a scene of one frame need not have that axis.
-    crop_region: ((top, bottom), (left, right)) to be cut out; None: all.
+    name: name of the dataset in errors.
+    spec: structure of a scene, see `IODINEDataset.examples`.
+    dims: {"image": dimensions}, with masks also "mask", without the frame axis,
+      in the format of `checks.check_shapes`.
+    num_frames: T; the axis is optional if T is 1.
+    crop_region: ((top, bottom), (left, right)) to crop to; None: all.
     bounds: {option: value} of the filter by number of objects.
 
   Raises:
-    ValueError: if something is missing, of another type or shape, or does not
-      go with the options.
+    ValueError: if an entry is missing, has the wrong dtype or shape, or
+      conflicts with the options.
   """
   absent = set(dims) - set(spec)
   if absent:
@@ -227,7 +227,7 @@ def _stored_sizes(
   dims: Mapping[str, str],
   num_frames: int,
 ) -> dict[str, int]:
-  """Checks types and shapes; returns the sizes of what `dims` names."""
+  """Checks dtypes and shapes; returns the sizes of the dimensions in `dims`."""
   for key in dims:
     if spec[key].dtype != tf.uint8 or not spec[key].shape.is_fully_defined():
       raise ValueError(

@@ -23,7 +23,7 @@ __all__ = ["Reader", "RecordDataset", "resolve_reader"]
 Reader = Callable[..., tf.data.Dataset]
 
 _DEEPMIND_PACKAGE = "multi_object_datasets"
-# Where a reader that is named in a config may come from.
+# Packages that readers named in a config may come from.
 _READER_PACKAGES = (_DEEPMIND_PACKAGE, f"iodine.{_DEEPMIND_PACKAGE}")
 
 
@@ -31,18 +31,17 @@ _READER_PACKAGES = (_DEEPMIND_PACKAGE, f"iodine.{_DEEPMIND_PACKAGE}")
 class RecordDataset(IODINEDataset):
   """Scenes from TFRecord files, through a reader.
 
-  The files need not exist before the first batch is asked for.
+  The files need not exist until the first batch is requested.
 
   Attributes:
-    path: The file, or a sequence of files that are read one after the other;
-      names may hold wildcards ("train-*-of-00100"). Made absolute; "~" is
-      expanded.
-    reader: Replaces the package's own reader: a callable with the signature of
-      that reader, or its dotted name within `multi_object_datasets` (DeepMind's
+    path: path of the file, or a sequence of paths to read in turn; may contain
+      wildcards ("train-*-of-00100"). Made absolute; "~" is expanded.
+    reader: replaces the package's own reader: a callable with the same
+      signature, or its dotted name within `multi_object_datasets` (DeepMind's
       package) or `iodine`; None: the package's own.
-    download_url: Where the file can be had from, or None.
-    synthetic_command: What `python -m iodine.synthetic` writes such a file
-      with; None if it does not.
+    download_url: where to download the file, or None.
+    synthetic_command: arguments of `python -m iodine.synthetic` that write such
+      a file, or None.
   """
 
   download_url = cast("str | None", None)
@@ -59,7 +58,7 @@ class RecordDataset(IODINEDataset):
     self._read = resolve_reader(self.reader) or self._default_reader()
 
   def examples(self) -> tf.data.Dataset:
-    """Opens the files, see `IODINEDataset.examples`."""
+    """Opens the files; see `IODINEDataset.examples`."""
     paths = self.files()
     path = paths[0] if len(paths) == 1 else paths
     examples = self._read(
@@ -86,7 +85,7 @@ class RecordDataset(IODINEDataset):
     """Describes the features of one record."""
 
   def estimated_num_examples(self) -> int:
-    """About how many scenes the files hold, by the sizes of the first ones."""
+    """Estimates the number of scenes from the sizes of the first ones."""
     return sum(map(inspection.estimate_records, self.files()))
 
   @abc.abstractmethod
@@ -94,11 +93,11 @@ class RecordDataset(IODINEDataset):
     """Returns the package's own reader."""
 
   def _reader_args(self) -> tuple[str, ...]:
-    """What a reader takes after the path."""
+    """Arguments of the reader after the path."""
     return ()
 
   def _factors(self, example: dict) -> dict[str, tf.Tensor]:
-    """Returns {name: [L, n] or [L]} of what a reader gives for a scene."""
+    """Extracts factors {name: [L, n] or [L]} from a reader's scene."""
     return {name: example[name] for name in self.factors}
 
   def _with_factors(self, example: dict) -> dict[str, Any]:
@@ -150,7 +149,7 @@ def _absolute_paths(path: Any) -> tuple[str, ...]:
 
 
 def _expanded(path: str) -> list[str]:
-  """The files of a name, which may hold wildcards; none if there is no such."""
+  """The files that a path with optional wildcards matches, if any."""
   try:
     files = inspection.expand_paths(path)
   except FileNotFoundError:
@@ -159,7 +158,7 @@ def _expanded(path: str) -> list[str]:
 
 
 def _reader_fault(reader: Any) -> str | None:
-  """Says what is wrong with a reader's name; None: nothing, or no name."""
+  """Error in a reader's name; None: it is correct, or not a name."""
   if reader is None or callable(reader):
     return None
   if isinstance(reader, str) and any(
@@ -174,7 +173,7 @@ def _reader_fault(reader: Any) -> str | None:
 
 
 def resolve_reader(reader: Reader | str | None) -> Reader | None:
-  """Imports the reader of that name; raises ValueError if it cannot."""
+  """Imports a reader by name; raises ValueError if that fails."""
   if not isinstance(reader, str):
     return reader
   module_name, _, function_name = reader.rpartition(".")
@@ -193,7 +192,7 @@ def resolve_reader(reader: Reader | str | None) -> Reader | None:
       ) from None
     raise ValueError(f"reader={reader!r}: {error}.") from None
   function = getattr(module, function_name, None)
-  # What a module has merely imported is no reader.
+  # Names that a module merely imports are not readers.
   home = str(getattr(function, "__module__", ""))
   if not callable(function) or not home.startswith(_READER_PACKAGES):
     raise ValueError(
@@ -204,7 +203,7 @@ def resolve_reader(reader: Reader | str | None) -> Reader | None:
 
 @contextlib.contextmanager
 def _tensorflow_1_api() -> Iterator[None]:
-  """Gives modules that are imported here TensorFlow 1's API as `tensorflow`.
+  """Lets modules imported inside see TensorFlow 1's API as `tensorflow`.
 
   DeepMind's readers use names such as `tf.FixedLenFeature`.
   """

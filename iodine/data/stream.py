@@ -1,6 +1,6 @@
-"""The endless stream of training scenes, which starts anywhere.
+"""The endless stream of training scenes, which can start at any position.
 
-The order of an epoch is a function of a seed and the epoch's number.
+The order of an epoch depends only on a seed and the epoch's number.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = [
 
 
 class Position(NamedTuple):
-  """A place in the endless stream of training scenes.
+  """A position in the endless stream of training scenes.
 
   Attributes:
-    epoch: Number of whole passes before, an int64 scalar.
-    offset: Number of scenes already used in this epoch, an int64 scalar.
+    epoch: number of completed epochs, an int64 scalar.
+    offset: number of scenes already used in this epoch, an int64 scalar.
   """
 
   epoch: Any = 0
@@ -45,11 +45,11 @@ def batches(
   """Joins epochs, and batches their scenes.
 
   Args:
-    order: gives an epoch's scenes, in some form.
-    to_scene: makes a scene of that form.
+    order: maps an epoch to its scenes, in some form.
+    to_scene: converts that form to a scene.
     batch_size: B; a batch may span two epochs.
-    start: where to start, from `check_position`. Scenes of that epoch that were
-      used before are read and thrown away.
+    start: where to start, from `check_position`. Scenes already used in that
+      epoch are read and skipped.
 
   Returns:
     A dataset of pairs: a batch, and the `Position` after it.
@@ -74,13 +74,13 @@ def batches(
 def shuffled(
   scenes: tf.data.Dataset, epoch: tf.Tensor, seed: int, buffer: int | None
 ) -> tf.data.Dataset:
-  """Shuffles in an order that (seed, epoch) determine; for use in a graph.
+  """Shuffles in an order determined by (seed, epoch); for use in a graph.
 
   Args:
-    scenes: in any form.
-    epoch: scalar int64.
-    seed: of the order, at least 0.
-    buffer: how many scenes to draw from; None: no shuffling.
+    scenes: scenes in any form.
+    epoch: number of the epoch, scalar int64.
+    seed: seed of the order, at least 0.
+    buffer: size of the shuffle buffer, in scenes; None: no shuffling.
   """
   if buffer is None:
     return scenes
@@ -89,18 +89,18 @@ def shuffled(
 
 
 def set_graph_seed(seed: int) -> None:
-  """Makes the seeds of operations in the current graph depend on a seed.
+  """Sets the seed of the current graph.
 
-  TensorFlow pairs the seed of an operation with that of its graph. Setting the
-  latter, for the graph of an epoch only, keeps the program's global seed from
-  changing the order.
+  TensorFlow combines an operation's seed with its graph's. Setting the latter,
+  for the graph of an epoch only, keeps the program's global seed from changing
+  the order.
   """
-  # TensorFlow treats the seed 0 apart, which fails beside a tensor.
+  # TensorFlow special-cases seed 0, which fails together with a tensor.
   tf.random.set_seed(1 + seed)
 
 
 def check_position(position: Any) -> Position:
-  """Makes tensors of a position; raises ValueError if there is none such."""
+  """Converts a position to tensors; raises ValueError if it is impossible."""
   try:
     epoch, offset = (operator.index(count) for count in position)
     valid = epoch >= 0 and offset >= 0
