@@ -1,1 +1,1 @@
-"""Reading of TFRecord files, which may be damaged."""
+"""Reads TFRecord files, and diagnoses damaged ones."""

@@ -1,4 +1,4 @@
-"""Notices that a file was not read to its end, and says why."""
+"""Detects that a file was not read to its end, and explains why."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ __all__ = [
   "stated_size",
 ]
 
-# What iterating over a dataset raises. (TensorFlow quotes parts of a damaged
-# record, and Python then fails to decode the error's text.)
+# Raised when iterating over a dataset. (TensorFlow quotes parts of a damaged
+# record, and Python then fails to decode the message.)
 READ_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 
-# Between the path and the number of a record.
+# Separates the path and the number of a record.
 RECORD_INFIX = ", record "
 
 _OTHER_KIND = (
   "The file is probably of another dataset or variant, or it is damaged."
 )
 
-# What TensorFlow makes of an error that a Python function raises.
+# TensorFlow's wrapping of an error raised by a Python function.
 _RAISED = re.compile(r"\w+Error: (.*?)\s*\nTraceback", re.DOTALL)
-# How it starts an error of parsing an example that has a name.
+# Prefix of a parsing error for a named example.
 _UNPARSED = re.compile(rf"Name: (.*{RECORD_INFIX}\d+), (.*)")
-# And one of what is no example at all, quoted as a whole.
+# Prefix for data that is not an example at all, quoted in full.
 _NO_EXAMPLE = "Could not parse example input"
-# Places in the graph, which it puts around an error's text.
+# Graph locations around an error's text.
 _PLACES = re.compile(
   r"^\{\{.*?\}\} |Error in user-defined function .* with iterator: \S+ "
   r"|\s*\[\[\{\{.*|\s*\[Op:.*"
@@ -48,15 +48,15 @@ def record_name(path: str, index: int) -> str:
 
 
 def stated_size(path: str, compression: str) -> int:
-  """Returns what a file says about its size without being read.
+  """Returns the inflated size that a file states, without reading the data.
 
   Args:
-    path: The file.
-    compression: Of it, "GZIP", "ZLIB" or "".
+    path: path of the file.
+    compression: compression of the file: "GZIP", "ZLIB" or "".
 
   Returns:
-    The number of its inflated bytes modulo 2**32, or -1 if it does not say. A
-    damaged file, or a gzip file of several members, states a wrong number.
+    Number of inflated bytes modulo 2**32, or -1 if not stated. Wrong for a
+    damaged file or a gzip file of several members.
   """
   if compression == "ZLIB":
     return -1
@@ -68,15 +68,15 @@ def stated_size(path: str, compression: str) -> int:
 
 
 def check_end(path: str, compression: str, index: int, size: int) -> None:
-  """Checks that a file holds no more than what was read of it.
+  """Checks that nothing of a file was left unread.
 
-  Inflates the whole file, once for each of its versions.
+  Inflates the whole file, once per version of it.
 
   Args:
-    path: The file.
-    compression: Of it, "GZIP", "ZLIB" or "".
-    index: Number of records that were read.
-    size: Number of bytes, inflated, that these take.
+    path: path of the file.
+    compression: compression of the file: "GZIP", "ZLIB" or "".
+    index: number of records read.
+    size: size of these records in inflated bytes.
 
   Raises:
     ValueError: names file, record and likely cause.
@@ -88,13 +88,13 @@ def check_end(path: str, compression: str, index: int, size: int) -> None:
 
 
 def explain(error: tf.errors.OpError | UnicodeDecodeError, source: str) -> str:
-  """Puts an error of reading scenes in a few words.
+  """Summarizes an error from reading scenes.
 
   Args:
-    error: What iterating over a reader's dataset, or over one made of it,
-      raised, one of `READ_ERRORS`.
-    source: Names the data, for an error that does not name the file itself,
-      such as one of another reader.
+    error: one of `READ_ERRORS`, raised when iterating over a reader's dataset
+      or one derived from it.
+    source: name of the data, for errors that do not name the file, such as
+      those of another reader.
 
   Returns:
     File, record (counted from 0 in each file), likely cause and remedy; or the
@@ -121,9 +121,9 @@ def explain(error: tf.errors.OpError | UnicodeDecodeError, source: str) -> str:
 def _find_fault(
   path: str, compression: str, size: int, length: int, mtime_nsec: int
 ) -> str | None:
-  """Says what follows the first `size` inflated bytes; None: nothing.
+  """Describes what follows the first `size` inflated bytes; None: nothing.
 
-  Length and time of the file serve to remember the result for that version.
+  Cached by the file's length and modification time.
   """
   del mtime_nsec
   try:
@@ -131,7 +131,7 @@ def _find_fault(
   except tfrecord_format.DamagedStream as error:
     return str(error)
   if total <= size:
-    # A compressed file need not state its size.
+    # A compressed file may not state its size.
     return None if compression else "the file was changed after it was opened."
   data_length = tfrecord_format.record_length(head)
   if len(head) < tfrecord_format.RECORD_HEAD or (
@@ -145,7 +145,7 @@ def _find_fault(
 def _measure(
   path: str, compression: str, offset: int, length: int
 ) -> tuple[int, bytes]:
-  """Returns the number of inflated bytes, and a record's head at an offset."""
+  """Returns the number of inflated bytes, and the record head at an offset."""
   if not compression:
     with tf.io.gfile.GFile(path, "rb") as file:
       file.seek(min(offset, length))

@@ -1,8 +1,8 @@
-"""Which files a path means, how they are compressed, and their inflated bytes.
+"""The TFRecord format: expands paths, detects compression, inflates files.
 
 A TFRecord file is a sequence of records, each of them the length of its data
 (8 bytes, little-endian), the masked CRC-32C of these 8 bytes (4 bytes), the
-data, and their masked CRC-32C (4 bytes). The whole may be compressed.
+data, and their masked CRC-32C (4 bytes). The whole file may be compressed.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = [
 
 PathLike = str | os.PathLike | Sequence[str | os.PathLike]
 
-# Bytes before a record's data, and before and after them.
+# Bytes before a record's data, and bytes before and after it together.
 RECORD_HEAD = 12
 RECORD_OVERHEAD = 16
-# Likely causes of damage, with the remedy.
+# Likely causes of damage, with remedies.
 CUT_OFF = (
   "A download, a copy or a generator was probably interrupted. Fetch or write "
   "the file again."
@@ -41,31 +41,31 @@ CUT_OFF = (
 CHANGED = (
   "Bytes were probably changed, lost or added. Fetch or write the file again."
 )
-# Files are read in pieces of this size: enough of a compressed file to inflate
-# one record head from, also when a gzip header holds a long file name.
+# Files are read in pieces of this size: enough to inflate one record head, even
+# if the gzip header contains a long file name.
 PIECE_BYTES = 1 << 16
 _GZIP_MAGIC = b"\x1f\x8b"
-_AUTO_WBITS = 32 + zlib.MAX_WBITS  # zlib finds out itself: gzip or zlib
+_AUTO_WBITS = 32 + zlib.MAX_WBITS  # zlib detects gzip or zlib itself
 
 
 class DamagedStream(ValueError):
-  """A file that cannot be read to its very end; says why and what to do."""
+  """A file cannot be read to its end; says why and what to do."""
 
 
 def expand_paths(tfrecords_path: PathLike) -> list[str]:
-  """Lists the files that a path, a glob or a sequence of these means.
+  """Expands a path, a glob or a sequence of these to a list of files.
 
   Args:
-    tfrecords_path: One or a sequence of them. A glob such as
-      "cater_train.tfrecords-*-of-00100" means the files that match it, sorted
-      by name; but a file of that very name comes first.
+    tfrecords_path: one path or glob, or a sequence of these. A glob such as
+      "cater_train.tfrecords-*-of-00100" expands to the matching files, sorted
+      by name, unless a file has that literal name.
 
   Returns:
-    The files, those of a glob existing ones.
+    The files. Only those from globs are known to exist.
 
   Raises:
     FileNotFoundError: if a glob matches nothing.
-    ValueError: if there is no path, or it is none.
+    ValueError: if there is no path or an invalid one.
   """
   if isinstance(tfrecords_path, (str, os.PathLike)):
     tfrecords_path = [tfrecords_path]
@@ -82,22 +82,22 @@ def expand_paths(tfrecords_path: PathLike) -> list[str]:
 
 
 def detect_compression(path: str) -> str:
-  """Tells a TFRecord file's compression from its first bytes.
+  """Detects a TFRecord file's compression from its first bytes.
 
   Args:
-    path: The file.
+    path: path of the file.
 
   Returns:
-    "GZIP", "ZLIB" or "" (none), as `tf.data.TFRecordDataset` takes it.
+    "GZIP", "ZLIB" or "" (none), as for `tf.data.TFRecordDataset`.
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if it is a directory, empty or no TFRecord file.
+    ValueError: if it is a directory, empty or not a TFRecord file.
   """
   head = _read_head(path)
-  # This test comes first: the length that starts an uncompressed file may look
-  # like a zlib header, whereas a compressed file passes the checksum by chance
-  # once in 2**32 times.
+  # Tested first: the length at the start of an uncompressed file may look like
+  # a zlib header, but a compressed file passes the checksum by chance only once
+  # in 2**32 times.
   if record_length(head) is not None:
     return ""
   if head.startswith(_GZIP_MAGIC):
@@ -117,16 +117,16 @@ def inflated(path: str, compression: str) -> Iterator[bytes]:
   """Reads a file from its start.
 
   Args:
-    path: The file.
-    compression: Of it, "GZIP", "ZLIB" or "".
+    path: path of the file.
+    compression: compression of the file: "GZIP", "ZLIB" or "".
 
   Yields:
-    Its data without compression, piece by piece. A gzip file may have several
-    members, whose data follow each other.
+    Its decompressed data, piece by piece. The members of a gzip file are
+    concatenated.
 
   Raises:
-    DamagedStream: where compressed data are damaged, break off, or are followed
-      by what TensorFlow does not read.
+    DamagedStream: if compressed data is damaged, truncated, or followed by data
+      that TensorFlow does not read.
   """
   inflater = None
   with tf.io.gfile.GFile(path, "rb") as file:
@@ -156,7 +156,7 @@ def first_record(path: str, compression: str) -> bytes:
   """Returns the data of record 0, unchecked.
 
   Raises:
-    ValueError: if the file breaks off before that record's end.
+    ValueError: if the file is truncated within that record.
   """
   data = b""
   size = None
@@ -173,7 +173,7 @@ def first_record(path: str, compression: str) -> bytes:
 
 
 def record_length(data: bytes | bytearray) -> int | None:
-  """Returns the length that a record's head states; None: it is no head."""
+  """Returns the length stated in a record's head; None: not a head."""
   if len(data) < RECORD_HEAD:
     return None
   checksum = int.from_bytes(data[8:RECORD_HEAD], "little")
@@ -200,7 +200,7 @@ def _expand(path: str) -> list[str]:
 
 
 def _read_head(path: str) -> bytes:
-  """Returns the first bytes of a file that must exist and have some."""
+  """Returns the first bytes of a file; raises an error if there are none."""
   if not tf.io.gfile.exists(path):
     raise FileNotFoundError(f"There is no file {path}.")
   if tf.io.gfile.isdir(path):
@@ -218,7 +218,7 @@ def _read_head(path: str) -> bytes:
 
 
 def _masked_crc32c(data: bytes | bytearray) -> int:
-  """CRC-32C (Castagnoli), rotated and offset as TFRecord files store it."""
+  """CRC-32C (Castagnoli), rotated and offset as stored in TFRecord files."""
   crc = 0xFFFFFFFF
   for byte in data:
     crc = (crc >> 8) ^ _CRC_OF_BYTE[(crc ^ byte) & 0xFF]
@@ -244,7 +244,7 @@ def _is_zlib_header(head: bytes) -> bool:
 
 
 def _check_inflated(path: str, head: bytes, compression: str) -> None:
-  """Raises ValueError unless the compressed data start with a record."""
+  """Raises ValueError unless the compressed data starts with a record."""
   try:
     data = zlib.decompressobj(_AUTO_WBITS).decompress(head, RECORD_HEAD)
   except zlib.error as error:
@@ -264,7 +264,7 @@ def _check_inflated(path: str, head: bytes, compression: str) -> None:
 
 
 def _check_follower(chunk: bytes, compression: str) -> None:
-  """Raises DamagedStream unless these bytes after a stream are read, too."""
+  """Raises DamagedStream unless TensorFlow reads these bytes after a stream."""
   if compression == "GZIP" and _GZIP_MAGIC.startswith(chunk[:2]):
     return
   if compression == "ZLIB" and _is_zlib_header(chunk):

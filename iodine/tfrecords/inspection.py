@@ -1,4 +1,4 @@
-"""What TFRecord files hold, for reports and errors."""
+"""Describes the contents of TFRecord files, for reports and errors."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Feature(NamedTuple):
   """A feature of a record.
 
   Attributes:
-    kind: "bytes", "float" or "int64"; "none" of a feature without values.
-    num_values: How many of these.
-    value_bytes: Length of the first value; None unless the kind is "bytes".
+    kind: "bytes", "float" or "int64"; "none" for a feature without values.
+    num_values: number of values.
+    value_bytes: length of the first value; None unless the kind is "bytes".
   """
 
   kind: str
@@ -55,30 +55,30 @@ def first_record(path: str) -> bytes:
   """Reads the first record of a TFRecord file, compressed or not.
 
   Args:
-    path: The file.
+    path: path of the file.
 
   Returns:
     A serialized `tf.train.Example`.
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if it is a directory, empty, no TFRecord file or cut off within
-      this record.
+    ValueError: if it is a directory, empty, not a TFRecord file or truncated
+      within this record.
   """
   return tfrecord_format.first_record(path, detect_compression(path))
 
 
 def record_features(record: bytes) -> dict[str, Feature]:
-  """Lists the features that a record has.
+  """Lists the features of a record.
 
   Args:
-    record: A serialized `tf.train.Example`.
+    record: a serialized `tf.train.Example`.
 
   Returns:
     The features by name, sorted.
 
   Raises:
-    ValueError: if the record is no `tf.train.Example`.
+    ValueError: if the record is not a `tf.train.Example`.
   """
   try:
     example = tf.train.Example.FromString(record)
@@ -91,10 +91,10 @@ def record_features(record: bytes) -> dict[str, Feature]:
 def expected_features(
   descriptions: Mapping[str, tf.io.FixedLenFeature],
 ) -> dict[str, Feature]:
-  """Says what `record_features` should give for a reader's records.
+  """Returns what `record_features` should find in a reader's records.
 
   Args:
-    descriptions: The reader's, for `tf.io.parse_single_example`.
+    descriptions: the reader's descriptions for `tf.io.parse_single_example`.
 
   Returns:
     The features by name, sorted. `value_bytes` is None.
@@ -106,7 +106,7 @@ def expected_features(
 
 
 def format_features(features: Mapping[str, Feature]) -> str:
-  """Puts features in a line, such as "image 3675 bytes, x 4 float"."""
+  """Formats features on one line, such as "image 3675 bytes, x 4 float"."""
   words = []
   for name, feature in features.items():
     words.append(f"{name} {feature.num_values} {feature.kind}")
@@ -118,18 +118,18 @@ def format_features(features: Mapping[str, Feature]) -> str:
 def count_records(path: str) -> int:
   """Counts the records of a TFRecord file without parsing them.
 
-  Skips from record to record; compressed data have to be inflated for that.
+  Skips from record to record, but must inflate compressed data.
 
   Args:
-    path: The file.
+    path: path of the file.
 
   Returns:
-    The number of its records.
+    The number of records.
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if it is a directory, empty, no TFRecord file, or damaged in
-      what is skipped over; names record and likely cause.
+    ValueError: if it is a directory, empty, not a TFRecord file, or visibly
+      damaged; names record and likely cause.
   """
   compression = detect_compression(path)
   if compression or "://" in path:
@@ -147,18 +147,18 @@ def count_records(path: str) -> int:
 
 
 def estimate_records(path: str) -> int:
-  """Tells about how many records a TFRecord file has, within a second.
+  """Estimates the number of records in a TFRecord file, within a second.
 
   Args:
-    path: The file, of records of equal length, as those of these datasets are.
+    path: path of a file of records of equal length, as in all these datasets.
 
   Returns:
-    The number of its records: exact for small files, else extrapolated from how
-    well the first megabytes are compressed.
+    The number of records: exact for small files, else extrapolated from the
+    compression ratio of the first megabytes.
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if it is a directory, empty or no TFRecord file.
+    ValueError: if it is a directory, empty or not a TFRecord file.
   """
   record_bytes = len(first_record(path)) + tfrecord_format.RECORD_OVERHEAD
   file_bytes = tf.io.gfile.stat(path).length
@@ -188,8 +188,8 @@ def _skip_seekable(path: str) -> Iterator[int]:
 
 
 def _skip_inflated(path: str, compression: str) -> Iterator[int]:
-  """Likewise for any file; counts inflated bytes."""
-  begin, data = 0, bytearray()  # the data from `begin` on
+  """Likewise for any file, in inflated bytes."""
+  begin, data = 0, bytearray()  # data starting at `begin`
   for piece in tfrecord_format.inflated(path, compression):
     data += piece
     end = 0

@@ -1,4 +1,4 @@
-"""Reading of TFRecord files: from paths to decoded scenes."""
+"""Reads TFRecord files, from paths to decoded scenes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Example", "PathLike", "decode_bytes", "read"]
 
 Example = dict[str, tf.Tensor]
 
-# Before each string of a `tf.train.BytesList`: field 1, with a length.
+# Tag before each string of a `tf.train.BytesList`: field 1, with a length.
 _STRING_TAG = 0x0A
 
 
@@ -29,29 +29,29 @@ def read(
   """Reads, inflates, parses and decodes TFRecord files.
 
   Args:
-    tfrecords_path: One path or glob, or a sequence of these, read one after the
-      other. The compression (gzip, zlib or none) is detected.
-    features: Of a record.
-    decode: Maps parsed features to those of a scene.
-    read_buffer_size: Bytes in the read buffer; None: TensorFlow's default.
-    map_parallel_calls: Number of scenes to parse at the same time; None: one.
+    tfrecords_path: one path or glob, or a sequence of these, read in turn. The
+      compression (gzip, zlib or none) is detected.
+    features: descriptions of the features of a record.
+    decode: maps parsed features to the features of a scene.
+    read_buffer_size: bytes in the read buffer; None: TensorFlow's default.
+    map_parallel_calls: number of scenes to parse in parallel; None: one.
 
   Returns:
-    An unbatched dataset of what `decode` returns. Where a file turns out to be
-    damaged, cut off or of several kinds of records, iterating over it raises
-    one of `inspection.READ_ERRORS` that names file, record and likely cause;
-    `inspection.explain` gives its text. (That a file without compression was
-    cut just between two records cannot be noticed.)
+    An unbatched dataset of what `decode` returns. If a file turns out to be
+    damaged, truncated or of mixed records, iterating raises one of
+    `inspection.READ_ERRORS`; `inspection.explain` extracts file, record and
+    likely cause. (An uncompressed file that was cut exactly between two records
+    goes unnoticed.)
 
   Raises:
     FileNotFoundError: if a file does not exist or a glob matches none.
-    ValueError: if a path is a directory, an empty file or no TFRecord file, or
-      its first record does not fit.
+    ValueError: if a path is a directory, an empty file or not a TFRecord file,
+      or its first record does not match `features`.
   """
 
   def parse(record: tf.Tensor, name: tf.Tensor, *_: tf.Tensor) -> Example:
     with tf.control_dependencies([_check_lengths(record, name)]):
-      # TensorFlow's errors name only an example that is in a batch.
+      # TensorFlow's errors name only examples in a batch.
       batch = tf.io.parse_example(
         record[tf.newaxis], features, name[tf.newaxis]
       )
@@ -72,14 +72,14 @@ def read(
 
 
 def decode_bytes(example: Example, keys: Sequence[str]) -> Example:
-  """Turns features of one byte a string into uint8.
+  """Converts features of one-byte strings to uint8.
 
   Args:
-    example: Parsed features.
-    keys: The features to decode: string tensors, each string one byte long.
+    example: parsed features.
+    keys: names of the features to decode: tensors of one-byte strings.
 
   Returns:
-    A new dict of the same shapes, in which the named features are uint8.
+    A copy of `example` in which these features are uint8, of the same shape.
   """
   decoded = dict(example)
   for key in keys:
@@ -97,19 +97,18 @@ def _open_records(
 ) -> tf.data.Dataset:
   """Opens one file as a dataset of triples: a record, its name, and True.
 
-  TensorFlow ends a file silently where no more than a part of a record's head
-  is left, where compressed data break off between two records, and after the
-  first of several zlib streams. Its errors name neither the record nor, some of
-  them, the file. So whatever ends the reading is followed by a check that
-  nothing is left.
+  TensorFlow ends a file silently at an incomplete record head, where compressed
+  data is cut between two records, and after the first of several zlib streams.
+  Its errors never name the record, and some not even the file. So reading
+  always ends with a check that nothing is left.
   """
   records = tf.data.TFRecordDataset(
     path, compression_type=compression, buffer_size=read_buffer_size
   ).ignore_errors()
-  # A file that cannot be opened is an error without end, one never to ignore.
+  # A file that cannot be opened fails endlessly; never ignore that error.
   first_byte = tf.data.FixedLengthRecordDataset(path, record_bytes=1).take(1)
   records = first_byte.flat_map(lambda _: records)
-  # An example is never empty, so that an empty record can mark the end.
+  # An example is never empty, so an empty record can mark the end.
   records = records.concatenate(tf.data.Dataset.from_tensors(b""))
 
   def check_end(index, size):
@@ -121,7 +120,7 @@ def _open_records(
       ),
     )
 
-  # All in one function, as each takes tens of microseconds a record to call.
+  # One function, because each call costs tens of microseconds per record.
   def count(counts, record):
     index, size = counts
     length = tf.cast(tf.strings.length(record), tf.int64)
@@ -137,17 +136,17 @@ def _open_records(
 
 
 def _check_end(path: bytes, compression: bytes, index: int, size: int) -> bool:
-  """Calls `check_end` with what a graph passes; there is no further record."""
+  """Calls `check_end` with a graph's values; False: there is no more record."""
   damage.check_end(path.decode(), compression.decode(), int(index), int(size))
   return False
 
 
 def _check_lengths(record: tf.Tensor, name: tf.Tensor) -> tf.Tensor:
-  """Keeps a record from TensorFlow's parser that would crash it.
+  """Rejects a record that would crash TensorFlow's parser.
 
   The parser ends the process for a string that claims 2^31 bytes or more. Such
   a length follows the tag of a string in a list, and its first four bytes have
-  their highest bit set; what else looks like it is told by protobuf's parser.
+  their highest bit set; protobuf's parser rules out other matches.
   """
   data = tf.io.decode_raw(record, tf.uint8)
   two = tf.bitwise.bitwise_and(data[:-1], data[1:])
@@ -161,7 +160,7 @@ def _check_lengths(record: tf.Tensor, name: tf.Tensor) -> tf.Tensor:
 
 
 def _check_example(record: tf.Tensor, name: tf.Tensor) -> bool:
-  """Raises ValueError unless a record is an example."""
+  """Raises ValueError unless a record is a `tf.train.Example`."""
   try:
     inspection.record_features(record.numpy())
   except ValueError as error:
