@@ -1,7 +1,7 @@
-"""What a trained model knows: inference, traversals, edited scenes, samples.
+"""Explores a trained model: inference, traversals, edited scenes, samples.
 
-NumPy out; `iodine.pictures.latents` and `iodine.pictures.animations` show
-what comes out.
+Results are NumPy arrays; `iodine.pictures.latents` and
+`iodine.pictures.animations` plot them.
 
 Dimensions: B batch, S refinement steps + 1, K slots, Z latent size, R latents,
 N values of a latent, H height, W width, C channels. Slots, latents and scenes
@@ -41,22 +41,22 @@ __all__ = [
 ]
 
 RANGES = ("posterior", "prior")
-_SCENES_AT_ONCE = 8  # that are decoded, for the sake of memory
+_SCENES_AT_ONCE = 8  # decoded at once, to limit memory
 
 
 class Traversal(NamedTuple):
-  """What a slot and its scene become as one of its latents takes N values.
+  """A slot and its scene as each of R latents takes N values.
 
   Attributes:
-    slot: whose latents.
-    latents: [R], which of them, that of the highest KL first unless chosen.
-    kl: [R], each latent's KL from the prior, mean over a batch and its slots.
-    offsets: [N], the values in standard deviations from their centre.
-    current: [R], the inferred value, likewise.
-    range_of: where centre and deviation come from, "posterior" or "prior".
+    slot: index of the slot.
+    latents: [R] indices of the latents, highest KL first unless chosen.
+    kl: [R] KL of each latent from the prior, mean over a batch and its slots.
+    offsets: [N] values, in standard deviations from the centre.
+    current: [R] inferred values, likewise.
+    range_of: source of centre and deviation, "posterior" or "prior".
     components: [R, N, H, W, C], the slot alone.
-    masks: [R, N, H, W, 1], of the slot.
-    scenes: [R, N, H, W, C], composed with the other slots as they are.
+    masks: [R, N, H, W, 1], the slot's masks.
+    scenes: [R, N, H, W, C], composed with the other slots unchanged.
   """
 
   slot: int
@@ -76,7 +76,7 @@ class Removal(NamedTuple):
   Attributes:
     image: [H, W, C].
     whole: the scene with all slots.
-    without: entry k along the first axis is the scene without slot k.
+    without: the scenes without slot k, at index k of the first axis.
   """
 
   image: np.ndarray
@@ -88,10 +88,10 @@ class Swap(NamedTuple):
   """Two scenes before and after they swap a slot; first axes of size 2.
 
   Attributes:
-    slots: which slot of the first scene, and which of the second.
+    slots: indices of the slot in the first and in the second scene.
     images: [2, H, W, C].
-    before: the scenes as they are inferred.
-    components: [2, H, W, C], the slots that are swapped.
+    before: the inferred scenes.
+    components: [2, H, W, C], the swapped slots.
     after: the scenes, each with the other's slot in place of its own.
   """
 
@@ -105,21 +105,21 @@ class Swap(NamedTuple):
 def infer(
   model: SceneModel, batch: Mapping[str, Any], seed: int = 0
 ) -> dict[str, Any]:
-  """Everything that a model infers of a batch, as NumPy arrays.
+  """Runs a model on a batch and returns everything it infers, in NumPy.
 
-  A model of any number of slots and refinement steps has the same variables:
-  build it with other `num_components` or `num_iters`, and restore it.
+  The variables do not depend on the number of slots or refinement steps: build
+  a model with other `num_components` or `num_iters`, and restore it.
 
   Args:
-    model: restored.
-    batch: see `SceneModel.eval`; of one's own images: `dataset.image_batch`.
-    seed: of the latents' noise, from 0 to 2**31 - 1.
+    model: restored model.
+    batch: see `SceneModel.eval`; for your own images: `dataset.image_batch`.
+    seed: seed of the latents' noise, from 0 to 2**31 - 1.
 
   Returns:
     See `SceneModel.eval`.
 
   Raises:
-    ValueError: if the batch does not fit the model, or a pixel is outside of
+    ValueError: if the batch does not fit the model, or a pixel is outside
       [0, 1].
   """
   info = model.eval(batch, seed=tf.constant([seed, 0], tf.int32))
@@ -130,11 +130,11 @@ def step_scores(info: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Losses and metrics after every refinement step.
 
   Args:
-    info: from `infer`.
+    info: result of `infer`.
 
   Returns:
-    {what it is: [S]}, means over the scenes for which a score is defined; only
-    what the data allow.
+    {description: [S]}, means over the scenes for which a score is defined; only
+    scores that the data allows.
   """
   values, losses = dict(info["metrics"]), info.get("losses", {})
   if "recons" in losses:
@@ -153,13 +153,13 @@ def step_scores(info: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def structure(info: Mapping[str, Any]) -> str:
-  """What there is in an info: a tree of names, shapes and types as text.
+  """Formats an info as a text tree of names, shapes and dtypes.
 
   Args:
-    info: from `infer`, or a part of it.
+    info: result of `infer`, or a part of it.
 
   Returns:
-    A line for each entry, those of a nested dict indented below its name.
+    One line per entry; entries of nested dicts are indented.
   """
   rows = list(_rows(info))
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -169,7 +169,7 @@ def structure(info: Mapping[str, Any]) -> str:
 
 
 def _rows(info: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[str, ...]]:
-  """Yields name, shape and type of all entries."""
+  """Yields name, shape and dtype of all entries."""
   for name, value in info.items():
     indented = 2 * depth * " " + name
     if isinstance(value, Mapping):
@@ -180,10 +180,10 @@ def _rows(info: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[str, ...]]:
 
 
 def decode_slots(model: SceneModel, z: np.ndarray) -> DecodedSlots:
-  """Decodes latents, each of a slot by itself.
+  """Decodes latents, each to a slot of its own.
 
   Args:
-    model: that has seen an image, or was initialized.
+    model: model whose variables exist.
     z: [..., Z] float.
 
   Returns:
@@ -211,12 +211,12 @@ def decode_slots(model: SceneModel, z: np.ndarray) -> DecodedSlots:
 
 
 def compose(components: np.ndarray, mask_logits: np.ndarray) -> Composition:
-  """Composes scenes of slots.
+  """Composes scenes from slots.
 
   Args:
     components: [..., K, H, W, C].
-    mask_logits: [..., K, H, W, 1]; minus infinity leaves a slot out, and the
-      others fill its place as their masks say. One slot at least must stay.
+    mask_logits: [..., K, H, W, 1]; minus infinity removes a slot, and the
+      others fill in according to their masks. At least one slot must remain.
 
   Returns:
     The scenes.
@@ -227,17 +227,17 @@ def compose(components: np.ndarray, mask_logits: np.ndarray) -> Composition:
 
 
 def latent_kl(model: SceneModel, info: Mapping[str, Any]) -> np.ndarray:
-  """KL of every latent's posterior from its prior.
+  """Computes the KL of every latent's posterior from its prior.
 
-  Exact for normal latents, which all configurations have; of others it is the
-  KL between normal distributions of the same moments.
+  Exact for normal latents, as in all configurations; otherwise, the KL between
+  normal distributions with the same moments.
 
   Args:
-    model: that inferred.
-    info: from `infer`.
+    model: the model that made `info`.
+    info: result of `infer`.
 
   Returns:
-    [B, S, K, Z] nats. For normal latents the sum over Z is info's KL.
+    [B, S, K, Z] nats. For normal latents, its sum over Z is the KL in `info`.
   """
   prior, latent = _prior(model), info["latent"]
   kl = tfd.kl_divergence(
@@ -254,18 +254,18 @@ def _prior(model: SceneModel) -> tfd.Distribution:
 
 
 def object_slot(info: Mapping[str, Any], b: int = 0) -> int:
-  """The slot that most likely holds an object.
+  """Returns the slot that most likely contains an object.
 
-  That of the highest KL: empty slots and those of a plain background stay close
-  to the prior. Without a KL, that of the second largest segment: the largest is
-  the background in most scenes.
+  This is the slot with the highest KL, because empty slots and plain
+  backgrounds stay close to the prior. Without a KL, it is the one with the
+  second largest segment; the largest is usually the background.
 
   Args:
-    info: from `infer`.
-    b: which scene of the batch.
+    info: result of `infer`.
+    b: index of the scene in the batch.
 
   Returns:
-    The slot.
+    Index of the slot.
 
   Raises:
     ValueError: if `b` is out of range.
@@ -285,17 +285,17 @@ def latent_range(
   slot: int,
   range_of: str = "posterior",
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Where the values of a slot's latents lie.
+  """Returns the range of a slot's latents.
 
   Args:
-    model: that inferred.
-    info: from `infer`.
-    slot: whose latents.
+    model: the model that made `info`.
+    info: result of `infer`.
+    slot: index of the slot.
     range_of: "posterior": mean and standard deviation of the posterior means
       of all slots in the batch; "prior": those of the prior.
 
   Returns:
-    Their centre and their standard deviation, [Z] each, the latter above 0.
+    Centre and standard deviation, [Z] each; the latter is positive.
 
   Raises:
     ValueError: if an argument is out of range.
@@ -326,14 +326,14 @@ def traverse(
   """Varies latents of a slot one by one, after the last refinement step.
 
   Args:
-    model: that inferred.
-    info: from `infer`.
-    slot: whose latents.
-    b: which scene of the batch.
-    latents: which; None: the `num_latents` of the highest KL.
-    num_latents: see there.
+    model: the model that made `info`.
+    info: result of `infer`.
+    slot: index of the slot.
+    b: index of the scene in the batch.
+    latents: indices of the latents; None: the `num_latents` of highest KL.
+    num_latents: R, if `latents` is None.
     num_values: N.
-    extent: the values reach so many standard deviations from their centre.
+    extent: largest offset from the centre, in standard deviations.
     range_of: see `latent_range`.
 
   Returns:
@@ -376,7 +376,7 @@ def traverse(
 def _with_slot(
   scene: DecodedSlots, slot: int, varied: DecodedSlots
 ) -> DecodedSlots:
-  """A scene of K slots, once for each of [R, N] variants of one of them."""
+  """Repeats a scene of K slots for each of [R, N] variants of one slot."""
 
   def put(slots: np.ndarray, variants: np.ndarray) -> np.ndarray:
     tiled = np.tile(slots, [*variants.shape[:2], 1, 1, 1, 1])
@@ -390,11 +390,11 @@ def remove_slots(info: Mapping[str, Any], b: int = 0) -> Removal:
   """Removes each slot of a scene in turn, after the last refinement step.
 
   Args:
-    info: from `infer`.
-    b: which scene of the batch.
+    info: result of `infer`.
+    b: index of the scene in the batch.
 
   Returns:
-    The scenes; where a slot was, the others fill in.
+    The scenes; the other slots fill in where a slot was.
 
   Raises:
     ValueError: if `b` is out of range.
@@ -412,8 +412,8 @@ def swap_slots(
   """Swaps slots between two scenes, after the last refinement step.
 
   Args:
-    info: from `infer`.
-    first: (b, slot), a scene of the batch and one of its slots.
+    info: result of `infer`.
+    first: (b, slot), indices of a scene in the batch and of a slot in it.
     second: likewise.
 
   Returns:
@@ -444,12 +444,12 @@ def swap_slots(
 def prior_samples(
   model: SceneModel, num_samples: int = 12, seed: int = 0
 ) -> Composition:
-  """Samples scenes, see `SceneModel.sample`.
+  """Samples scenes; see `SceneModel.sample`.
 
   Args:
-    model: that has seen an image, or was initialized.
-    num_samples: how many scenes.
-    seed: from 0 to 2**31 - 1.
+    model: model whose variables exist.
+    num_samples: number of scenes.
+    seed: seed of the noise, from 0 to 2**31 - 1.
 
   Returns:
     The scenes, [num_samples, ...].
@@ -459,7 +459,7 @@ def prior_samples(
 
 
 def _scene(info: Mapping[str, Any], b: int) -> tuple[np.ndarray, DecodedSlots]:
-  """The last frame of an image, and the slots of the last refinement step."""
+  """Returns the last frame, and the slots of the last refinement step."""
   outputs = info["outputs"]
   _check_index("b", b, len(outputs["components"]))
   image = info["data"]["image"][b, -1]

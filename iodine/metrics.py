@@ -1,4 +1,4 @@
-"""Metrics of decompositions against images and true masks.
+"""Metrics that compare decompositions with images and true masks.
 
 Dimensions: B batch, T frames, S steps, L true entities, K slots, H height,
 W width.
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-# Scores per scene: what they are called and what they are.
+# Scores per scene: names and descriptions.
 SCENE_SCORES = {
   "ari": "ARI",
   "ari_nobg": "ARI without background",
@@ -35,16 +35,16 @@ SCENE_SCORES = {
 
 
 def may_be_undefined(name: str) -> bool:
-  """Whether a scalar of training may be NaN; any other ends the run then.
+  """Whether a training scalar may be NaN; NaN in any other ends the run.
 
-  A batch without objects has no ARI, and the first one no R^2 of factors.
+  ARI is undefined for a batch without objects, R^2 for the first batch.
   """
   is_factor = name.startswith("factor/") and name != "factor/loss"
   return is_factor or name in ("loss/ari", "loss/ari_nobg")
 
 
 def frame(sequence: tf.Tensor, t: int) -> tf.Tensor:
-  """What step t sees of [B, T, ...]: frame t, or the last; [B, 1, ...]."""
+  """Frame t of [B, T, ...], or the last if there are fewer: [B, 1, ...]."""
   t = min(t, sequence.shape[1] - 1)
   return sequence[:, t : t + 1]
 
@@ -52,15 +52,15 @@ def frame(sequence: tf.Tensor, t: int) -> tf.Tensor:
 def measure(
   info: Mapping[str, Any], num_background_entities: int
 ) -> dict[str, tf.Tensor]:
-  """Scores of every step of every scene.
+  """Computes scores for every step of every scene.
 
   Args:
-    info: from `SceneModel.infer`.
+    info: result of `SceneModel.infer`.
     num_background_entities: how many true masks are background.
 
   Returns:
-    {name: [B, S]}: mse where there is a reconstruction; ari, ari_nobg and
-    covering where there are true masks.
+    {name: [B, S]}: mse if there is a reconstruction; ari, ari_nobg and covering
+    if there are true masks.
   """
   data, outputs = info["data"], info["outputs"]
   scores = {}
@@ -91,7 +91,7 @@ def _over_steps(
   true: tf.Tensor,
   predicted: tf.Tensor,
 ) -> Any:
-  """Scores [B], nested, of all steps as [B, S]; [B, T, ...], [B, S, ...]."""
+  """Maps a score over steps: [B, T, ...], [B, S, ...] to nested [B, S]."""
   steps = [
     score(frame(true, t)[:, 0], predicted[:, t])
     for t in range(predicted.shape[1])
@@ -102,16 +102,16 @@ def _over_steps(
 def adjusted_rand_indices(
   true_mask: tf.Tensor, pred_mask: tf.Tensor, num_background_entities: int
 ) -> dict[str, tf.Tensor]:
-  """ARI of a batch of segmentations.
+  """Computes the ARI of a batch of segmentations.
 
   Args:
     true_mask: [B, L, H, W, 1] float32 in {0, 1}, background first.
-    pred_mask: [B, K, H, W, 1] float32; the largest counts.
+    pred_mask: [B, K, H, W, 1] float32; the argmax is used.
     num_background_entities: how many true masks are background.
 
   Returns:
-    {"ari": [B], "ari_nobg": [B]}: over all pixels, and over those of objects
-    alone. NaN as `segmentation_metrics.adjusted_rand_index` has it.
+    {"ari": [B], "ari_nobg": [B]}: over all pixels, and over object pixels only.
+    NaN as in `segmentation_metrics.adjusted_rand_index`.
   """
   true_points, pred_points = _points(true_mask), _points(pred_mask)
   objects = true_points[..., num_background_entities:]
@@ -144,18 +144,18 @@ def mean_of_defined(scores: tf.Tensor) -> tf.Tensor:
 def mean_segmentation_covering(
   true_mask: tf.Tensor, pred_mask: tf.Tensor, num_background_entities: int
 ) -> tf.Tensor:
-  """How well objects are covered: mean over objects of their best IoU.
+  """Mean over objects of their best IoU with a predicted segment.
 
-  Objects of any size count alike; those without a pixel, and the background,
-  do not count.
+  Objects of all sizes count equally; the background and objects without a pixel
+  are ignored.
 
   Args:
     true_mask: [B, L, H, W, 1] float32 in {0, 1}, background first.
-    pred_mask: [B, K, H, W, 1] float32; the largest makes a pixel's segment.
+    pred_mask: [B, K, H, W, 1] float32; the argmax is a pixel's segment.
     num_background_entities: how many true masks are background.
 
   Returns:
-    [B] float32 in [0, 1]; NaN where there is no object.
+    [B] float32 in [0, 1]; NaN for scenes without objects.
   """
   objects = _points(true_mask)[..., num_background_entities:]
   segments = tf.one_hot(tf.argmax(_points(pred_mask), -1), pred_mask.shape[1])

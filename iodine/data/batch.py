@@ -29,7 +29,7 @@ def check_batch(
   Args:
     data: image: [B, T, H, W, C] float32 in [0, 1], and optionally mask:
       [B, T, L, H, W, 1], visibility: [B, L] and factors: {name: [B, L, n]}.
-    num_frames: T that the model needs.
+    num_frames: T, the number of frames that the model needs.
     num_background_entities: how many leading true masks are background.
 
   Returns:

@@ -1,4 +1,4 @@
-"""Scores of a trained model, and their report."""
+"""Scores trained models and reports the results."""
 
 from iodine.evaluation.scores import Evaluation, Score, evaluate
 

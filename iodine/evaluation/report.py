@@ -1,4 +1,4 @@
-"""What `evaluate` writes: a table, JSON, Markdown, and a figure."""
+"""The output of `evaluate`: a table, JSON, Markdown, and a figure."""
 
 import io
 import json
@@ -25,7 +25,7 @@ JSON_FILE = "evaluation.json"
 MARKDOWN_FILE = "evaluation.md"
 FIGURE_FILE = "evaluation.png"
 
-# By the packages' usual names, though they may come from tensorflow-cpu, say.
+# The usual names, even if a variant such as tensorflow-cpu is installed.
 _VERSIONS = {
   "python": platform.python_version(),
   "tensorflow": tf.__version__,
@@ -44,7 +44,7 @@ def check_paper(paper: Mapping[str, Any]) -> None:
   """Checks published scores before any work starts.
 
   Raises:
-    ConfigError: if they are not as `table_rows` takes them.
+    ConfigError: if they are not in the format of `table_rows`.
   """
   faults = [
     f"paper_scores.{name}={value!r}: must be [mean, standard deviation]"
@@ -60,10 +60,10 @@ def check_paper(paper: Mapping[str, Any]) -> None:
 def table_rows(
   evaluation: Evaluation, paper: Mapping[str, Sequence[float]]
 ) -> list[tuple[str, str, str, str, str]]:
-  """The scores as text.
+  """Formats the scores as text.
 
   Args:
-    evaluation: what was measured.
+    evaluation: the measured scores.
     paper: {score: (mean, standard deviation over training seeds)}.
 
   Returns:
@@ -116,18 +116,18 @@ def write(
 ) -> None:
   """Writes evaluation.json, evaluation.md and evaluation.png.
 
-  Each file appears under its name when it is whole.
+  Each file is written atomically.
 
   Args:
-    folder: where the files go; exists.
-    evaluation: what was measured.
+    folder: existing folder for the files.
+    evaluation: the measured scores.
     paper: published scores, see `table_rows`.
     config: the whole configuration.
     checkpoint: prefix of the checkpoint that was scored.
 
   Raises:
     RunError: if a file cannot be written.
-    ValueError: if the configuration holds numbers that JSON has not.
+    ValueError: if the configuration contains numbers that JSON lacks.
   """
   result = {
     "scenes": evaluation.scenes,
@@ -174,5 +174,5 @@ def _statistics(score: Score) -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-  """Replaces what JSON has no number for by None."""
+  """Replaces values that JSON cannot represent with None."""
   return None if value is None or not math.isfinite(value) else value

@@ -25,11 +25,11 @@ class Score:
   """One score after the last refinement step, and after every step.
 
   Attributes:
-    mean: over scenes; NaN scenes (those without an object, say) left out. A
-      factor's score is over all objects of all scenes.
+    mean: mean over scenes, except those where it is NaN (without objects, say).
+      A factor's score is over all objects of all scenes.
     std: standard deviation over scenes; None for factors.
     stderr: standard error of the mean; None for factors.
-    undefined: number of scenes that are left out.
+    undefined: number of scenes left out as NaN.
     per_step: mean after every step, S numbers.
   """
 
@@ -46,9 +46,9 @@ class Evaluation:
 
   Attributes:
     scenes: N.
-    scores: {name: Score}: names of `SCENE_SCORES` as far as the data allow,
-      and factor/<name>: accuracy of a categorical factor, else R^2.
-    images_per_second: without the first batch, which also compiles.
+    scores: {name: Score}: those of `SCENE_SCORES` that the data allows, and
+      factor/<name>: accuracy of a categorical factor, else R^2.
+    images_per_second: throughput, without the first batch, which compiles.
   """
 
   scenes: int
@@ -64,17 +64,17 @@ def evaluate(
   num_samples: int = 1,
   on_progress: Callable[[int], object] = lambda scenes: None,
 ) -> Evaluation:
-  """Scores a model; its memory does not grow with the number of scenes' pixels.
+  """Scores a model, without keeping the scenes' pixels in memory.
 
-  The noise of a scene depends on `seed` and the scene's place alone. The
-  scores do not depend on the batch size either where the model does not, as
-  IODINE with a fixed `inner_batch_size`.
+  A scene's noise depends only on `seed` and the scene's index. The scores do
+  not depend on the batch size if the model does not, such as IODINE with a
+  fixed `inner_batch_size`.
 
   Args:
-    model: restored.
-    batches: of at most `batch_size` scenes, see `SceneModel.__call__`.
-    batch_size: B; smaller batches are filled up.
-    seed: of the noise, at least 0.
+    model: restored model.
+    batches: batches of at most `batch_size` scenes, see `SceneModel.__call__`.
+    batch_size: B; smaller batches are padded.
+    seed: seed of the noise, at least 0.
     num_samples: posterior draws per scene, over which its scores are averaged.
     on_progress: called with the number of scenes of every batch.
 
@@ -82,7 +82,7 @@ def evaluate(
     The scores.
 
   Raises:
-    ValueError: if there is no scene, or a pixel is outside of [0, 1].
+    ValueError: if there is no scene, or a pixel is outside [0, 1].
   """
   measure = tf.function(
     lambda batch, noise: _measure(model, batch, noise), autograph=False
@@ -138,7 +138,7 @@ def _noise(
 def _scene_scores(
   batches: list[dict[str, np.ndarray]],
 ) -> dict[str, Score]:
-  """Statistics of {name: [B, S]} of all batches."""
+  """Statistics of {name: [B, S]} over all batches."""
   return {
     name: _scene_score(np.concatenate([batch[name] for batch in batches]))
     for name in SCENE_SCORES
@@ -147,7 +147,7 @@ def _scene_scores(
 
 
 def _fill(value: tf.Tensor, size: int) -> tf.Tensor:
-  """Repeats the last scene until there are `size`."""
+  """Repeats the last scene to make `size` scenes."""
   missing = size - int(value.shape[0])
   return tf.concat([value, tf.repeat(value[-1:], missing, axis=0)], axis=0)
 
@@ -162,7 +162,7 @@ def _measure(
 ) -> dict[str, Any]:
   """Returns {"scenes": {name: [B, S]}, "factors": {name: ...}}, to be compiled.
 
-  Compiled, `eval` computes no more of its results than is used here.
+  When compiled, `eval` computes only the results used here.
   """
   info = model.eval(batch, noise=noise)
   scenes, losses = dict(info["metrics"]), info.get("losses", {})
@@ -184,7 +184,7 @@ def _measure(
 def _compare_factor(
   factor: Factor, info: Mapping[str, Any], num_background_entities: int
 ) -> dict[str, tf.Tensor]:
-  """Targets [B, L, n], predictions [B, S, L, n], weights [B, L]."""
+  """Returns targets [B, L, n], predictions [B, S, L, n], weights [B, L]."""
   data = info["data"]
   entities = tf.range(data["visibility"].shape[1])
   is_object = tf.cast(entities >= num_background_entities, tf.float32)
@@ -203,7 +203,7 @@ def _scene_score(values: np.ndarray) -> Score:
     sums = np.where(defined, values, 0.0).astype(np.float64).sum(axis=0)
     means = sums / counts
     squares = np.where(defined, values - means, 0.0) ** 2
-    # 0 / 0, which is NaN, for fewer than two scenes.
+    # 0 / 0 = NaN for fewer than two scenes.
     std = np.sqrt(squares.sum(axis=0) / np.maximum(counts - 1, 0))[-1]
   return Score(
     mean=float(means[-1]),
@@ -215,21 +215,21 @@ def _scene_score(values: np.ndarray) -> Score:
 
 
 class _FactorScore:
-  """Accuracy or R^2 of visible foreground objects, summed up over batches."""
+  """Accuracy or R^2 of visible foreground objects, accumulated over batches."""
 
   def __init__(self, factor: Factor):
     self._is_category = factor.type == "categorical"
     self._count = 0.0
     self._hits: Any = 0.0  # [S]
     self._errors: Any = 0.0  # [S, n]
-    # Moments of the targets are taken about the first batch's mean, which keeps
-    # their difference exact where the mean is large against the spread.
+    # Moments are taken about the first batch's mean, so that their difference
+    # stays accurate when the mean is large compared to the spread.
     self._origin: np.ndarray | None = None
     self._sum: Any = 0.0  # [n]
     self._squares: Any = 0.0  # [n]
 
   def add(self, values: Mapping[str, np.ndarray]) -> None:
-    """Takes a batch into account."""
+    """Adds a batch."""
     weight = values["weight"].astype(np.float64)  # [B, L]
     target = values["target"].astype(np.float64)  # [B, L, n]
     prediction = values["prediction"].astype(np.float64)  # [B, S, L, n]
@@ -248,7 +248,7 @@ class _FactorScore:
     self._squares += (target**2).sum(axis=(0, 1))
 
   def score(self) -> Score:
-    """The score over all objects seen."""
+    """Returns the score over all objects so far."""
     with np.errstate(invalid="ignore", divide="ignore"):
       if self._is_category:
         steps = self._hits / self._count

@@ -2,6 +2,6 @@
 
 Each reader module has a function `dataset` that opens TFRecord files of the
 Multi-Object Datasets (Kabra et al., 2019) as an unbatched `tf.data.Dataset`.
-Modules, functions, keys, shapes, dtypes and values are those of
-https://github.com/deepmind/multi_object_datasets, for TensorFlow 2.
+Modules, functions, keys, shapes, dtypes and values match
+https://github.com/deepmind/multi_object_datasets, but for TensorFlow 2.
 """

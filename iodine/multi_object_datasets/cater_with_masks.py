@@ -1,4 +1,4 @@
-"""Reader of the CATER (with masks) dataset of videos."""
+"""Reader for the CATER (with masks) video dataset."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = [
   "feature_descriptions",
 ]
 
-# The compression of the released files; `dataset` reads any.
+# Compression of the released files; `dataset` reads any.
 COMPRESSION_TYPE = "ZLIB"
 IMAGE_SIZE = [64, 64]
-# Frames of a video.
+# Frames per video.
 SEQUENCE_LENGTH = 33
 # Masks and positions per frame: the background and up to ten objects.
 MAX_NUM_ENTITIES = 11
@@ -33,13 +33,13 @@ def feature_descriptions(
   """Describes the features of one record.
 
   Args:
-    sequence_length: T, frames of a video.
+    sequence_length: T, frames per video.
     max_num_entities: L, masks and positions per frame.
 
   Returns:
-    Feature descriptions for `tf.io.parse_single_example`. All bytes of the
-    images ([T, H, W, 3]) are one string, and so are those of the masks ([T, L,
-    H, W, 1]); positions are stored as [L, T, 3].
+    Feature descriptions for `tf.io.parse_single_example`. All images
+    ([T, H, W, 3]) are one byte string, and so are all masks ([T, L, H, W, 1]);
+    positions are stored as [L, T, 3].
   """
   return {
     "camera_matrix": tf.io.FixedLenFeature([sequence_length, 4, 4], tf.float32),
@@ -75,18 +75,18 @@ def dataset(
 ) -> tf.data.Dataset:
   """Reads, decompresses and parses CATER files.
 
-  The released videos are spread over 100 files a split, which a glob such as
-  "cater_with_masks_train.tfrecords-*-of-00100" names. Files compressed with
-  zlib do not state their size: each is inflated a second time at its first end,
-  to make sure that it is whole.
+  Each split of the released videos has 100 files; name them with a glob such as
+  "cater_with_masks_train.tfrecords-*-of-00100". Files compressed with zlib do
+  not state their size, so each is inflated again at its first end to check that
+  it is complete.
 
   T is `SEQUENCE_LENGTH`, L is `MAX_NUM_ENTITIES`.
 
   Args:
-    tfrecords_path: One path or glob, or a sequence of these. The compression
+    tfrecords_path: one path or glob, or a sequence of these. The compression
       (gzip, zlib or none) is detected.
-    read_buffer_size: Bytes in the read buffer; None: TensorFlow's default.
-    map_parallel_calls: Number of videos to parse at the same time; None: one.
+    read_buffer_size: bytes in the read buffer; None: TensorFlow's default.
+    map_parallel_calls: number of videos to parse in parallel; None: one.
 
   Returns:
     An unbatched dataset of dicts:
@@ -97,8 +97,8 @@ def dataset(
 
   Raises:
     FileNotFoundError: if a file does not exist or a glob matches none.
-    ValueError: if a path is a directory, an empty file or no TFRecord file, or
-      a file is of another dataset.
+    ValueError: if a path is a directory, an empty file or not a TFRecord file,
+      or a file is of another dataset.
   """
   return tfrecord_reading.read(
     tfrecords_path,

@@ -1,4 +1,4 @@
-"""Reader of the CLEVR (with masks) dataset."""
+"""Reader for the CLEVR (with masks) dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = [
   "features",
 ]
 
-# The compression of the released file; `dataset` reads any.
+# Compression of the released file; `dataset` reads any.
 COMPRESSION_TYPE = "GZIP"
 IMAGE_SIZE = [240, 320]
 # Masks and factors per scene: the background and up to ten objects.
@@ -54,10 +54,10 @@ def dataset(
   L is `MAX_NUM_ENTITIES`; entity 0 is the background.
 
   Args:
-    tfrecords_path: One path or glob, or a sequence of these. The compression
+    tfrecords_path: one path or glob, or a sequence of these. The compression
       (gzip, zlib or none) is detected.
-    read_buffer_size: Bytes in the read buffer; None: TensorFlow's default.
-    map_parallel_calls: Number of scenes to parse at the same time; None: one.
+    read_buffer_size: bytes in the read buffer; None: TensorFlow's default.
+    map_parallel_calls: number of scenes to parse in parallel; None: one.
 
   Returns:
     An unbatched dataset of dicts:
@@ -71,8 +71,8 @@ def dataset(
 
   Raises:
     FileNotFoundError: if a file does not exist or a glob matches none.
-    ValueError: if a path is a directory, an empty file or no TFRecord file, or
-      a file is of another dataset.
+    ValueError: if a path is a directory, an empty file or not a TFRecord file,
+      or a file is of another dataset.
   """
   return tfrecord_reading.read(
     tfrecords_path, features, _decode, read_buffer_size, map_parallel_calls

@@ -1,4 +1,4 @@
-"""Reader of the Multi-dSprites datasets."""
+"""Reader for the Multi-dSprites datasets."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = [
   "feature_descriptions",
 ]
 
-# The compression of the released files; `dataset` reads any.
+# Compression of the released files; `dataset` reads any.
 COMPRESSION_TYPE = "GZIP"
 IMAGE_SIZE = [64, 64]
-# Masks and factors per scene and variant, the background included.
+# Masks and factors per scene and variant, including the background.
 MAX_NUM_ENTITIES = {
   "binarized": 4,
   "colored_on_grayscale": 6,
@@ -33,8 +33,8 @@ def feature_descriptions(
   """Describes the features of one record.
 
   Args:
-    max_num_entities: Masks and factors per scene, the background included.
-    is_grayscale: Whether images and colors have one channel instead of three.
+    max_num_entities: masks and factors per scene, including the background.
+    is_grayscale: whether images and colors have one channel instead of three.
 
   Returns:
     Feature descriptions for `tf.io.parse_single_example`. The mask is stored
@@ -71,15 +71,15 @@ def dataset(
   """Reads, decompresses and parses Multi-dSprites files.
 
   L is `MAX_NUM_ENTITIES[dataset_variant]`; entity 0 is the background. C is 1
-  for "binarized" and 3 otherwise.
+  for "binarized", else 3.
 
   Args:
-    tfrecords_path: One path or glob, or a sequence of these. The compression
+    tfrecords_path: one path or glob, or a sequence of these. The compression
       (gzip, zlib or none) is detected.
     dataset_variant: "binarized", "colored_on_grayscale" or
       "colored_on_colored". Must be the variant of the file.
-    read_buffer_size: Bytes in the read buffer; None: TensorFlow's default.
-    map_parallel_calls: Number of scenes to parse at the same time; None: one.
+    read_buffer_size: bytes in the read buffer; None: TensorFlow's default.
+    map_parallel_calls: number of scenes to parse in parallel; None: one.
 
   Returns:
     An unbatched dataset of dicts:
@@ -95,7 +95,7 @@ def dataset(
   Raises:
     FileNotFoundError: if a file does not exist or a glob matches none.
     ValueError: if the variant is unknown, a path is a directory, an empty file
-      or no TFRecord file, or a file is of another dataset or variant.
+      or not a TFRecord file, or a file is of another dataset or variant.
   """
   if dataset_variant not in MAX_NUM_ENTITIES:
     raise ValueError(

@@ -1,4 +1,4 @@
-"""Reader of the Objects Room datasets."""
+"""Reader for the Objects Room datasets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = [
   "feature_descriptions",
 ]
 
-# The compression of the released files; `dataset` reads any.
+# Compression of the released files; `dataset` reads any.
 COMPRESSION_TYPE = "GZIP"
 IMAGE_SIZE = [64, 64]
 # Masks per scene and variant. The first four are sky, floor and two walls.
@@ -34,7 +34,7 @@ def feature_descriptions(
   """Describes the features of one record.
 
   Args:
-    max_num_entities: Masks per scene, those of the background included.
+    max_num_entities: masks per scene, including the background's.
 
   Returns:
     Feature descriptions for `tf.io.parse_single_example`.
@@ -63,12 +63,12 @@ def dataset(
   sky, floor and two halves of the wall.
 
   Args:
-    tfrecords_path: One path or glob, or a sequence of these. The compression
+    tfrecords_path: one path or glob, or a sequence of these. The compression
       (gzip, zlib or none) is detected.
     dataset_variant: "train", "six_objects", "empty_room" or
       "identical_color". Must be the variant of the file.
-    read_buffer_size: Bytes in the read buffer; None: TensorFlow's default.
-    map_parallel_calls: Number of scenes to parse at the same time; None: one.
+    read_buffer_size: bytes in the read buffer; None: TensorFlow's default.
+    map_parallel_calls: number of scenes to parse in parallel; None: one.
 
   Returns:
     An unbatched dataset of dicts:
@@ -78,7 +78,7 @@ def dataset(
   Raises:
     FileNotFoundError: if a file does not exist or a glob matches none.
     ValueError: if the variant is unknown, a path is a directory, an empty file
-      or no TFRecord file, or a file is of another dataset or variant.
+      or not a TFRecord file, or a file is of another dataset or variant.
   """
   if dataset_variant not in MAX_NUM_ENTITIES:
     raise ValueError(

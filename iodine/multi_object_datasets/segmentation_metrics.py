@@ -12,25 +12,24 @@ def adjusted_rand_index(
 ) -> tf.Tensor:
   """Computes the adjusted Rand index (ARI), the similarity of two clusterings.
 
-  Points whose row of `true_mask` is all zeros belong to no true group and do
-  not count; that is how to leave out the background. Hubert and Arabie (1985),
-  "Comparing partitions", doi:10.1007/BF01908075.
+  Points whose row of `true_mask` is all zeros are ignored; use this to exclude
+  the background. Hubert and Arabie (1985), "Comparing partitions",
+  doi:10.1007/BF01908075.
 
-  The result is NaN (0 / 0) where fewer than two points count, and where those
-  that count form one true and one predicted group. But it is 1 where the
-  argmax of each mask is the same at all points, those that do not count
-  included.
+  The result is NaN (0 / 0) if fewer than two points count, or if the points
+  that count form one true and one predicted group. But it is 1 if the argmax of
+  each mask is the same at all points, including the ignored ones.
 
   Args:
     true_mask: [B, N, L] one-hot true groups, or zeros.
-    pred_mask: [B, N, K] scores of the predicted groups; the largest counts.
-    name: Name scope of the operations.
+    pred_mask: [B, N, K] scores of the predicted groups; the argmax is used.
+    name: name scope of the operations.
 
   Returns:
     [B] float32: 1 for equal clusterings, about 0 for independent ones.
 
   Raises:
-    ValueError: if the masks are not of rank 3 with equal and known N, or if
+    ValueError: if the masks are not of rank 3 with the same static N, or
       neither number of groups is below N.
   """
   with tf.name_scope(name):
@@ -45,7 +44,7 @@ def adjusted_rand_index(
     # counts[b, k, l]: points of predicted group k and true group l.
     counts = tf.einsum("bnk,bnl->bkl", pred_one_hot, true_one_hot)
     num_points = tf.reduce_sum(true_one_hot, axis=[1, 2])
-    # Ordered pairs of points together in both, in true, in predicted groups.
+    # Ordered pairs of points grouped together in both, in true, in predicted.
     both = tf.reduce_sum(_pairs(counts), axis=[1, 2])
     true_pairs = tf.reduce_sum(_pairs(tf.reduce_sum(counts, 1)), axis=1)
     pred_pairs = tf.reduce_sum(_pairs(tf.reduce_sum(counts, 2)), axis=1)
@@ -53,7 +52,7 @@ def adjusted_rand_index(
     expected = true_pairs * pred_pairs / _pairs(num_points)
     maximum = (true_pairs + pred_pairs) / 2
     index = (both - expected) / (maximum - expected)
-    # One group in both clusterings makes 0 / 0; they agree.
+    # A single group in both clusterings gives 0 / 0, but they agree.
     both_single = tf.logical_and(_all_equal(true_ids), _all_equal(pred_ids))
     return tf.where(both_single, tf.ones_like(index), index)
 

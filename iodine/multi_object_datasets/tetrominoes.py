@@ -1,4 +1,4 @@
-"""Reader of the Tetrominoes dataset."""
+"""Reader for the Tetrominoes dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = [
   "features",
 ]
 
-# The compression of the released file; `dataset` reads any.
+# Compression of the released file; `dataset` reads any.
 COMPRESSION_TYPE = "GZIP"
 IMAGE_SIZE = [35, 35]
 # Masks and factors per scene: the background and three tetrominoes.
@@ -49,24 +49,24 @@ def dataset(
   L is `MAX_NUM_ENTITIES`; entity 0 is the background.
 
   Args:
-    tfrecords_path: One path or glob, or a sequence of these. The compression
+    tfrecords_path: one path or glob, or a sequence of these. The compression
       (gzip, zlib or none) is detected.
-    read_buffer_size: Bytes in the read buffer; None: TensorFlow's default.
-    map_parallel_calls: Number of scenes to parse at the same time; None: one.
+    read_buffer_size: bytes in the read buffer; None: TensorFlow's default.
+    map_parallel_calls: number of scenes to parse in parallel; None: one.
 
   Returns:
     An unbatched dataset of dicts:
       image: [35, 35, 3] uint8.
       mask: [L, 35, 35, 1] uint8, 255 where an entity owns the pixel, else 0.
-      x, y: [L] float32, row and column in pixels of the top left corner.
+      x, y: [L] float32, row and column of the top left corner, in pixels.
       shape: [L] float32, a whole number up to 19; 0 is the background.
       color: [L, 3] float32, RGB in {0, 1}.
       visibility: [L] float32, 1 where the entity is present, else 0.
 
   Raises:
     FileNotFoundError: if a file does not exist or a glob matches none.
-    ValueError: if a path is a directory, an empty file or no TFRecord file, or
-      a file is of another dataset.
+    ValueError: if a path is a directory, an empty file or not a TFRecord file,
+      or a file is of another dataset.
   """
   return tfrecord_reading.read(
     tfrecords_path, features, _decode, read_buffer_size, map_parallel_calls
