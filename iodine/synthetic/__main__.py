@@ -24,20 +24,20 @@ from iodine.synthetic.records import Feature
 __all__ = ["DATASETS", "Dataset", "main"]
 
 _EXIT_USAGE = 2
-_EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it.
+_EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells.
 
 _log = logging.getLogger("iodine.synthetic")
 
 
 class Dataset(NamedTuple):
-  """What the command line knows of a dataset.
+  """A dataset of the command line.
 
   Attributes:
-    help: One line for `--help`.
-    features: What a scene holds, from the parsed options.
-    add_arguments: Adds the dataset's own options to its parser.
-    make_sampler: Makes the sampler from the parsed options.
-    chunk_size: Scenes drawn at once, see `generation.sample_chunks`.
+    help: one line for `--help`.
+    features: returns the features of a scene for the parsed options.
+    add_arguments: adds the dataset's own options to its parser.
+    make_sampler: returns the sampler for the parsed options.
+    chunk_size: scenes drawn at once, see `generation.sample_chunks`.
   """
 
   help: str
@@ -132,7 +132,7 @@ DATASETS = {
     features=lambda args: clevr.FEATURES,
     add_arguments=_add_clevr_arguments,
     make_sampler=_clevr_sampler,
-    chunk_size=8,  # A record has 3 MB.
+    chunk_size=8,  # Records of 3 MB.
   ),
   "multi_dsprites": Dataset(
     help="squares, ellipses and hearts on a plain background, 64x64 pixels",
@@ -163,14 +163,14 @@ DATASETS = {
 
 
 class _Parser(argparse.ArgumentParser):
-  """Reports an error in one line, without the usage."""
+  """Reports an error on one line, without the usage."""
 
   def error(self, message: str) -> NoReturn:
     self.exit(_EXIT_USAGE, f"{self.prog}: error: {message}\n")
 
 
 def _integer_from(minimum: int) -> Callable[[str], int]:
-  """An argument type: an integer that is at least `minimum`."""
+  """Returns an argument type: an integer of at least `minimum`."""
 
   def parse(text: str) -> int:
     try:
@@ -262,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line.
 
   Args:
-    argv: The arguments; by default those of the process.
+    argv: the arguments; None: those of the process.
 
   Returns:
     The exit status.
@@ -280,6 +280,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  # Being terminated is as good a reason to tidy up as Ctrl-C.
+  # Clean up on termination as on Ctrl-C.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   sys.exit(main())

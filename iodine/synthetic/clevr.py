@@ -1,13 +1,13 @@
 """Scenes like those of the CLEVR (with masks) dataset.
 
 Spheres, cubes and cylinders in two sizes, two materials and eight colours stand
-on a grey floor under four lamps, 240x320 pixels. Where things are and how they
-look follows the original's generator, facebookresearch/clevr-dataset-gen. The
-rules of placement and the jitter of the camera are those of its
-`render_images.py`, camera and focal length those of its `base_scene.blend`.
+on a grey floor under four lamps, 240x320 pixels. Geometry and appearance follow
+the original generator, facebookresearch/clevr-dataset-gen: placement rules and
+camera jitter its `render_images.py`, camera and focal length its
+`base_scene.blend`.
 
-The codes are indices into `COLORS`, `SHAPES`, `MATERIALS` and `SIZES`. Those of
-the original are not published; these have the order of its `properties.json`.
+Codes are indices into `COLORS`, `SHAPES`, `MATERIALS` and `SIZES`. The original
+codes are not published; these follow the order of its `properties.json`.
 
 Dimensions: B scenes, L = 11 entities (entity 0 is the background), H = 240,
 W = 320; N samples of a picture.
@@ -56,8 +56,7 @@ FEATURES = {
   "visibility": Feature((MAX_NUM_ENTITIES,), "float"),
 }
 
-# By the codes of the features; 0 stands for no object. A size is half of the
-# object's height.
+# Indexed by the codes; 0 means no object. A size is half the object's height.
 SHAPES = ("none", "cube", "sphere", "cylinder")
 MATERIALS = ("none", "rubber", "metal")
 SIZES = (0.0, 0.7, 0.35)
@@ -74,12 +73,12 @@ COLORS = {
 }
 _METAL = MATERIALS.index("metal")
 
-# How much is seen of each object at least, in pixels.
+# Minimum visible area of each object, in pixels.
 MIN_VISIBLE_PIXELS = 200
 
-# The rules of placement: centres are within +-_EXTENT, objects have _MIN_GAP
-# between the circles about their centres, and centres differ by _MARGIN along
-# the camera's directions on the floor.
+# Placement rules: centres are within +-_EXTENT, the circles around objects are
+# at least _MIN_GAP apart, and centres differ by at least _MARGIN along the
+# camera's directions on the floor.
 _EXTENT = 3.0
 _MIN_GAP = 0.25
 _MARGIN = 0.4
@@ -91,7 +90,7 @@ _CAMERA_JITTER = 0.5
 
 
 class _Objects(NamedTuple):
-  """The objects of a scene: their solids, and codes [number of objects]."""
+  """The objects of a scene: solids, and codes [number of objects]."""
 
   solids: Sequence[Solid]
   rotation: np.ndarray
@@ -107,34 +106,34 @@ def sample_scenes(
   min_objects: int = 3,
   max_objects: int = MAX_NUM_OBJECTS,
 ) -> dict[str, np.ndarray]:
-  """Draws scenes as the dataset's reader returns them.
+  """Samples scenes in the format of the dataset's reader.
 
-  The number of objects is uniform, as are, independently, shapes, sizes,
-  materials, colours, rotations, and positions among those that the rules of
-  placement allow. At least `MIN_VISIBLE_PIXELS` of each object are seen.
+  The number of objects is uniform; so are, independently, shapes, sizes,
+  materials, colours, rotations, and the positions that the placement rules
+  allow. At least `MIN_VISIBLE_PIXELS` of each object are visible.
 
   Args:
-    rng: Source of all randomness.
+    rng: source of all randomness.
     num_scenes: B.
-    min_objects: Objects in a scene at least, 1 to 10.
-    max_objects: Objects in a scene at most, `min_objects` to 10.
+    min_objects: fewest objects in a scene, 1 to 10.
+    max_objects: most objects in a scene, `min_objects` to 10.
 
   Returns:
-    Arrays by the names in `FEATURES`, zero for the background and where there
-    is no object:
+    Arrays by the names in `FEATURES`, zero for the background and missing
+    objects:
       image: [B, H, W, 3] uint8.
-      mask: [B, L, H, W, 1] uint8, 255 where the entity is seen and else 0.
-      x, y, z: [B, L] float32, the object's centre. z points upwards; the floor
-        is at 0, where the camera aims at the origin.
-      pixel_coords: [B, L, 3] float32, the centre's place in the image: column
-        and row, rounded to integers, and depth along the camera's axis.
+      mask: [B, L, H, W, 1] uint8, 255 where the entity is visible, else 0.
+      x, y, z: [B, L] float32, the object's centre. z points upwards from the
+        floor at 0; the camera aims at the origin.
+      pixel_coords: [B, L, 3] float32, the centre in the image: column and row,
+        rounded to integers, and depth along the camera's axis.
       rotation: [B, L] float32, about the vertical, in degrees from 0 to 360.
       size, material, shape, color: [B, L] uint8, indices into `SIZES`,
         `MATERIALS`, `SHAPES` and the names in `COLORS`.
       visibility: [B, L] float32, 1 for the background and the objects.
 
   Raises:
-    ValueError: The numbers of objects are no range within 1 to 10.
+    ValueError: if the numbers of objects are not a range within 1 to 10.
   """
   if not 1 <= min_objects <= max_objects <= MAX_NUM_OBJECTS:
     raise ValueError(
@@ -158,11 +157,11 @@ def sample_scenes(
 def _sample_scene(
   rng: np.random.Generator, num_objects: int, scene: dict[str, np.ndarray]
 ) -> None:
-  """Draws one scene into arrays of zeros."""
+  """Samples one scene into arrays of zeros."""
   camera = _sample_camera(rng)
   lamps = clevr_shading.sample_lamps(rng)
   objects = _sample_objects(rng, num_objects, camera)
-  # The generator takes the colours' values for linear RGB.
+  # The original generator treats the colours as linear RGB.
   albedos = np.array(list(COLORS.values()))[objects.color] / 255
   owner, image = clevr_shading.draw(
     camera, lamps, objects.solids, albedos, objects.material == _METAL
@@ -184,7 +183,7 @@ def _sample_scene(
 
 
 def _sample_camera(rng: np.random.Generator) -> Camera:
-  """A camera that aims at the origin."""
+  """Samples a camera that aims at the origin."""
   jitter = rng.uniform(-_CAMERA_JITTER, _CAMERA_JITTER, 3)
   position = np.array(_CAMERA_POSITION) + jitter
   return raycasting.look_at(position, np.zeros(3), _FOCAL_LENGTH, IMAGE_SIZE)
@@ -193,7 +192,7 @@ def _sample_camera(rng: np.random.Generator) -> Camera:
 def _sample_objects(
   rng: np.random.Generator, num_objects: int, camera: Camera
 ) -> _Objects:
-  """Draws objects until enough is seen of each of them."""
+  """Samples objects until enough of each is visible."""
   while True:
     size = rng.integers(1, len(SIZES), num_objects)
     positions = _sample_positions(rng, [SIZES[s] for s in size], camera)
@@ -219,17 +218,17 @@ def _sample_objects(
 def _sample_positions(
   rng: np.random.Generator, sizes: Sequence[float], camera: Camera
 ) -> np.ndarray | None:
-  """Places objects one after the other.
+  """Places objects one after another.
 
   Args:
-    rng: Source of all randomness.
-    sizes: Half of the objects' widths.
-    camera: The camera.
+    rng: source of all randomness.
+    sizes: half the objects' widths.
+    camera: camera whose directions on the floor keep objects apart.
 
   Returns:
-    [number of objects, 2]; None if there was no room for one of them.
+    [number of objects, 2]; None if an object did not fit.
   """
-  # Unit vectors on the floor, to the right and away from the camera.
+  # Unit vectors on the floor: to the camera's right and away from it.
   right, _, forward = camera.axes[:, :2]
   directions = np.stack([right, forward / np.linalg.norm(forward)], axis=-1)
   positions = np.zeros([len(sizes), 2])

@@ -1,10 +1,10 @@
 """Light and materials of the CLEVR scenes.
 
-Lamps and their jitter are those of the original's generator,
+Lamps and their jitter match the original generator,
 facebookresearch/clevr-dataset-gen: `base_scene.blend` and `render_images.py`.
-Of the light that Blender follows from surface to surface, shown is what comes
-from the lamps, with shadows and highlights, what comes by way of the floor, and
-what metal mirrors. Light is linear RGB; the picture is encoded as sRGB.
+Blender traces all indirect light; this models the lamps, with shadows and
+highlights, light reflected by the floor, and reflections in metal. Light is
+linear RGB; the picture is encoded as sRGB.
 
 Dimensions: S solids, N samples of a picture, H, W its height and width.
 """
@@ -37,7 +37,7 @@ _AREA_LAMPS = (
   ((-4.6711, -4.0136, 3.0112), (0.7617, 0.8177, 1.0), 30, 0.28),
   ((-1.1685, 2.6460, 5.8157), (1.0, 1.0, 1.0), 50, 0.56),
 )
-# The sun is a lamp far away.
+# The sun is a distant lamp.
 _SUN_DIRECTION = np.array([0.4145, -0.1946, 0.8890])
 _SUN_DISTANCE = 1000.0
 _SUN_IRRADIANCE = 0.45
@@ -45,10 +45,10 @@ _SUN_TANGENT = 0.1
 
 _UP = np.array([[0], [0], [1]], np.float32)
 _FLOOR_ALBEDO = 0.8
-# What part of the floor's light comes by way of the objects around.
+# Share of the floor's light that is reflected by surrounding objects.
 _FLOOR_AMBIENT = 0.15
-# Behind the scene the floor bends upwards, between these distances from the
-# origin, so that it does not darken further.
+# Between these distances from the origin, the floor bends upwards behind the
+# scene, so that it does not darken further.
 _BACKDROP_DIRECTION = np.array([[-0.9032], [0.4292], [0.0]], np.float32)
 _BACKDROP_SPAN = (4.0, 14.0)
 _BACKDROP_RADIANCE = 0.14
@@ -58,7 +58,7 @@ _RUBBER_LOBES = ((0.02, 0.35),)
 _POLISHED, _BRUSHED = 0.6, 0.4
 _METAL_LOBES = ((_POLISHED, 0.09), (_BRUSHED, 0.25))
 
-# Neighbouring pixels that differ by more are smoothed.
+# Neighbouring pixels that differ by more are antialiased.
 _EDGE_CONTRAST = 0.05
 
 # sRGB bytes by linear intensity, in steps of 1 / _STEPS.
@@ -71,7 +71,7 @@ _SRGB = np.round(255 * _SRGB).astype(np.uint8)
 
 
 class _Body(NamedTuple):
-  """A solid of a material; of `floor_light` [3, 1], the radiance below it."""
+  """A solid with a material; `floor_light` [3, 1] is the radiance below it."""
 
   solid: Solid
   albedo: np.ndarray
@@ -80,7 +80,7 @@ class _Body(NamedTuple):
 
 
 class _Scene(NamedTuple):
-  """All that a picture shows."""
+  """Everything in a picture."""
 
   camera: Camera
   lamps: Sequence[Lamp]
@@ -89,7 +89,7 @@ class _Scene(NamedTuple):
 
 
 def sample_lamps(rng: np.random.Generator) -> list[Lamp]:
-  """Draws the three area lamps; the sun is a fourth one, always the same."""
+  """Samples the three area lamps and adds the sun, which is fixed."""
   lamps = [
     (
       np.array(position) + rng.uniform(-_LAMP_JITTER, _LAMP_JITTER, 3),
@@ -120,14 +120,14 @@ def draw(
   albedos: np.ndarray,
   is_metal: Sequence[bool] | np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws solids on the floor.
+  """Renders solids on the floor.
 
   Args:
-    camera: The camera.
-    lamps: The lamps.
+    camera: the camera.
+    lamps: the lamps.
     solids: S solids.
-    albedos: [S, 3], their colours: linear RGB in [0, 1].
-    is_metal: [S], whether they are of metal, else of rubber.
+    albedos: [S, 3] colours of the solids, linear RGB in [0, 1].
+    is_metal: [S], whether a solid is metal, else rubber.
 
   Returns:
     owner: [H, W] integer, the solid at the centre of each pixel; -1: the floor.
@@ -175,7 +175,7 @@ def _floor_radiance(
   lamps: Sequence[Lamp],
   visibilities: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
-  """[3, N]: light of the floor at points [3, N], by default without shadows."""
+  """[3, N]: radiance of the floor at points [3, N], by default unshadowed."""
   light = np.zeros_like(points)
   for i, lamp in enumerate(lamps):
     add = raycasting.irradiance(points, _UP, lamp)
@@ -210,9 +210,9 @@ def _shade_floor(
 def _light_from_floor(
   body: _Body, points: np.ndarray, normals: np.ndarray
 ) -> np.ndarray:
-  """[3, N]: irradiance from the floor, which fills half of a side's view."""
+  """[3, N]: irradiance from the floor, which fills half the view of a side."""
   light = body.floor_light * (math.pi / 2 * (1 - normals[2]))
-  # The solid's own shadow is on the floor next to it.
+  # The solid's own shadow is on the floor beside it.
   return light * (0.6 + 0.4 * np.minimum(points[2] / body.solid.size, 1))
 
 
@@ -259,7 +259,7 @@ def _shade_metal(
 def _mirrored(
   scene: _Scene, mirror: _Body, points: np.ndarray, way: np.ndarray
 ) -> np.ndarray:
-  """[3, N]: RGB of what is seen from a body's points in directions [3, N]."""
+  """[3, N]: RGB visible from a body's points in directions [3, N]."""
   distance = points[2] / np.maximum(-way[2], 1e-3)
   image = _floor_radiance(points + distance * way, scene.lamps)
   # The brushed part blurs the horizon.

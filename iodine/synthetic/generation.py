@@ -1,7 +1,8 @@
 """Writes a file of synthetic scenes.
 
-Scenes are drawn in chunks of a fixed size, each from a random generator of its
-own, so scene i depends on the seed and on i alone, not on how many are written.
+Scenes are sampled in chunks of a fixed size, each with its own random
+generator, so scene i depends only on the seed and i, not on how many are
+written.
 """
 
 import os
@@ -17,10 +18,10 @@ __all__ = ["CHUNK_SIZE", "Sampler", "sample_chunks", "write_tfrecords"]
 
 # Changing it changes the scenes of every seed.
 CHUNK_SIZE = 256
-# The fastest; level 6 makes the file 2.5 times smaller and writing slower.
+# Fastest; level 6 makes the file 2.5 times smaller but is slower.
 _COMPRESSION_LEVEL = 1
 
-# Draws a batch of scenes: (generator, batch size) -> arrays by feature name.
+# Samples a batch of scenes: (generator, batch size) -> arrays by feature name.
 Sampler = Callable[[np.random.Generator, int], Mapping[str, np.ndarray]]
 
 
@@ -30,11 +31,11 @@ def sample_chunks(
   """Yields `num_scenes` scenes in batches.
 
   Args:
-    sample: Draws the scenes of one chunk.
-    num_scenes: How many scenes all batches hold together.
-    seed: Non-negative. The first scenes are the same for any `num_scenes`.
-    chunk_size: Scenes drawn at once, and in memory at once. Another size gives
-      other scenes.
+    sample: samples the scenes of one chunk.
+    num_scenes: total number of scenes.
+    seed: seed of the scenes, non-negative; scene i is the same for any
+      `num_scenes`.
+    chunk_size: scenes sampled and held in memory at once; changes the scenes.
 
   Yields:
     Arrays by feature name, each with a leading batch axis.
@@ -59,21 +60,21 @@ def write_tfrecords(
 ) -> None:
   """Writes scenes to a GZIP TFRecord file.
 
-  The file appears under its name when it is whole; until then it grows under a
-  temporary name beside it, which is removed if anything goes wrong.
+  It is written to a temporary file in the same folder and renamed when complete
+  or removed on failure.
 
   Args:
-    path: The file to write. Its folder is created.
-    features: What a scene holds.
-    sample: Draws the scenes of one chunk.
-    num_scenes: How many scenes to write.
-    seed: Non-negative; equal seeds give equal files.
-    overwrite: Whether an existing file may be replaced.
-    chunk_size: As for `sample_chunks`.
-    on_progress: Called with the number of scenes written since the last call.
+    path: path of the file to write. Its folder is created.
+    features: features of a scene.
+    sample: samples the scenes of one chunk.
+    num_scenes: number of scenes to write.
+    seed: seed of the scenes, non-negative; equal seeds give equal files.
+    overwrite: whether an existing file may be replaced.
+    chunk_size: as in `sample_chunks`.
+    on_progress: called with the number of scenes written since the last call.
 
   Raises:
-    OSError: The file cannot be written, or exists without `overwrite`.
+    OSError: if the file cannot be written, or exists and `overwrite` is False.
   """
   path = pathlib.Path(path)
   _check_output(path, overwrite)
@@ -88,16 +89,16 @@ def write_tfrecords(
 
 
 def _check_output(path: str | os.PathLike[str], overwrite: bool) -> None:
-  """Raises an OSError where `path` must not be written.
+  """Raises an OSError if `path` must not be written.
 
   Args:
-    path: The file to write.
-    overwrite: Whether an existing file may be replaced.
+    path: path of the file to write.
+    overwrite: whether an existing file may be replaced.
 
   Raises:
-    IsADirectoryError: `path` is a directory.
-    FileExistsError: `path` exists and is not to be replaced, or is no regular
-      file.
+    IsADirectoryError: if `path` is a directory.
+    FileExistsError: if `path` exists and must not be replaced, or is not a
+      regular file.
   """
   path = pathlib.Path(path)
   if path.is_dir():
@@ -118,7 +119,7 @@ def _write_records(
   on_progress: Callable[[int], object],
 ) -> None:
   """Serialises and writes all chunks."""
-  # TensorFlow takes seconds to load: an error found before need not wait.
+  # TensorFlow takes seconds to load; report earlier errors without it.
   import tensorflow as tf
 
   options = tf.io.TFRecordOptions(

@@ -1,22 +1,21 @@
 """Scenes like those of the Multi-dSprites datasets.
 
 White or coloured squares, ellipses and hearts on a plain background, 64x64
-pixels, hard edges; later entities cover earlier ones. Shapes and factors are
-those of dSprites: of the 77,010 sprite pixels in the 320 frames of its
-published animation, drawn from the factors, 50 differ.
+pixels, hard edges; later entities cover earlier ones. Shapes and factors match
+dSprites: redrawn from its factors, the 320 frames of its published animation
+differ in 50 of 77,010 sprite pixels.
 
-What the real files hold is known in parts. From DeepMind's description and
-picture, from published pictures and from listings of the factors' values:
-numbers of sprites (uniform), codes of the shapes, the values of all factors,
-orientations modulo the symmetry of the shape, uniform RGB colours in
-"colored_on_colored", and factors of invisible entities that are drawn like all
-others: only `visibility` tells. Chosen here: the factors of the background, the
-meaning of x, y and orientation (as in dSprites), the ranges of saturation and
-value in "colored_on_grayscale" (about those of published pictures), and that a
-part of every sprite is seen.
+The contents of the real files are only partly known. DeepMind's description and
+picture, other published pictures and listings of factor values give: numbers of
+sprites (uniform), codes of the shapes, the values of all factors, orientations
+modulo the symmetry of the shape, uniform RGB colours in "colored_on_colored",
+and that invisible entities, marked only by `visibility`, have ordinary factors.
+Chosen here: the factors of the background, the meaning of x, y and orientation
+(as in dSprites), the ranges of saturation and value in "colored_on_grayscale"
+(about those of published pictures), and that every sprite is partly visible.
 
 Dimensions: B scenes, L entities (entity 0 is the background), H = W = 64, C
-channels, 1 in "binarized" and otherwise 3.
+channels, 1 in "binarized", else 3.
 """
 
 import math
@@ -57,20 +56,20 @@ NUM_OBJECTS = {
 # By the datasets' `shape` index; index 0 is the background.
 SHAPES = ("", "square", "ellipse", "heart")
 _SQUARE, _ELLIPSE, _HEART = 1, 2, 3
-# Turned by this angle, a shape is the same.
+# Turning a shape by this angle leaves it unchanged.
 SYMMETRIES = np.array([0, math.pi / 2, math.pi, 2 * math.pi])
 NUM_ORIENTATIONS = 39
 NUM_POSITIONS = 32
 SCALES = np.linspace(0.5, 1, 6)
 
-# Of scale 1, in pixels. The heart is the curve x = 16 sin^3 t,
+# Sizes at scale 1, in pixels. The heart is the curve x = 16 sin^3 t,
 # y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, stretched to this width and
-# height; the point it turns about lies 2.17 of its units below the origin.
+# height; its centre of rotation is 2.17 of its units below the origin.
 _SQUARE_RADIUS = 9.6
 _ELLIPSE_RADII = (12.77, 7.21)
 _HEART_UNIT = (19.2 / 32, 19.2 / 29)
 _HEART_CENTER = -2.17
-# Centres lie in the middle half of the picture.
+# Centres are in the middle half of the picture.
 _MARGIN, _RANGE = 16, 32
 
 _MIN_SATURATION = 0.2
@@ -78,16 +77,16 @@ _MIN_VALUE = 0.35
 
 
 def features(variant: str = "colored_on_grayscale") -> dict[str, Feature]:
-  """What a scene of a variant holds.
+  """Returns the features of a scene of a variant.
 
   Args:
-    variant: One of `VARIANTS`.
+    variant: one of `VARIANTS`.
 
   Returns:
     The features by name, as DeepMind's reader expects them.
 
   Raises:
-    ValueError: The variant is unknown.
+    ValueError: if the variant is unknown.
   """
   _check_variant(variant)
   num_entities = MAX_NUM_ENTITIES[variant]
@@ -111,37 +110,36 @@ def sample_scenes(
   num_scenes: int,
   variant: str = "colored_on_grayscale",
 ) -> dict[str, np.ndarray]:
-  """Draws scenes as the dataset's files hold them.
+  """Samples scenes in the format of the dataset's files.
 
-  All factors are uniform and independent of each other, but that positions are
-  drawn anew where a sprite would be covered wholly. Entities beyond the drawn
-  number of sprites are invisible, with factors like those of the others.
+  All factors are uniform and independent, except that positions are redrawn
+  while a sprite is fully covered. Entities beyond the sampled number of sprites
+  are invisible, with ordinary factors.
 
   Args:
-    rng: Source of all randomness.
+    rng: source of all randomness.
     num_scenes: B.
-    variant: One of `VARIANTS`.
+    variant: one of `VARIANTS`.
 
   Returns:
     Arrays by the names in `features(variant)`:
       image: [B, H, W, C] uint8.
-      mask: [B, H, W, L, 1] uint8, 255 where the entity is seen and else 0. The
+      mask: [B, H, W, L, 1] uint8, 255 where the entity is visible, else 0. The
         dataset's reader moves L to the front.
-      x, y: [B, L] float32, the point that the whole sprite turns about, its
-        centre (a little below that of a heart), one of `NUM_POSITIONS` values
-        in [0, 1], which are 16 to 48 pixels from the left and from the top; 0
-        for the background.
+      x, y: [B, L] float32, the sprite's centre of rotation (for a heart, a
+        little below its centre), one of `NUM_POSITIONS` values in [0, 1], which
+        are 16 to 48 pixels from the left and from the top; 0 for the
+        background.
       shape: [B, L] float32, index into `SHAPES`; 0 for the background.
       color: [B, L, C] float32, intensities in [0, 1].
-      visibility: [B, L] float32, 1 for the background and the sprites that are
-        there, else 0.
-      orientation: [B, L] float32, radians, counterclockwise as one looks at
-        the picture, below the shape's entry in `SYMMETRIES`; 0 for the
-        background.
+      visibility: [B, L] float32, 1 for the background and visible sprites, else
+        0.
+      orientation: [B, L] float32, radians, counterclockwise in the picture,
+        below the shape's entry in `SYMMETRIES`; 0 for the background.
       scale: [B, L] float32, one of `SCALES`; 1 for the background.
 
   Raises:
-    ValueError: The variant is unknown.
+    ValueError: if the variant is unknown.
   """
   _check_variant(variant)
   entities = [num_scenes, MAX_NUM_ENTITIES[variant]]
@@ -181,22 +179,22 @@ def render(
   color: np.ndarray,
   visibility: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws scenes from their factors.
+  """Renders scenes from their factors.
 
   Args:
     shape: [B, L] index into `SHAPES`; entity 0 is the background.
-    x: [B, L] column of the sprite's centre, 0 and 1 a quarter of the width away
-      from the left and the right border.
-    y: [B, L] row of the sprite's centre, likewise from the top.
+    x: [B, L] column of the sprite's centre; 0 and 1 are a quarter of the width
+      from the left and right borders.
+    y: [B, L] row of the sprite's centre, likewise from top and bottom.
     orientation: [B, L] radians, counterclockwise.
     scale: [B, L] size; the square of scale 1 has 19.2 pixels a side.
     color: [B, L, C] intensities in [0, 1].
-    visibility: [B, L] whether the entity is there.
+    visibility: [B, L], whether the entity exists.
 
   Returns:
     image: [B, H, W, C] uint8.
-    mask: [B, H, W, L, 1] uint8, 255 where the entity is seen and else 0. Of
-      overlapping entities the last one is seen.
+    mask: [B, H, W, L, 1] uint8, 255 where the entity is visible, else 0. The
+      last of overlapping entities is visible.
   """
   owner = _owner(_silhouettes(shape, x, y, orientation, scale, visibility))
   values = np.round(255 * color).astype(np.uint8)
@@ -223,9 +221,9 @@ def _silhouettes(
   scale: np.ndarray,
   visibility: np.ndarray,
 ) -> np.ndarray:
-  """[B, L, H, W] bool: the pixels of whole entities, covered ones included.
+  """[B, L, H, W] bool: the pixels of whole entities, including covered ones.
 
-  The background has all pixels, an entity that is not there none.
+  The background has all pixels, a missing entity none.
   """
   pixels = np.zeros([*shape.shape, *IMAGE_SIZE], bool)
   for code, is_inside in _IS_INSIDE.items():
@@ -233,7 +231,7 @@ def _silhouettes(
     size, angle, left, top = (
       values[chosen][:, None, None] for values in (scale, orientation, x, y)
     )
-    # Centres of the pixels, from that of the sprite: right and up, [N, H, W].
+    # Pixel centres relative to the sprite's: right and up, [N, H, W].
     right = np.arange(IMAGE_SIZE[1]) + 0.5 - (_MARGIN + _RANGE * left)
     up = (_MARGIN + _RANGE * top) - np.arange(IMAGE_SIZE[0])[:, None] - 0.5
     cos, sin = np.cos(angle) / size, np.sin(angle) / size
@@ -251,7 +249,7 @@ def _is_in_ellipse(right: np.ndarray, up: np.ndarray) -> np.ndarray:
 
 
 def _is_in_heart(right: np.ndarray, up: np.ndarray) -> np.ndarray:
-  """Whether a point lies between the upper and the lower half of the curve.
+  """Whether a point is between the upper and the lower half of the curve.
 
   Both have sin^2 t = (x/16)^(2/3), and cosines c and -c; there
   y = 4 - 2 c^2 - 8 c^4 + c (19 - 8 c^2).
@@ -282,9 +280,9 @@ def _sample_positions(
   scale: np.ndarray,
   visibility: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws positions at which a part of each sprite is seen.
+  """Samples positions at which each sprite is partly visible.
 
-  All positions of a scene are drawn anew until that is so.
+  Redraws all positions of a scene until they are valid.
 
   Returns:
     x, y: [B, L] in [0, 1], 0 for the background.
@@ -307,7 +305,7 @@ def _sample_positions(
 def _sample_colors(
   rng: np.random.Generator, num_scenes: int, variant: str
 ) -> np.ndarray:
-  """[B, L, C]: colours of all entities, multiples of 1/255."""
+  """Samples colours of all entities: [B, L, C], multiples of 1/255."""
   entities = [num_scenes, MAX_NUM_ENTITIES[variant]]
   if variant == "colored_on_colored":
     return rng.integers(256, size=[*entities, 3]) / 255
@@ -326,7 +324,7 @@ def _sample_colors(
 def _hsv_to_rgb(
   hue: np.ndarray, saturation: np.ndarray, value: np.ndarray
 ) -> np.ndarray:
-  """Hue, saturation and value in [0, 1], [...], to [..., 3] RGB in [0, 1]."""
+  """Converts hue, saturation and value, [...], to [..., 3] RGB, in [0, 1]."""
   sector = (6 * hue[..., None] + np.array([5, 3, 1])) % 6
   ramp = np.clip(np.minimum(sector, 4 - sector), 0, 1)
   return value[..., None] * (1 - saturation[..., None] * ramp)

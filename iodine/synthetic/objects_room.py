@@ -1,11 +1,11 @@
 """Scenes like those of the Objects Room dataset.
 
 Spheres, cubes, cylinders and capsules stand in a square room under a blue sky,
-64x64 pixels; the camera, near one corner, sees the two walls opposite. Floor,
-walls and objects have random hues. The original is rendered with MuJoCo; what
-is known of it is the description and the picture with its reader, whose
-proportions of camera, room and objects these scenes follow. The environment it
-is based on has icosahedra, cones and triangles, too.
+64x64 pixels; the camera, near one corner, sees the two opposite walls. Floor,
+walls and objects have random hues. The original is rendered with MuJoCo and
+known only from its reader's description and picture; the proportions of camera,
+room and objects follow that picture. The original environment also has
+icosahedra, cones and triangles.
 
 Dimensions: B scenes, L entities: sky, floor, left and right wall, then up to
 L - 4 objects; H = W = 64; N samples of a picture.
@@ -58,7 +58,7 @@ _NUM_OBJECTS = {
   "empty_room": (0, 0),
   "identical_color": (4, 6),
 }
-# How much is seen of each object at least, in pixels.
+# Minimum visible area of each object, in pixels.
 MIN_VISIBLE_PIXELS = 12
 
 # The camera sees the walls x = _WALL and y = _WALL.
@@ -68,10 +68,10 @@ _CAMERA_HEIGHT = (0.6, 0.9)
 _FOCAL_LENGTH = 32 / math.tan(math.radians(25))
 _MAX_YAW = math.radians(15)  # Away from the diagonal of the room.
 
-# Of an object: half of its height, and how far ahead of the camera it is.
+# Half the height of an object, and its distance ahead of the camera.
 _SIZES = (0.22, 0.36)
 _DISTANCES = (1.5, 5.5)
-# Between objects, and between them and the walls.
+# Minimum gap between objects, and between objects and walls.
 _MIN_GAP = 0.1
 _MAX_TRIES = 50
 
@@ -79,7 +79,7 @@ _LAMP_HEIGHT = 7.0
 _LAMP_RADIUS = 0.4
 _LAMP_IRRADIANCE = 0.75  # On the floor below the lamp.
 _AMBIENT = 0.3
-# On top of the ambient light; the right wall is the darker one.
+# Added to the ambient light; the right wall is darker.
 _WALL_LIGHT = {_LEFT_WALL: 0.55, _RIGHT_WALL: 0.42}
 _LOBES = ((0.06, 0.4),)
 _SKY_COLOR = (0.6, 0.89, 0.98)
@@ -97,7 +97,7 @@ class _Room(NamedTuple):
 
 
 def features(variant: str = "train") -> dict[str, Feature]:
-  """What a scene of a variant holds: the image and the masks."""
+  """Returns the features of a scene of a variant: image and masks."""
   _check_variant(variant)
   return {
     "image": Feature((*IMAGE_SIZE, 3), "bytes"),
@@ -108,26 +108,26 @@ def features(variant: str = "train") -> dict[str, Feature]:
 def sample_scenes(
   rng: np.random.Generator, num_scenes: int, variant: str = "train"
 ) -> dict[str, np.ndarray]:
-  """Draws scenes as the dataset's reader returns them.
+  """Samples scenes in the format of the dataset's reader.
 
   "train" has 1 to 3 objects, "six_objects" 6, "empty_room" none, and
   "identical_color" 4 to 6 objects of one colour. At least `MIN_VISIBLE_PIXELS`
-  of each are seen.
+  of each are visible.
 
   Args:
-    rng: Source of all randomness.
+    rng: source of all randomness.
     num_scenes: B.
-    variant: One of `VARIANTS`.
+    variant: one of `VARIANTS`.
 
   Returns:
     Arrays by name:
       image: [B, H, W, 3] uint8.
-      mask: [B, L, H, W, 1] uint8, 255 where the entity is seen and else 0; of
-        the sky, the floor, the left and the right wall, and the objects. L is
+      mask: [B, L, H, W, 1] uint8, 255 where the entity is visible, else 0, in
+        the order sky, floor, left wall, right wall, objects. L is
         `MAX_NUM_ENTITIES[variant]`.
 
   Raises:
-    ValueError: The variant is unknown.
+    ValueError: if the variant is unknown.
   """
   _check_variant(variant)
   scenes = {
@@ -154,7 +154,7 @@ def _check_variant(variant: str) -> None:
 
 
 def _sample_room(rng: np.random.Generator, variant: str) -> _Room:
-  """Draws a room with objects."""
+  """Samples a room with objects."""
   low, high = _NUM_OBJECTS[variant]
   num_objects = int(rng.integers(low, high, endpoint=True))
   camera = _sample_camera(rng)
@@ -175,13 +175,13 @@ def _sample_room(rng: np.random.Generator, variant: str) -> _Room:
 
 
 def _saturated(hues: np.ndarray) -> np.ndarray:
-  """[3, N] RGB in [0, 1] of hues [N] in [0, 1], saturated and bright."""
+  """Converts hues [N] in [0, 1] to bright saturated RGB [3, N] in [0, 1]."""
   channels = np.array([[0], [4], [2]])
   return np.clip(np.abs((6 * hues + channels) % 6 - 3) - 1, 0, 1)
 
 
 def _sample_camera(rng: np.random.Generator) -> Camera:
-  """A camera near a corner that looks along the room's diagonal, or nearly."""
+  """Samples a camera near a corner, looking roughly along the diagonal."""
   x, y = rng.uniform(-0.9 * _WALL, -0.4 * _WALL, 2)
   position = np.array([x, y, rng.uniform(*_CAMERA_HEIGHT)])
   yaw = math.pi / 4 + rng.uniform(-_MAX_YAW, _MAX_YAW)
@@ -195,7 +195,7 @@ def _sample_camera(rng: np.random.Generator) -> Camera:
 def _sample_solids(
   rng: np.random.Generator, num_objects: int, camera: Camera
 ) -> list[Solid]:
-  """Draws objects until enough is seen of each of them."""
+  """Samples objects until enough of each is visible."""
   shapes = list(SHAPES)
   while True:
     solids: list[Solid] = []
@@ -214,7 +214,7 @@ def _sample_solids(
 def _sample_solid(
   rng: np.random.Generator, shapes: Sequence[str], camera: Camera
 ) -> Solid:
-  """Draws one object on the floor ahead of the camera."""
+  """Samples one object on the floor ahead of the camera."""
   size = rng.uniform(*_SIZES)
   distance = rng.uniform(*_DISTANCES)
   sideways = distance * rng.uniform(-1, 1) * (32 / _FOCAL_LENGTH)
@@ -229,7 +229,7 @@ def _sample_solid(
 
 
 def _has_room(solid: Solid, others: Sequence[Solid]) -> bool:
-  """Whether an object touches neither the walls nor other objects."""
+  """Whether an object is far enough from the walls and other objects."""
   if np.abs(solid.center[:2]).max() + solid.radius + _MIN_GAP > _WALL:
     return False
   return all(
@@ -242,7 +242,7 @@ def _has_room(solid: Solid, others: Sequence[Solid]) -> bool:
 def _shade(
   room: _Room, rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Shades samples: owner [N], an index of an entity, and RGB [3, N]."""
+  """Shades samples: owner [N], the index of an entity, and RGB [3, N]."""
   camera = room.camera
   seen = raycasting.trace(camera, room.solids, rows, columns)
   directions = camera.directions(rows, columns)
@@ -280,8 +280,8 @@ def _shade(
 def _trace_room(
   camera: Camera, directions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """What is seen of the empty room: owner [N] intp, and depth [N] float32."""
-  # Every ray meets one of the planes, as the camera looks towards the corner.
+  """Traces the empty room: owner [N] intp, and depth [N] float32."""
+  # Every ray meets a plane, because the camera looks towards the corner.
   x, y, z = camera.position.tolist()
   ahead = np.maximum(directions, np.float32(1e-6))
   to_right, to_left = (_WALL - x) / ahead[0], (_WALL - y) / ahead[1]
@@ -298,7 +298,7 @@ def _trace_room(
 def _light_solid(
   room: _Room, solid: Solid, points: np.ndarray, directions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Light on an object's points, and what it reflects as it is: [3, N]."""
+  """Diffuse light on an object's points, and specular light: [3, N] each."""
   normals = normals_at(solid, points)
   view = -to_unit_length(directions)
   visibility = raycasting.solid_visibility(

@@ -1,8 +1,8 @@
 """Ray casting of a few solids, lit by a few lamps, in NumPy.
 
 World coordinates have z upwards. Arrays of points and of directions have their
-three coordinates first and are float32. Lists of samples (places in the image)
-are sorted by row, so that those near a solid are found fast.
+three coordinates first and are float32. Lists of samples (image positions) are
+sorted by row, so that those near a solid are found fast.
 
 Dimensions: N samples, points or rays; H, W height and width of an image.
 """
@@ -32,14 +32,14 @@ __all__ = [
   "visible_pixels",
 ]
 
-# Where a pixel is sampled again: in a rotated grid, rows and columns differ.
+# Extra samples of a pixel: a rotated grid, in which rows and columns differ.
 _SUBSAMPLES = ((0.125, 0.625), (0.375, 0.125), (0.625, 0.875), (0.875, 0.375))
-# No surface is seen at a smaller cosine, so that no highlight is infinite.
+# Smallest cosine of the viewing angle; keeps highlights finite.
 _GRAZING = 0.15
 
 _CUBE_CORNERS = 2 * np.indices((2, 2, 2)).reshape(3, 8) - np.float32(1)
-# Half of the width and the height of the box, for a solid of size 1, whose
-# shadow encloses the solid's with its penumbra.
+# Half width and height, for a solid of size 1, of a box whose shadow encloses
+# the solid's shadow and penumbra.
 _SHADOW_REACH, _SHADOW_HEIGHT = 1.5, 2.2
 
 
@@ -48,9 +48,9 @@ class Camera(NamedTuple):
 
   Attributes:
     position: [3] float32.
-    axes: [3, 3] float32, unit vectors in the rows: to the right and down in the
-      image, and forwards.
-    focal_length: In pixels.
+    axes: [3, 3] float32, rows are unit vectors: right and down in the image,
+      and forwards.
+    focal_length: focal length in pixels.
     image_size: H, W.
   """
 
@@ -60,10 +60,10 @@ class Camera(NamedTuple):
   image_size: tuple[int, int]
 
   def directions(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Rays through places in the image.
+    """Returns rays through image positions.
 
     Args:
-      rows: [N] float32. A pixel's centre has the coordinates index + 0.5.
+      rows: [N] float32. A pixel's centre is at index + 0.5.
       columns: [N] float32.
 
     Returns:
@@ -81,7 +81,7 @@ class Camera(NamedTuple):
   def project(
     self, points: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and depth of points [3, N], [N] each; depth is positive."""
+    """Row, column and positive depth, [N] each, of points [3, N]."""
     height, width = self.image_size
     x, y, depth = self.axes @ (points - self.position[:, None])
     scale = self.focal_length / depth
@@ -89,13 +89,13 @@ class Camera(NamedTuple):
 
 
 class Lamp(NamedTuple):
-  """A round lamp that shines forwards, most along its axis.
+  """A round lamp that shines forwards, most strongly along its axis.
 
   Attributes:
     position: [3] float32.
     axis: [3] float32, unit vector.
     color: [3] float32, irradiance at distance 1 on the axis.
-    radius: The larger, the softer the shadows.
+    radius: radius of the lamp; larger lamps cast softer shadows.
   """
 
   position: np.ndarray
@@ -105,11 +105,11 @@ class Lamp(NamedTuple):
 
 
 class Trace(NamedTuple):
-  """What is seen at samples.
+  """What is visible at samples.
 
   Attributes:
-    owner: [N] int8, index of the first solid that the ray meets, -1: none.
-    depth: [N] float32, its depth there; infinite where there is none.
+    owner: [N] int8, index of the first solid that the ray meets; -1: none.
+    depth: [N] float32, its depth there; infinite if there is none.
   """
 
   owner: np.ndarray
@@ -122,7 +122,7 @@ def look_at(
   focal_length: float,
   image_size: tuple[int, int],
 ) -> Camera:
-  """A camera at `position` [3] that has `target` [3] in its centre, upright."""
+  """Returns an upright camera at `position` [3], centred on `target` [3]."""
   forward = (target - position) / np.linalg.norm(target - position)
   right = np.cross(forward, [0, 0, 1])
   right /= np.linalg.norm(right)
@@ -140,14 +140,14 @@ def pixel_centers(image_size: tuple[int, int]) -> np.ndarray:
   """[2, H * W] float32: row and column of each pixel's centre."""
   centers = np.indices(image_size).reshape(2, -1) + 0.5
   centers = centers.astype(np.float32)
-  centers.flags.writeable = False  # Every caller gets this very array.
+  centers.flags.writeable = False  # Shared by all callers.
   return centers
 
 
 def _image_span(
   across: float, depth: float, radius: float
 ) -> tuple[float, float]:
-  """Tangents of the lines past a disc, in the plane of one image axis."""
+  """Slopes of the tangents to a disc, in the plane of one image axis."""
   distance = math.hypot(across, depth)
   if distance <= radius:
     return -math.inf, math.inf
@@ -160,7 +160,7 @@ def _image_span(
 
 
 class _Box(NamedTuple):
-  """A part of the image, in pixels."""
+  """A region of the image, in pixels."""
 
   top: float
   bottom: float
@@ -169,7 +169,7 @@ class _Box(NamedTuple):
 
 
 def _image_box(camera: Camera, solid: Solid) -> _Box | None:
-  """What part of the image a solid lies in; None if it is behind the camera."""
+  """The image region that contains a solid; None if it is behind the camera."""
   x, y, depth = (camera.axes @ (solid.center - camera.position)).tolist()
   if depth <= -solid.radius:
     return None
@@ -199,16 +199,16 @@ def trace(
   rows: np.ndarray,
   columns: np.ndarray,
 ) -> Trace:
-  """Finds the solid that is seen at each sample.
+  """Finds the visible solid at each sample.
 
   Args:
-    camera: The camera.
-    solids: At most 127.
+    camera: the camera.
+    solids: at most 127 solids.
     rows: [N] float32, sorted.
     columns: [N] float32.
 
   Returns:
-    What is seen.
+    The visible solids and their depths.
   """
   owner = np.full(len(rows), -1, np.int8)
   nearest = np.full(len(rows), np.inf, np.float32)
@@ -227,23 +227,23 @@ def trace(
 
 
 def visible_pixels(camera: Camera, solids: Sequence[Solid]) -> np.ndarray:
-  """[number of solids]: in how many pixels' centres each one is seen."""
+  """[number of solids]: number of pixels at whose centre each is visible."""
   owner = trace(camera, solids, *pixel_centers(camera.image_size)).owner
   return np.bincount(owner + 1, minlength=len(solids) + 1)[1:]
 
 
 def _shadow(points: np.ndarray, lamp: Lamp, solid: Solid) -> np.ndarray:
-  """What part of a lamp's light a solid leaves to points [3, N]: [N].
+  """Share of a lamp's light that a solid lets through to points [3, N]: [N].
 
   Rays that pass deep below the surface are dark; those that graze it are in the
-  penumbra, which is as wide as the picture of the lamp through a pinhole there.
+  penumbra, as wide as the lamp's image through a pinhole there.
   """
   way = lamp.position[:, None] - points
   enter, leave = intersect(solid, points, way)
   length = np.sqrt(dot(way, way))
   enter = np.maximum(enter, 0)
   chord = (np.minimum(leave, 1) - enter) * length
-  # How deep the chord lies: under a rounded surface, and under an edge.
+  # Depth of the chord: below a rounded surface, and below an edge.
   depth = chord / 2
   if solid.shape != "cube":
     depth *= np.abs(chord) / (4 * solid.size)
@@ -253,7 +253,7 @@ def _shadow(points: np.ndarray, lamp: Lamp, solid: Solid) -> np.ndarray:
 
 
 def _shadow_box(camera: Camera, lamp: Lamp, solid: Solid) -> _Box:
-  """What part of the image a solid's shadow on the floor lies in."""
+  """The image region that contains a solid's shadow on the floor."""
   corners = solid.center[:, None] + solid.size * _SHADOW_REACH * _CUBE_CORNERS
   height = solid.center[2] + solid.size * (_SHADOW_HEIGHT - 1)
   corners[2] = np.where(_CUBE_CORNERS[2] > 0, height, 0)
@@ -261,7 +261,7 @@ def _shadow_box(camera: Camera, lamp: Lamp, solid: Solid) -> _Box:
   everywhere = _Box(-math.inf, math.inf, -math.inf, math.inf)
   if way[2].max() > -1e-3:
     return everywhere
-  # Where the rays by the corners of an enclosing box meet the floor.
+  # Where rays past the corners of an enclosing box meet the floor.
   on_floor = corners - way * (corners[2] / way[2])
   rows, columns, depth = camera.project(on_floor)
   if depth.min() <= 0:
@@ -277,14 +277,14 @@ def floor_visibility(
   rows: np.ndarray,
   columns: np.ndarray,
 ) -> np.ndarray:
-  """What part of a lamp's light reaches points on the floor, z = 0.
+  """Share of a lamp's light that reaches points on the floor, z = 0.
 
   Args:
-    camera: The camera.
-    solids: What may cast shadows.
-    lamp: The lamp.
+    camera: the camera.
+    solids: solids that may cast shadows.
+    lamp: the lamp.
     points: [3, N] float32.
-    rows: [N] float32, sorted; where the points are seen.
+    rows: [N] float32, sorted; image positions of the points.
     columns: [N] float32.
 
   Returns:
@@ -300,12 +300,12 @@ def floor_visibility(
 def solid_visibility(
   solids: Sequence[Solid], receiver: Solid, lamp: Lamp, points: np.ndarray
 ) -> np.ndarray:
-  """What part of a lamp's light reaches points on one solid past the others.
+  """Share of a lamp's light that reaches points on a solid past the others.
 
   Args:
-    solids: What may cast shadows; the receiver is left out.
-    receiver: The solid whose points they are.
-    lamp: The lamp.
+    solids: solids that may cast shadows; the receiver is ignored.
+    receiver: the solid that the points are on.
+    lamp: the lamp.
     points: [3, N] float32.
 
   Returns:
@@ -314,7 +314,7 @@ def solid_visibility(
   visibility = np.ones(points.shape[1], np.float32)
   centers = np.stack([solid.center for solid in solids], axis=1)
   reach = np.array([solid.radius for solid in solids]) + receiver.radius
-  # How far the others are from the line between the receiver and the lamp.
+  # Distances of the others from the line between the receiver and the lamp.
   way = (lamp.position - receiver.center)[:, None]
   offsets = centers - receiver.center[:, None]
   along = np.clip(dot(offsets, way) / dot(way, way), 0, 1)
@@ -329,12 +329,12 @@ def solid_visibility(
 def irradiance(
   points: np.ndarray, normals: np.ndarray, lamp: Lamp
 ) -> np.ndarray:
-  """A lamp's light on surfaces, as if nothing stood in its way.
+  """A lamp's unoccluded light on surfaces.
 
   Args:
     points: [3, N] float32.
     normals: [3, N] or [3, 1] float32, unit vectors.
-    lamp: The lamp.
+    lamp: the lamp.
 
   Returns:
     [3, N] float32, RGB.
@@ -350,15 +350,15 @@ def highlight(
   lamp: Lamp,
   lobes: Sequence[tuple[float, float]],
 ) -> np.ndarray:
-  """A lamp's light that microfacets reflect, as if nothing stood in its way.
+  """A lamp's unoccluded light reflected by microfacets.
 
   Args:
     points: [3, N] float32.
     normals: [3, N] float32, unit vectors.
     view: [3, N] float32, unit vectors towards the viewer.
-    lamp: The lamp.
-    lobes: What part of the light is reflected by facets of which roughness:
-      alpha of the GGX distribution, in (0, 1].
+    lamp: the lamp.
+    lobes: share of the light reflected by facets of each roughness, the alpha
+      of the GGX distribution, in (0, 1].
 
   Returns:
     [3, N] float32, RGB: the radiance.
@@ -375,30 +375,30 @@ def highlight(
 
 
 def _towards(points: np.ndarray, lamp: Lamp) -> tuple[np.ndarray, np.ndarray]:
-  """Unit vectors [3, N] to a lamp; its light there, relative to its colour."""
+  """Unit vectors [3, N] to a lamp, and its light relative to its colour."""
   way = lamp.position[:, None] - points
   distance2 = dot(way, way)
   way /= np.sqrt(distance2)
   return way, np.maximum(-dot(lamp.axis, way), 0) / distance2
 
 
-# Shades samples: rows and columns, [N] float32, sorted by row, -> owner [N] of
-# any integer type, and RGB [3, N] float32.
+# Maps samples, rows and columns [N] float32, sorted by row, to owner [N]
+# of any integer dtype and RGB [3, N] float32.
 Shader = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def render(
   shade: Shader, image_size: tuple[int, int], contrast: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws a picture, with several samples in the pixels at edges.
+  """Renders a picture, with several samples per pixel at edges.
 
   Args:
-    shade: What is seen at samples, and in which colour.
+    shade: returns owner and colour at samples.
     image_size: H, W.
-    contrast: Neighbouring pixels that differ by more are at an edge.
+    contrast: neighbouring pixels that differ by more are at an edge.
 
   Returns:
-    owner: [H, W], what is seen at the centre of each pixel.
+    owner: [H, W], the owner at the centre of each pixel.
     image: [3, H, W] float32.
   """
   height, width = image_size
@@ -406,7 +406,7 @@ def render(
   owner, image = owner.reshape(image_size), image.reshape(3, height, width)
   edges = np.flatnonzero(_edges(owner, image, contrast))
   offsets = np.array(_SUBSAMPLES, np.float32)
-  # Row by row of the samples.
+  # One row of samples after another.
   rows = (edges // width)[:, None] + offsets[:, 0]
   order = np.argsort(rows, axis=None, kind="stable")
   columns = (edges % width)[:, None] + offsets[:, 1]
@@ -435,6 +435,6 @@ def _edges(owner: np.ndarray, image: np.ndarray, contrast: float) -> np.ndarray:
 
 
 def _neighbours() -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-  """Indices of all pixels but the last, and of all but the first, by axis."""
+  """For each axis, indices of all pixels but the last, and but the first."""
   yield np.s_[:-1, :], np.s_[1:, :]
   yield np.s_[:, :-1], np.s_[:, 1:]

@@ -1,11 +1,11 @@
-"""Serialised `tf.train.Example`s of fixed shape, laid out in NumPy.
+"""Serialises `tf.train.Example`s of fixed shape in NumPy.
 
-The multi-object datasets store every byte of an image as a bytes-list entry of
-its own, so one scene holds thousands of Python objects and building its
-`tf.train.Example` takes longer than drawing it. All scenes of a dataset share
-their shapes, though, and every value takes the same number of bytes in wire
-form: two records differ in their payload bytes only. `RecordLayout` fills these
-into copies of one template, a whole batch at a time.
+The multi-object datasets store every byte of an image as a separate bytes-list
+entry, so a scene has thousands of Python objects, and building its
+`tf.train.Example` takes longer than drawing it. But all scenes of a dataset
+have the same shapes, and every value has the same wire size, so two records
+differ only in their payload bytes. `RecordLayout` writes these into copies of
+one template, a whole batch at a time.
 
 Wire format: https://protobuf.dev/programming-guides/encoding/
 """
@@ -36,8 +36,8 @@ class Feature(NamedTuple):
   """One feature of a scene.
 
   Attributes:
-    shape: Shape of the values of one scene, without a batch axis.
-    kind: "bytes" (uint8, each value a bytes-list entry of its own) or "float"
+    shape: shape of the values of one scene, without a batch axis.
+    kind: "bytes" (uint8, each value a separate bytes-list entry) or "float"
       (float32, a packed float list).
   """
 
@@ -68,7 +68,7 @@ class RecordLayout:
     template = _delimited(_EXAMPLE_FEATURES, body)
     self._template = np.frombuffer(template, np.uint8)
     header_size = len(template) - len(body)
-    # The values are the last part of a map entry.
+    # A map entry ends with its values.
     self._payloads = {
       name: _payload_slice(features[name], header_size + end)
       for name, end in ends.items()
@@ -76,22 +76,22 @@ class RecordLayout:
 
   @property
   def record_size(self) -> int:
-    """Bytes of one record."""
+    """Size of one record in bytes."""
     return self._template.size
 
   def encode(self, scenes: Mapping[str, np.ndarray]) -> np.ndarray:
     """Serialises a batch of scenes.
 
     Args:
-      scenes: A `[B, *shape]` array for each feature, uint8 for "bytes" and
+      scenes: a `[B, *shape]` array for each feature, uint8 for "bytes" and
         float32 for "float".
 
     Returns:
-      [B, record_size] uint8, one serialised `tf.train.Example` a row.
+      [B, record_size] uint8, one serialised `tf.train.Example` per row.
 
     Raises:
-      ValueError: A feature is missing or unknown, or an array has another
-        shape, type or batch size than the layout.
+      ValueError: if a feature is missing or unknown, or an array has the wrong
+        shape, dtype or batch size.
     """
     batch_size = self._check(scenes)
     records = np.tile(self._template, (batch_size, 1))
@@ -124,7 +124,7 @@ class RecordLayout:
 
 
 def _map_entry(name: str, feature: Feature) -> bytes:
-  """An entry of `Features.feature` whose values are all zero."""
+  """Returns an entry of `Features.feature` whose values are all zero."""
   count = math.prod(feature.shape)
   if feature.kind == "bytes":
     values = _delimited(_LIST_VALUE, b"\0") * count
@@ -135,7 +135,7 @@ def _map_entry(name: str, feature: Feature) -> bytes:
 
 
 def _payload_slice(feature: Feature, end: int) -> slice:
-  """Where the values lie in a record, given where their map entry ends."""
+  """Position of the values in a record, given the end of their map entry."""
   count = math.prod(feature.shape)
   if feature.kind == "bytes":
     stride = len(_delimited(_LIST_VALUE, b"\0"))

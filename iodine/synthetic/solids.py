@@ -1,4 +1,4 @@
-"""Simple solids and where rays meet them, in NumPy.
+"""Simple solids and their intersections with rays, in NumPy.
 
 World coordinates have z upwards. Arrays of points and of directions have their
 three coordinates first and are float32.
@@ -21,28 +21,28 @@ __all__ = [
   "to_unit_length",
 ]
 
-# Solids of size 1 lie within |x|, |y|, |z| <= 1, and a capsule, whose radius is
-# 0.5, within half of that sideways. By shape: radius of the enclosing sphere.
+# Radius of the enclosing sphere by shape. Solids of size 1 are within
+# |x|, |y|, |z| <= 1; a capsule, whose radius is 0.5, is half as wide.
 SHAPES = {
   "sphere": 1.0,
   "cube": math.sqrt(3),
   "cylinder": math.sqrt(2),
   "capsule": 1.0,
 }
-# How far the edges of cubes and cylinders look rounded, for size 1.
+# Width of the rounded edges of cubes and cylinders of size 1.
 _BEVEL = 0.18
 
 _TINY = np.float32(1e-12)
 
 
 class Solid(NamedTuple):
-  """A solid that stands upright.
+  """An upright solid.
 
   Attributes:
-    shape: One of `SHAPES`.
+    shape: one of `SHAPES`.
     center: [3] float32.
-    size: Half of its height.
-    angle: Rotation about the vertical through its centre, in radians.
+    size: half the height of the solid.
+    angle: rotation about the vertical through its centre, in radians.
   """
 
   shape: str
@@ -52,11 +52,11 @@ class Solid(NamedTuple):
 
   @property
   def radius(self) -> float:
-    """Radius of the sphere about the centre that encloses the solid."""
+    """Radius of the enclosing sphere around the centre."""
     return self.size * SHAPES[self.shape]
 
   def to_local(self, vectors: np.ndarray) -> np.ndarray:
-    """Turns and scales vectors [3, N] as if the solid were in unit pose."""
+    """Rotates and scales vectors [3, N] to the frame of the unit solid."""
     cos, sin = (
       math.cos(self.angle) / self.size,
       math.sin(self.angle) / self.size,
@@ -65,7 +65,7 @@ class Solid(NamedTuple):
     return np.stack([cos * x + sin * y, cos * y - sin * x, z / self.size])
 
   def to_world(self, vectors: np.ndarray) -> np.ndarray:
-    """Turns vectors [3, N] back, without scaling them."""
+    """Rotates vectors [3, N] back, without scaling."""
     cos, sin = math.cos(self.angle), math.sin(self.angle)
     x, y, z = vectors
     return np.stack([cos * x - sin * y, cos * y + sin * x, z])
@@ -92,17 +92,17 @@ def reflect(directions: np.ndarray, normals: np.ndarray) -> np.ndarray:
 def intersect(
   solid: Solid, origins: np.ndarray, directions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Where rays enter and leave a solid.
+  """Computes where rays enter and leave a solid.
 
   Args:
-    solid: The solid.
+    solid: the solid.
     origins: [3, N] or [3, 1] float32.
     directions: [3, N] float32, of any length.
 
   Returns:
     [N] float32 each, parameters `t` of the points `origin + t * direction`. The
-    line meets the solid where the first is at most the second; elsewhere the
-    second is the smaller, the farther away the line passes.
+    line meets the solid if enter <= leave; otherwise, the gap between the two
+    grows with the distance at which the line passes.
   """
   o = solid.to_local(origins - solid.center[:, None])
   d = solid.to_local(directions)
@@ -119,7 +119,7 @@ def intersect(
 def _ball(
   o: np.ndarray, d: np.ndarray, radius: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Within `radius` of the origin, in as many dimensions as there are."""
+  """Span of a ray within `radius` of the origin, in any dimension."""
   a, b = dot(d, d) + _TINY, dot(o, d)
   discriminant = b * b - a * (dot(o, o) - radius**2)
   root = np.copysign(np.sqrt(np.abs(discriminant)), discriminant)
@@ -129,7 +129,7 @@ def _ball(
 def _slab(
   o: np.ndarray, d: np.ndarray, extent: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Within `extent` of the origin along one axis."""
+  """Span of a ray within `extent` of the origin along one axis."""
   inverse = 1 / np.where(d == 0, _TINY, d)
   middle, reach = -o * inverse, extent * np.abs(inverse)
   return middle - reach, middle + reach
@@ -138,7 +138,7 @@ def _slab(
 def _common(
   *spans: tuple[np.ndarray, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-  """What several spans of a ray have in common."""
+  """Intersection of several spans of a ray."""
   enter, leave = spans[0]
   for other_enter, other_leave in spans[1:]:
     enter = np.maximum(enter, other_enter)
@@ -147,7 +147,7 @@ def _common(
 
 
 def _capsule(o: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """A cylinder of radius and height 1/2 between two balls: their union."""
+  """Union of a cylinder of radius and half height 1/2 and two balls."""
   shift = np.array([[0], [0], [0.5]], np.float32)
   spans = [
     _common(_ball(o[:2], d[:2], 0.5), _slab(o[2], d[2], 0.5)),
@@ -156,9 +156,9 @@ def _capsule(o: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   ]
   enter, leave = (np.stack(ends) for ends in zip(*spans, strict=True))
   hit = enter <= leave
-  # Where the line meets none of them, that which it passes most closely.
+  # If the line meets none of them, use the one it passes most closely.
   nearest = (leave - enter).argmax(axis=0)[None]
-  # It is convex, so there is no gap between the spans.
+  # The union is convex, so there is no gap between the spans.
   return (
     np.minimum(
       np.take_along_axis(enter, nearest, axis=0)[0],
@@ -172,10 +172,10 @@ def _capsule(o: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def normals_at(solid: Solid, points: np.ndarray) -> np.ndarray:
-  """Outward unit normals, as if the edges were rounded.
+  """Returns outward unit normals, as if the edges were rounded.
 
   Args:
-    solid: The solid.
+    solid: the solid.
     points: [3, N] float32, on its surface.
 
   Returns:
@@ -194,5 +194,5 @@ def normals_at(solid: Solid, points: np.ndarray) -> np.ndarray:
 
 
 def _beyond_edge(values: np.ndarray) -> np.ndarray:
-  """How far coordinates lie in the rounded part of a solid of size 1."""
+  """How far coordinates are into the rounded part of a solid of size 1."""
   return values - np.clip(values, _BEVEL - 1, 1 - _BEVEL)

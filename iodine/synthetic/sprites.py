@@ -1,7 +1,7 @@
-"""Small scenes of squares and discs, of which a small model learns.
+"""Small scenes of squares and discs, for small models.
 
 Two sprites of 6 to 8 pixels in two of six colours on grey, 16x16 pixels. They
-may cover one another in part; a mask holds what is seen.
+may partly cover each other; a mask marks the visible pixels.
 
 Dimensions: B scenes, L = 4 entities (entity 0 is the background), H = W = 16.
 """
@@ -38,14 +38,14 @@ FEATURES = {
   "visibility": Feature((MAX_NUM_ENTITIES,), "float"),
 }
 
-# By the index `shape`.
+# Indexed by `shape`.
 SHAPES = ("background", "square", "disc")
 _DISC = SHAPES.index("disc")
 
 # Height and width of a sprite, in pixels.
 SIZES = (6, 7, 8)
 
-BACKGROUND_COLOR = 0.5  # Of all three channels.
+BACKGROUND_COLOR = 0.5  # All three channels.
 COLORS = np.array(
   [
     [1, 0, 0],
@@ -58,29 +58,29 @@ COLORS = np.array(
   np.float32,
 )
 
-# How much of each sprite is seen at least.
+# Minimum visible share of each sprite.
 _MIN_SEEN = 0.75
 
 
 def sample_scenes(
   rng: np.random.Generator, num_scenes: int, num_objects: int = 2
 ) -> dict[str, np.ndarray]:
-  """Draws scenes.
+  """Samples scenes.
 
-  Shapes, sizes and colours are uniform and independent of each other, but for
-  the colours of a scene, which differ; positions are uniform among those where
-  at least three quarters of each sprite are seen.
+  Shapes, sizes and colours are uniform and independent, except that the colours
+  within a scene differ; positions are uniform among those where at least three
+  quarters of each sprite are visible.
 
   Args:
-    rng: Source of all randomness.
+    rng: source of all randomness.
     num_scenes: B.
-    num_objects: Sprites in each scene, 1 to 3. The entities that are left are
-      invisible, with zeros for all features.
+    num_objects: sprites in each scene, 1 to 3. The remaining entities are
+      invisible, with all features zero.
 
   Returns:
     Arrays by the names in `FEATURES`:
       image: [B, H, W, 3] uint8.
-      mask: [B, L, H, W, 1] uint8, 255 where the entity is seen and else 0.
+      mask: [B, L, H, W, 1] uint8, 255 where the entity is visible, else 0.
       x, y: [B, L] float32, row and column (in this order) of the top left
         corner of the whole sprite's bounding box, in pixels; 0 for the
         background.
@@ -90,7 +90,7 @@ def sample_scenes(
       visibility: [B, L] float32, 1 for the background and the sprites.
 
   Raises:
-    ValueError: `num_objects` is not 1, 2 or 3.
+    ValueError: if `num_objects` is not 1, 2 or 3.
   """
   if not 1 <= num_objects <= MAX_NUM_OBJECTS:
     raise ValueError(
@@ -105,7 +105,7 @@ def sample_scenes(
   size[:, objects] = rng.choice(SIZES, drawn)
   color = np.zeros([*shape.shape, 3], np.float32)
   color[:, 0] = BACKGROUND_COLOR
-  # Different ones: the first of a random order.
+  # Distinct colours: the first of a random order.
   order = rng.permuted(np.tile(np.arange(len(COLORS)), (num_scenes, 1)), axis=1)
   color[:, objects] = COLORS[order[:, :num_objects]]
   position = _sample_positions(rng, shape, size)
@@ -133,11 +133,11 @@ def render(
   y: np.ndarray,
   color: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws scenes from their factors.
+  """Renders scenes from their factors.
 
   Args:
     shape: [B, L] index into `SHAPES`; 0 for the background, which is entity 0,
-      and for entities that are not there.
+      and for missing entities.
     size: [B, L] height and width of the sprite, in pixels.
     x: [B, L] row of its top left corner, in pixels.
     y: [B, L] column of its top left corner, in pixels.
@@ -145,8 +145,8 @@ def render(
 
   Returns:
     image: [B, H, W, 3] uint8.
-    mask: [B, L, H, W, 1] uint8, 255 where the entity is seen and else 0. Of
-      overlapping entities the last one is seen.
+    mask: [B, L, H, W, 1] uint8, 255 where the entity is visible, else 0. The
+      last of overlapping entities is visible.
   """
   owner = _owner(_silhouettes(shape, size, x, y))
   values = np.round(255 * color).astype(np.uint8)
@@ -159,9 +159,9 @@ def render(
 def _silhouettes(
   shape: np.ndarray, size: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> np.ndarray:
-  """[B, L, H, W] bool: the pixels of whole entities, covered ones included.
+  """[B, L, H, W] bool: the pixels of whole entities, including covered ones.
 
-  The background has all pixels, an entity that is not there none.
+  The background has all pixels, a missing entity none.
   """
   radius = size[..., None, None] / 2
   # [B, L, H or 1, W or 1]: centre of each pixel, relative to the sprite's.
@@ -183,17 +183,17 @@ def _owner(silhouettes: np.ndarray) -> np.ndarray:
 def _sample_positions(
   rng: np.random.Generator, shape: np.ndarray, size: np.ndarray
 ) -> np.ndarray:
-  """Draws positions at which enough of each sprite is seen.
+  """Samples positions at which enough of each sprite is visible.
 
-  All positions of a scene are drawn anew until that is so.
+  Redraws all positions of a scene until they are valid.
 
   Args:
-    rng: Source of all randomness.
+    rng: source of all randomness.
     shape: [B, L] index into `SHAPES`.
-    size: [B, L] in pixels; 0 for entities that are no sprites.
+    size: [B, L] in pixels; 0 for entities that are not sprites.
 
   Returns:
-    [B, L, 2] row and column of the top left corners, 0 for what is no sprite.
+    [B, L, 2] row and column of the top left corners, 0 if not a sprite.
   """
   position = np.zeros([*shape.shape, 2], np.intp)
   pending = np.arange(len(shape))
@@ -210,7 +210,7 @@ def _sample_positions(
 def _too_covered(
   shape: np.ndarray, size: np.ndarray, position: np.ndarray
 ) -> np.ndarray:
-  """[B] bool: whether too little is seen of any sprite of a scene."""
+  """[B] bool: whether too little of any sprite in a scene is visible."""
   whole = _silhouettes(shape, size, position[..., 0], position[..., 1])
   labels = np.arange(shape.shape[1])[:, None, None]
   seen = _owner(whole)[:, None] == labels

@@ -1,4 +1,4 @@
-"""Reader of the files of `iodine.synthetic.sprites`."""
+"""Reader for files of `iodine.synthetic.sprites`."""
 
 import tensorflow as tf
 
@@ -30,18 +30,18 @@ def dataset(
   """Reads, decompresses and parses files of sprites.
 
   Args:
-    tfrecords_path: One path or a sequence of paths. The compression (gzip,
+    tfrecords_path: one path or a sequence of paths. The compression (gzip,
       zlib or none) is detected.
-    read_buffer_size: Bytes in the read buffer; None: TensorFlow's default.
-    map_parallel_calls: Number of scenes to parse at the same time; None: one.
+    read_buffer_size: bytes in the read buffer; None: TensorFlow's default.
+    map_parallel_calls: number of scenes to parse in parallel; None: one.
 
   Returns:
-    An unbatched dataset of dicts, as `sprites.sample_scenes` returns them but
-    without the batch axis.
+    An unbatched dataset of dicts, as from `sprites.sample_scenes` but without
+    the batch axis.
 
   Raises:
     FileNotFoundError: if a file does not exist.
-    ValueError: if a path is a directory, an empty file or no TFRecord file.
+    ValueError: if a path is a directory, an empty file or not a TFRecord file.
   """
   return tfrecord_reading.read(
     tfrecords_path, features, _decode, read_buffer_size, map_parallel_calls

@@ -1,7 +1,7 @@
 """Scenes like those of the Tetrominoes dataset.
 
 Three tetrominoes of four bevelled 5x5 blocks on black, 35x35 pixels, any pixel
-position inside the image. Pieces may touch and never overlap.
+position inside the image. Pieces may touch but never overlap.
 
 Dimensions: B scenes, L = 4 entities (entity 0 is the background), H = W = 35.
 """
@@ -36,12 +36,12 @@ FEATURES = {
 }
 
 # Block patterns by the dataset's `shape` index, top row first; index 0 is the
-# background. The patterns of 1, 4 and 8 are inferred, all others are read off
-# real scenes. What is left for these three are ####, #../### and .#/.#/##, and
-# the dataset lists a piece's rotations side by side: 1-2 are the I, 3-6 the
-# lying and 7-10 the standing L and J, 11-12 and 13-14 the lying and standing S
-# and Z, 15-16 and 17-18 the lying and standing T, 19 the O. This order leaves
-# one place for each of the three.
+# background. The patterns of 1, 4 and 8 are inferred, all others are taken from
+# real scenes. The three remaining patterns are ####, #../### and .#/.#/##, and
+# the dataset keeps a piece's rotations together: 1-2 are the I, 3-6 the lying
+# and 7-10 the standing L and J, 11-12 and 13-14 the lying and standing S and Z,
+# 15-16 and 17-18 the lying and standing T, 19 the O. This order leaves one
+# index for each of the three.
 SHAPES = (
   "",
   "####",  # 1, inferred
@@ -112,21 +112,21 @@ def sample_scenes(
   num_scenes: int,
   num_objects: int = MAX_NUM_OBJECTS,
 ) -> dict[str, np.ndarray]:
-  """Draws scenes as the dataset's reader returns them.
+  """Samples scenes in the format of the dataset's reader.
 
-  Shapes (19) and colours (6) are uniform and independent of each other;
-  positions are uniform among those without an overlap.
+  Shapes (19) and colours (6) are uniform and independent; positions are uniform
+  among those without overlaps.
 
   Args:
-    rng: Source of all randomness.
+    rng: source of all randomness.
     num_scenes: B.
-    num_objects: Tetrominoes in each scene, 1 to 3; the real dataset has 3.
-      The entities that are left are invisible, with zeros for all features.
+    num_objects: tetrominoes in each scene, 1 to 3; the real dataset has 3.
+      The remaining entities are invisible, with all features zero.
 
   Returns:
     Arrays by the names in `FEATURES`:
       image: [B, H, W, 3] uint8.
-      mask: [B, L, H, W, 1] uint8, 255 where the entity is seen and else 0.
+      mask: [B, L, H, W, 1] uint8, 255 where the entity is visible, else 0.
       x, y: [B, L] float32, row and column (in this order) of the top left
         corner of the entity's bounding box, in pixels; 0 for the background.
       shape: [B, L] float32, index into `SHAPES`; 0 for the background.
@@ -134,7 +134,7 @@ def sample_scenes(
       visibility: [B, L] float32, 1 for the background and the tetrominoes.
 
   Raises:
-    ValueError: `num_objects` is not 1, 2 or 3.
+    ValueError: if `num_objects` is not 1, 2 or 3.
   """
   if not 1 <= num_objects <= MAX_NUM_OBJECTS:
     raise ValueError(
@@ -169,19 +169,19 @@ def sample_scenes(
 def render(
   shape: np.ndarray, x: np.ndarray, y: np.ndarray, color: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws scenes from their factors.
+  """Renders scenes from their factors.
 
   Args:
     shape: [B, L] index into `SHAPES`; 0 for the background, which is entity 0,
-      and for entities that are not there.
+      and for missing entities.
     x: [B, L] row of the top left corner, in pixels.
     y: [B, L] column of the top left corner, in pixels.
     color: [B, L, 3] RGB in {0, 1}.
 
   Returns:
     image: [B, H, W, 3] uint8.
-    mask: [B, L, H, W, 1] uint8, 255 where the entity is seen and else 0. Of
-      overlapping entities the last one is seen.
+    mask: [B, L, H, W, 1] uint8, 255 where the entity is visible, else 0. The
+      last of overlapping entities is visible.
   """
   shape, color = shape.astype(np.intp), color.astype(np.uint8)
   scenes, entities = np.nonzero(shape)
@@ -207,13 +207,13 @@ def render(
 def _sample_positions(
   rng: np.random.Generator, shape: np.ndarray
 ) -> np.ndarray:
-  """Draws positions of tetrominoes that do not overlap.
+  """Samples positions of tetrominoes that do not overlap.
 
-  All positions of a scene are drawn anew until none of its tetrominoes overlap.
-  Placing one after the other would end in scenes without room for the last.
+  Redraws all positions of a scene until none of its tetrominoes overlap.
+  Placing them one by one could leave no room for the last.
 
   Args:
-    rng: Source of all randomness.
+    rng: source of all randomness.
     shape: [B, num_objects] index into `SHAPES`, not 0.
 
   Returns:
