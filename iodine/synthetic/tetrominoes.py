@@ -77,7 +77,7 @@ COLORS = np.array(
   np.uint8,
 )
 
-# Every block of a piece is drawn alike, lit from the top left.
+# All blocks of a piece look the same, lit from the top left.
 _BEVEL = np.array(
   [
     [191, 255, 255, 255, 223],
