@@ -13,7 +13,7 @@ from iodine.modules import utils
 
 __all__ = ["BroadcastConv2D", "ConvNet2D"]
 
-# Output channels that a processor's vectors hold, of float32 as of bfloat16.
+# Output channels per vector register, in float32 and bfloat16 alike.
 _LANES = 16
 
 
@@ -23,9 +23,9 @@ class ConvNet2D(snt.Module):
   The counterpart of Sonnet 1's `snt.nets.ConvNet2D` and `ConvNet2DTranspose`.
 
   Attributes:
-    dtype: what it computes in, float32 unless set to bfloat16; variables,
-      their gradients, inputs and outputs are float32 nevertheless. Transposed
-      convolutions always compute in float32.
+    dtype: type of the computation, float32 unless set to bfloat16. Variables,
+      their gradients, inputs and outputs are always float32, and so are
+      transposed convolutions.
   """
 
   def __init__(
@@ -41,21 +41,21 @@ class ConvNet2D(snt.Module):
     first_layer: Callable[..., snt.Module] | None = None,
     name: str | None = None,
   ):
-    """Constructor.
+    """Makes a stack without variables; the first call creates them.
 
     Args:
-      output_channels: one entry per layer; the last may be None, and is then
-        given with the first call.
+      output_channels: one entry per layer; if the last is None, the first call
+        gives it.
       kernel_shapes: one entry (an integer or a pair) per layer, or one for all.
-      strides: likewise.
-      rates: dilations, likewise.
-      activation: between the layers, name or function.
-      activate_final: whether it follows the last layer too.
+      strides: strides, in the same form.
+      rates: dilations, in the same form.
+      activation: name or function, applied between the layers.
+      activate_final: whether to apply it after the last layer too.
       use_bias: one boolean for all layers, or one per layer.
       transpose: whether the convolutions are transposed.
       first_layer: constructor of the first layer, such as `BroadcastConv2D`;
-        it gets the inputs as they are, and returns what the next computes in.
-      name: of the module; default: Sonnet 1's.
+        it gets the inputs uncast, and its output type is the next layer's.
+      name: scope of the variables; None: Sonnet 1's.
 
     Raises:
       ValueError: for lists of unequal lengths or values that are not positive.
@@ -96,17 +96,18 @@ class ConvNet2D(snt.Module):
   def __call__(
     self, inputs: Any, output_channels: int | None = None
   ) -> tf.Tensor:
-    """Connects the module.
+    """Applies all layers.
 
     Args:
-      inputs: [B, H, W, C] float32, or what the constructor's first_layer takes.
-      output_channels: of the last layer, needed where the constructor got None.
+      inputs: [B, H, W, C] float32, or what `first_layer` takes.
+      output_channels: channels of the last layer, required on the first call if
+        the constructor got None.
 
     Returns:
       [B, H', W', C'] float32.
 
     Raises:
-      ValueError: if the last layer's channels are unknown or contradict.
+      ValueError: if the last layer's channels are unknown or contradictory.
     """
     self._create_layers(output_channels)
     if output_channels not in (None, self._last_channels):
@@ -170,7 +171,7 @@ def _pair(value: Any) -> tuple:
 
 
 class _ConvLayer(snt.Module):
-  """The float32 variables of a convolution, `snt.Conv2D`'s, SAME padding."""
+  """Float32 variables of a convolution, as in `snt.Conv2D`; SAME padding."""
 
   def __init__(
     self,
@@ -219,7 +220,7 @@ class _Conv2D(_ConvLayer):
 
   @property
   def _is_narrow(self) -> bool:
-    """Whether `_narrow_conv2d` does the same, with less work."""
+    """Whether `_narrow_conv2d` computes the same with less work."""
     return (
       self._stride == self._rate == (1, 1)
       and all(side % 2 for side in self._kernel_shape)
@@ -232,16 +233,16 @@ class _Conv2D(_ConvLayer):
 def _narrow_conv2d(
   x: tf.Tensor, w: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
-  """A SAME convolution of stride 1 that has few output channels.
+  """A SAME convolution of stride 1 with few output channels.
 
-  A processor works on `_LANES` output channels at a time, used or not: here
-  those of neighbouring pixels, side by side in one wider kernel. The filter's
-  gradient is that of a convolution from outputs to inputs, of which there are
-  more.
+  A processor works on `_LANES` output channels at a time, used or not. A wider
+  kernel fills them with the channels of neighbouring pixels. The filter's
+  gradient is computed as that of a convolution from outputs to inputs, which
+  are more numerous.
 
   Args:
     x: [N, H, W, C].
-    w: [h, w, C, C'], of the type of x; h and w are odd.
+    w: [h, w, C, C'], same type as x; h and w are odd.
   """
   height, width, inputs = x.shape[1:]
   rows, columns, _, outputs = w.shape
@@ -272,12 +273,12 @@ def _narrow_conv2d(
 
 
 class BroadcastConv2D(_ConvLayer):
-  """The convolution of one vector at every pixel, beside coordinates.
+  """A convolution of one vector, repeated at every pixel, and coordinates.
 
-  The same as that of the tiled vector joined with the coordinates, but for
-  less work: a vector that is the same everywhere meets every entry of the
-  kernel once, wherever the padding does not hide it, and the coordinates do
-  not depend on the batch. Computes in the vector's type, but for coordinates.
+  Equals the convolution of the tiled vector joined with the coordinates, at
+  less cost: each entry of the kernel is applied to the vector once and counted
+  wherever it is not on padding, and the coordinates' part is shared by the
+  batch. That part is computed in float32, the rest in the vector's type.
   """
 
   def __call__(self, inputs: tuple[tf.Tensor, np.ndarray]) -> tf.Tensor:
@@ -286,7 +287,7 @@ class BroadcastConv2D(_ConvLayer):
     height, width, num_coords = coords.shape
     self._initialize(z.shape[-1] + num_coords)
     w_z, w_coords = tf.split(self.w, [z.shape[-1], num_coords], axis=2)
-    # What every entry of the kernel makes of z, added up where it is visible.
+    # z times each entry of the kernel, summed over the visible entries.
     w_z = tf.reshape(tf.cast(w_z, z.dtype), [-1, *w_z.shape[2:]])
     taps = tf.einsum("nz,tzc->ntc", z, w_z)
     rows, columns = self._visible_taps(0, height), self._visible_taps(1, width)
@@ -302,7 +303,7 @@ class BroadcastConv2D(_ConvLayer):
   def _of_coordinates(
     self, coords: np.ndarray, w: tf.Tensor
   ) -> tf.Tensor | None:
-    """[H * W or 1, C] float32 for all images: coordinates' part and bias."""
+    """[H * W or 1, C] float32, shared by all images: coordinates and bias."""
     bias = self.b[tf.newaxis] if self._with_bias else None
     if not coords.shape[-1]:
       return bias
@@ -312,7 +313,7 @@ class BroadcastConv2D(_ConvLayer):
     return conv if bias is None else conv + bias
 
   def _visible_taps(self, axis: int, size: int) -> np.ndarray:
-    """[outputs, kernel]: 1 where an entry lies on the image, 0 on padding."""
+    """[outputs, kernel]: 1 where an entry is on the image, 0 on padding."""
     kernel, stride = self._kernel_shape[axis], self._stride[axis]
     offsets = np.arange(kernel) * self._rate[axis]
     starts = np.arange(-(-size // stride)) * stride

@@ -1,4 +1,4 @@
-"""What a forward pass of IODINE computed, as `SceneModel.infer` returns it."""
+"""Converts a forward pass of IODINE to the result of `SceneModel.infer`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["collect"]
 
 
 def collect(output_dist: MaskedMixture, loss: Loss) -> dict[str, Any]:
-  """Arranges what a forward pass computed (reference: iodine.py:278-364).
+  """Arranges the results of a forward pass (reference: iodine.py:278-364).
 
   Args:
-    output_dist: the model's.
-    loss: what the pass returned, with its lists over refinement steps.
+    output_dist: the model's output distribution.
+    loss: result of the pass, with its lists over refinement steps.
 
   Returns:
     inputs, latent, outputs and losses, see `SceneModel.infer`.
@@ -47,12 +47,12 @@ def collect(output_dist: MaskedMixture, loss: Loss) -> dict[str, Any]:
 
 
 def _stack(values: Iterable[tf.Tensor]) -> tf.Tensor:
-  """One [B, ...] per refinement step to [B, S, ...]."""
+  """Stacks one [B, ...] per refinement step to [B, S, ...]."""
   return tf.stack(list(values), axis=1)
 
 
 def _stack_inputs(inputs: Sequence[Mapping]) -> dict[str, dict]:
-  """Inputs of every step, a zero entry in front, as the reference pads them."""
+  """Stacks inputs, preceded by a zero entry as in the reference."""
   return {
     kind: {
       name: _stack(

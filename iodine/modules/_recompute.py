@@ -1,9 +1,9 @@
-"""Refinement steps that are computed again in the outer backward pass.
+"""Refinement steps that are recomputed in the outer backward pass.
 
-Training differentiates through all refinement steps, and so keeps what every
-convolution of each of them put out. Here only a step's inputs and the gradients
-that the refinement network sees are kept; the rest is computed once more when
-the outer gradient needs it, a step at a time (gradient checkpointing).
+Training differentiates through all refinement steps, and so keeps the outputs
+of all their convolutions. Here only a step's inputs and the gradients shown to
+the refinement network are kept; the rest is recomputed, a step at a time, when
+the outer gradient needs it (gradient checkpointing).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,28 +13,28 @@ import tensorflow as tf
 
 __all__ = ["DIFFERENTIATED", "recomputed"]
 
-# What later steps and losses depend on, beside zp and state.
+# Besides zp and state, later steps and losses depend on these.
 DIFFERENTIATED = ("kl", "re")
 
 
 def recomputed(
   refine: Callable[..., tuple[dict[str, Any], tf.Tensor, Any]],
 ) -> Callable[..., tuple[dict[str, Any], tf.Tensor, Any]]:
-  """The same refinement step, with less memory and more time.
+  """Makes a refinement step use less memory and more time.
 
-  The first backward pass, whose results the refinement network sees, is not
-  repeated: its gradients are small, and no outer gradient flows through them.
+  The inner backward pass is not repeated: the gradients it passes to the
+  refinement network are small, and no outer gradient flows through them.
 
   Args:
-    refine: of zp [B, K, Zp], the recurrent state (nested tensors), what else it
-      takes, and `gradients`, None or those of a former call. It returns a
-      record, which has "kl" [B, K], "re" [B] and "gradients", the new zp, and
-      the new state. It must draw the same numbers each time, and its variables
-      must exist.
+    refine: a function of zp [B, K, Zp], the recurrent state (nested tensors),
+      other arguments, and `gradients` (None or those of an earlier call). It
+      returns a record with "kl" [B, K], "re" [B] and "gradients", the new zp,
+      and the new state. It must draw the same numbers each time, and its
+      variables must exist.
 
   Returns:
-    A function with these arguments but `gradients`, and these results. Of a
-    record only "kl" and "re" can be differentiated.
+    A function with the same results and the same arguments, without
+    `gradients`. Of the record only "kl" and "re" are differentiable.
   """
 
   def call(zp: tf.Tensor, state: Any, *others: Any) -> tuple:
@@ -48,7 +48,7 @@ def recomputed(
       def backward(
         *upstream: tf.Tensor, variables: tuple[tf.Variable, ...] = ()
       ) -> tuple:
-        # Not before the outer gradient gets here; else all is kept after all.
+        # Wait for the outer gradient; otherwise everything is kept after all.
         with tf.control_dependencies(upstream):
           again = [tf.identity(x) for x in inputs]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -79,7 +79,7 @@ def _flat_call(
   others: tuple,
   gradients: dict[str, tf.Tensor] | None,
 ) -> tuple[dict[str, Any], list[tf.Tensor]]:
-  """A step's record, and its results that can be differentiated, in a row."""
+  """A step's record, and a flat list of its differentiable results."""
   zp, *flat_state = inputs
   old_state = tf.nest.pack_sequence_as(state, flat_state)
   record, zp, new_state = refine(zp, old_state, *others, gradients=gradients)

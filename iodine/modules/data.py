@@ -1,4 +1,4 @@
-"""The datasets under the names by which plans know them.
+"""The datasets, under the names that plans use.
 
 (reference: modules/data.py)
 """

@@ -1,4 +1,4 @@
-"""From latents to pictures and masks."""
+"""Decodes latents to images and masks."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ __all__ = ["ComponentDecoder"]
 
 
 class ComponentDecoder(snt.Module):
-  """Decodes every slot on its own into pixel parameters and a mask logit.
+  """Decodes each slot separately into pixel parameters and a mask logit.
 
   Figure 2d of the paper (reference: decoder.py:23-53).
   """
@@ -20,12 +20,12 @@ class ComponentDecoder(snt.Module):
   def __init__(
     self, pixel_decoder: snt.Module, name: str = "component_decoder"
   ):
-    """Constructor.
+    """Makes a decoder of slots from a decoder of pixels.
 
     Args:
       pixel_decoder: maps (z [B, K, Z], (H, W, 1 + Cp)) to params
         [B, K, H, W, 1 + Cp], e.g. networks.BroadcastConv.
-      name: of the module.
+      name: name of the module.
     """
     super().__init__(name=name)
     checks.check_modules(pixel_decoder=pixel_decoder)
@@ -34,7 +34,7 @@ class ComponentDecoder(snt.Module):
   def __call__(
     self, z: tf.Tensor, pixel_shape: Sequence[int]
   ) -> MixtureParameters:
-    """Connects the module.
+    """Decodes all slots.
 
     Args:
       z: [B, K, Z] float32.

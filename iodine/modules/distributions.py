@@ -25,17 +25,17 @@ __all__ = [
 ]
 
 SCALES = ("stddev", "var", "prec", "fixed")
-# A `scale_val` of -1 asks for a trainable scale, which starts here
+# A `scale_val` of -1 means a trainable scale with this initial value
 # (reference: distributions.py:145-150).
 TRAINABLE_SCALE = -1.0
 INITIAL_SCALE = 0.1
-# Bounds of an activated scale parameter. Beyond them float32 has no square root
-# or reciprocal of it, and losses would be infinite.
+# Bounds of an activated scale parameter. Beyond them its square root or
+# reciprocal overflows float32, and losses would be infinite.
 _LOWEST_SCALE = float(np.finfo(np.float32).tiny)
 _HIGHEST_SCALE = 1 / _LOWEST_SCALE
-# Activations of mask logits that let the slots' depend on each other.
+# Activations that make a slot's mask logits depend on the other slots.
 _JOINING = (utils.ACT_FUNCS["softmax"], tf.nn.softmax, tf.nn.log_softmax)
-# Keeps the posterior of a pixel that no component explains from being 0 / 0
+# Avoids 0 / 0 in the posterior of a pixel that no component explains
 # (reference: iodine.py:424).
 POSTERIOR_EPSILON = 1e-6
 
@@ -49,7 +49,7 @@ class FlatParameters(NamedTuple):
 class MixtureParameters(NamedTuple):
   """Parameters of a spatial mixture: tensors, or their shapes.
 
-  pixel: [B, K, H, W, Cp], of the components; mask: [B, K, H, W, 1], logits.
+  pixel: [B, K, H, W, Cp], per component. mask: [B, K, H, W, 1], logits.
   """
 
   pixel: Any
@@ -59,8 +59,8 @@ class MixtureParameters(NamedTuple):
 class MixtureLogProbs(NamedTuple):
   """Log-likelihoods of an image under a spatial mixture, in nats per pixel.
 
-  total: [B, 1, H, W], of the mixture. components: [B, 1, H, W, K], of each
-  component alone, mask left out.
+  total: [B, 1, H, W], under the mixture. components: [B, 1, H, W, K], under
+  each component alone, without the mask.
   """
 
   total: tf.Tensor
@@ -71,17 +71,17 @@ class DistributionModule(snt.Module):
   """A distribution as a function of unconstrained parameters."""
 
   def __call__(self, *params: tf.Tensor) -> tfd.Distribution:
-    """Returns the distribution that the parameters describe."""
+    """Returns the distribution with these parameters."""
     raise NotImplementedError
 
   def input_shapes(self, output_shape: Sequence[int]) -> Any:
-    """Shapes of the parameters for events of `output_shape`, without batch."""
+    """Shapes of the parameters of one event of shape `output_shape`."""
     raise NotImplementedError
 
   def get_default_prior(
     self, output_shape: Sequence[int], batch_dim: Sequence[int] = (1,)
   ) -> tfd.Distribution:
-    """The distribution whose parameters are all zero.
+    """The distribution with all parameters zero.
 
     Args:
       output_shape: shape of one event, e.g. [Z].
@@ -89,7 +89,7 @@ class DistributionModule(snt.Module):
 
     Returns:
       A distribution of batch shape `batch_dim` over such events. Activations
-      apply: with a softplus variance its stddev is sqrt(ln 2), not 1.
+      apply: a softplus variance gives a stddev of sqrt(ln 2), not 1.
     """
     shapes = self.input_shapes(output_shape)
     return self(*(tf.zeros([*batch_dim, *shape]) for shape in shapes))
@@ -116,8 +116,8 @@ class BernoulliOutput(DistributionModule):
 class LocScaleDistribution(DistributionModule):
   """Independent variables of one location-scale family.
 
-  The parameters are location and scale side by side on the last axis, or the
-  location alone where the scale is fixed (reference: distributions.py:77-160).
+  The last axis of the parameters holds locations, then scales; locations alone
+  if the scale is fixed (reference: distributions.py:77-160).
   """
 
   def __init__(
@@ -130,24 +130,24 @@ class LocScaleDistribution(DistributionModule):
     loc_act: str | Callable | None = None,
     name: str = "loc_scale_dist",
   ):
-    """Constructor.
+    """Makes a distribution from names or TFP classes.
 
     Args:
       dist: "normal", "log_normal", "laplace", "logistic", "student_t", or a
         TFP class with parameters `loc` and `scale`.
-      dist_kwargs: its other arguments, e.g. {"df": 3.0} for "student_t".
+      dist_kwargs: further arguments, e.g. {"df": 3.0} for "student_t".
       scale_act: activation of the scale parameter, name or function.
-      scale: what the activated parameter a, kept within float32's normal
-        range, is: "stddev": scale = a, "var": sqrt(a), "prec": 1 / a; "fixed":
-        no parameter, scale = scale_val.
-      scale_val: with scale="fixed" only: the scale, above 0, in the units of
-        the variable; -1 for a trainable scalar that starts at 0.1.
+      scale: meaning of the activated parameter a, kept within float32's normal
+        range: "stddev": scale = a, "var": sqrt(a), "prec": 1 / a; "fixed": no
+        parameter, scale = scale_val.
+      scale_val: only for scale="fixed": the scale, above 0, in the units of the
+        variable; -1 for a trainable scalar, initially 0.1.
       loc_act: activation of the location parameter.
-      name: of the module.
+      name: scope of the variables.
 
     Raises:
       ValueError: for an unknown name, a scale_val that is neither above 0 nor
-        -1, or dist_kwargs that the distribution does not take or lacks.
+        -1, or dist_kwargs that are unknown or missing.
     """
     super().__init__(name=name)
     self._dist = utils.get_distribution(dist)
@@ -191,10 +191,10 @@ class LocScaleDistribution(DistributionModule):
     return FlatParameters([*output_shape[:-1], factor * output_shape[-1]])
 
   def __call__(self, params: tf.Tensor) -> tfd.Distribution:
-    """Connects the module.
+    """Returns the distribution with these parameters.
 
     Args:
-      params: [..., 2 * Z] float32, or [..., Z] where the scale is fixed.
+      params: [..., 2 * Z] float32, or [..., Z] if the scale is fixed.
 
     Returns:
       A distribution of batch shape [...] and event shape [Z].
@@ -233,7 +233,7 @@ class LocScaleDistribution(DistributionModule):
 
 
 class MaskedMixture(DistributionModule):
-  """Spatial mixture: at every pixel a categorical choice of one component.
+  """Spatial mixture: a categorical choice of a component at every pixel.
 
   Equation 1 of the paper (reference: distributions.py:163-225).
   """
@@ -245,13 +245,13 @@ class MaskedMixture(DistributionModule):
     mask_activation: str | Callable | None = None,
     name: str = "masked_mixture",
   ):
-    """Constructor.
+    """Makes a mixture of components of one kind.
 
     Args:
       num_components: K, at least 2.
       component_dist: distribution of one component's pixel.
-      mask_activation: applied to the mask logits before the softmax over K.
-      name: of the module.
+      mask_activation: activation of the mask logits before the softmax over K.
+      name: name of the module.
 
     Raises:
       ValueError: if K is below 2 or the activation is unknown.
@@ -265,7 +265,7 @@ class MaskedMixture(DistributionModule):
 
   @property
   def num_components(self) -> int:
-    """K."""
+    """K, number of components."""
     return self._num_components
 
   def input_shapes(self, output_shape: Sequence[int]) -> MixtureParameters:
@@ -279,7 +279,7 @@ class MaskedMixture(DistributionModule):
   def __call__(
     self, pixel: tf.Tensor, mask: tf.Tensor
   ) -> tfd.MixtureSameFamily:
-    """Connects the module.
+    """Returns the mixture with these parameters.
 
     Args:
       pixel: [B, K, H, W, Cp] float32, parameters of the components.
@@ -313,7 +313,7 @@ class MaskedMixture(DistributionModule):
 
   @staticmethod
   def mask_logits(dist: tfd.MixtureSameFamily) -> tf.Tensor:
-    """Their logits, not normalised, [B, K, H, W, 1]."""
+    """Logits of the components, not normalised, [B, K, H, W, 1]."""
     return _slots_first(dist.mixture_distribution.logits_parameter())
 
   @staticmethod
@@ -326,10 +326,10 @@ class MaskedMixture(DistributionModule):
   def log_probs(
     dist: tfd.MixtureSameFamily, image: tf.Tensor
   ) -> MixtureLogProbs:
-    """Log-likelihoods of an image, of the mixture and of its components.
+    """Log-likelihoods of an image under the mixture and its components.
 
     Args:
-      dist: what a call of this module returned.
+      dist: mixture returned by a call of this module.
       image: [B, 1, H, W, C] float32.
 
     Returns:
@@ -345,17 +345,17 @@ class MaskedMixture(DistributionModule):
     )
 
   def leave_one_out(self, mask: tf.Tensor, components: tf.Tensor) -> tf.Tensor:
-    """Log-likelihood of an image under the mixtures without one component.
+    """Log-likelihood of an image under the mixture without one component.
 
-    The same as calling the module on the other K - 1 components' parameters
-    (reference: iodine.py:441-449), but each component is evaluated once.
+    Equals calling the module with the parameters of the other K - 1 components
+    (reference: iodine.py:441-449), but evaluates each component only once.
 
     Args:
       mask: [B, K, H, W, 1] float32, logits.
       components: [B, 1, H, W, K] float32 from `log_probs`, nats.
 
     Returns:
-      [B, K, H, W, 1] float32: entry k leaves component k out, nats.
+      [B, K, H, W, 1] float32, nats: entry k leaves out component k.
     """
     if self._mask_activation in _JOINING:
       return self._leave_one_out_joined(mask, components)
@@ -367,10 +367,10 @@ class MaskedMixture(DistributionModule):
   def _leave_one_out_joined(
     self, mask: tf.Tensor, components: tf.Tensor
   ) -> tf.Tensor:
-    """The same where the others' activated logits depend on who is left out."""
+    """Handles activations of logits that depend on the component left out."""
     k = self._num_components
     others = [[j for j in range(k) if j != i] for i in range(k)]
-    # Five axes, [B, H, W, K, K - 1]: TensorFlow's softmax takes no more.
+    # Five axes, [B, H, W, K, K - 1], the most TensorFlow's softmax supports.
     raw = tf.gather(tf.transpose(mask[..., 0], [0, 2, 3, 1]), others, axis=-1)
     log_masks = tf.nn.log_softmax(self._mask_activation(raw))
     joint = tf.gather(components[:, 0], others, axis=-1) + log_masks
@@ -379,10 +379,10 @@ class MaskedMixture(DistributionModule):
 
   @staticmethod
   def posterior(components: tf.Tensor) -> tf.Tensor:
-    """Which component explains a pixel, all components equally likely before.
+    """Posterior of the component at each pixel, under a uniform prior.
 
-    p_k / (sum_j p_j + 1e-6), from log densities, so that densities beyond
-    float32 do no harm (reference: iodine.py:420-426).
+    p_k / (sum_j p_j + 1e-6), computed from log densities to avoid overflow
+    (reference: iodine.py:420-426).
 
     Args:
       components: [B, 1, H, W, K] float32 from `log_probs`, nats.
@@ -403,16 +403,16 @@ def _slots_first(value: tf.Tensor) -> tf.Tensor:
 
 
 def _logsumexp_of_others(values: tf.Tensor, axis: int) -> tf.Tensor:
-  """Log-sum-exp of all entries of an axis but one, for each, of that shape.
+  """For each entry, log-sum-exp of all others along an axis; keeps the shape.
 
   Leaves an entry out of the sum by subtraction, which is safe for all but the
-  highest: the rest of their sum, in units of the highest, is at least 1.
+  highest: the rest of the sum, in units of the highest, is at least 1.
   """
   is_highest = tf.one_hot(
     tf.argmax(values, axis), values.shape[axis], True, False, axis=axis
   )
   highest = tf.reduce_max(values, axis, keepdims=True)
-  # In units of the highest, which is left out itself.
+  # In units of the highest, which is itself left out.
   terms = tf.where(is_highest, 0.0, tf.exp(values - highest))
   lower = tf.reduce_sum(terms, axis, keepdims=True) - terms
   without_highest = tf.reduce_logsumexp(

@@ -1,4 +1,4 @@
-"""What the latents know about the true factors of the objects."""
+"""Predicts the true factors of objects from the latents."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ __all__ = ["Factor", "FactorRegressor", "FactorResult"]
 
 
 class Factor(NamedTuple):
-  """A factor's name, size of its prediction, and type.
+  """A factor: its name, size of its prediction, and type.
 
   type: "scalar" (size values), "categorical" (size classes) or "angle" (size
   2: cosine and sine of radians).
@@ -37,13 +37,13 @@ DEFAULT_MAPPING = (
 
 
 class FactorResult(NamedTuple):
-  """What a `FactorRegressor` returns.
+  """Result of a `FactorRegressor`.
 
   Attributes:
     loss: scalar, squared errors and cross entropies (nats) summed over factors,
-      mean over visible objects.
+      averaged over visible objects.
     scalars: {name: scalar}, accuracy of a categorical factor, else R^2 with the
-      running variance, as the reference counts it: a mean over all B, L and n
+      running variance. As in the reference, R^2 is a mean over all B, L and n,
       in which invisible objects count as 1 and the background as an object.
     moments: {name: (mean [n], variance [n], total [n])}.
     predictions: {name: [B, 1, K, size]}.
@@ -60,8 +60,8 @@ class FactorResult(NamedTuple):
 class FactorRegressor(snt.Module):
   """A linear map from each slot's z to the factors of its object.
 
-  Objects are assigned to the slot whose mask overlaps theirs most. Trained
-  beside the model, without a gradient into it (reference: factor_eval.py).
+  Each object is assigned to the slot whose mask overlaps it most. Trained with
+  the model, without passing gradients to it (reference: factor_eval.py).
   """
 
   def __init__(
@@ -69,14 +69,14 @@ class FactorRegressor(snt.Module):
     mapping: Sequence[Sequence] | None = None,
     name: str = "repres_content",
   ):
-    """Constructor.
+    """Makes a regressor for the given factors.
 
     Args:
       mapping: (name, size, type) per factor; None: those of Multi-dSprites.
-      name: of the module.
+      name: scope of the variables.
 
     Raises:
-      ValueError: for an entry of another form or an unknown type.
+      ValueError: for a malformed entry or an unknown type.
     """
     super().__init__(name=name)
     entries = DEFAULT_MAPPING if mapping is None else mapping
@@ -112,20 +112,20 @@ class FactorRegressor(snt.Module):
     true_mask: tf.Tensor,
     is_training: bool = True,
   ) -> FactorResult:
-    """Assigns objects to slots, and compares predicted with true factors.
+    """Assigns objects to slots and compares predicted with true factors.
 
     Args:
       z: [B, K, Z] float32.
       factors: {name: [B, L, n]}, any number type; n = 1 for categories (their
         index) and angles (radians).
-      visibility: [B, L] float32, 1 for what is in the scene (the background,
-        too) and 0 for padding.
+      visibility: [B, L] float32, 1 for entities in the scene, background
+        included, and 0 for padding.
       pred_mask: [B, K, H, W, 1] float32 in [0, 1].
       true_mask: [B, L, H, W, 1] float32 in {0, 1}.
-      is_training: whether the factors enter the running moments.
+      is_training: whether to update the running moments.
 
     Raises:
-      ValueError: if a factor is not among the data.
+      ValueError: if the data lack a factor.
     """
     missing = [m.name for m in self._mapping if m.name not in factors]
     if missing:
@@ -171,15 +171,14 @@ class FactorRegressor(snt.Module):
   def measure(
     self, info: Mapping[str, Any]
   ) -> tuple[tf.Tensor, dict[str, Any]]:
-    """What the latents of every step know about the factors.
+    """Evaluates the prediction of factors from the latents of every step.
 
     Args:
       info: from `SceneModel.infer`, with true masks, visibility and factors.
 
     Returns:
       The loss [S], and a dict: assignment [B, S, L, K], metrics {name: [S]},
-      predictions {name: [B, S, L, size]} of the slot that an object is
-      assigned to.
+      predictions {name: [B, S, L, size]} from the slot assigned to each object.
     """
     data, z = info["data"], info["latent"]["z"]
     steps = [
@@ -214,7 +213,7 @@ class FactorRegressor(snt.Module):
   def predict(self, z: tf.Tensor) -> dict[str, tf.Tensor]:
     """Predicted factors: z [..., Z] float32 to {name: [..., size]}.
 
-    Categories come as logits, angles as (cosine, sine).
+    Categories are logits, angles (cosine, sine).
     """
     predict = snt.BatchApply(self._predictor, z.shape.rank - 1)
     values = tf.split(predict(z), [m.size for m in self._mapping], axis=-1)
@@ -222,17 +221,17 @@ class FactorRegressor(snt.Module):
 
   @staticmethod
   def target(factor: Factor, value: tf.Tensor) -> tf.Tensor:
-    """What the regression predicts of a factor.
+    """Converts a factor to the target of the regression.
 
     Args:
       factor: one of the mapping.
-      value: [B, L, n] of the data, any number type.
+      value: [B, L, n] values in the data, any number type.
 
     Returns:
       [B, L, size] float32: classes one-hot, angles as (cosine, sine).
 
     Raises:
-      ValueError: if n is not what the factor's type calls for.
+      ValueError: if n does not match the factor's type.
     """
     width = factor.size if factor.type == "scalar" else 1
     checks.check_shapes({f"factor {factor.name!r}": (value, f"B L {width}")})
@@ -286,7 +285,7 @@ def _accuracy(
   assignment: tf.Tensor,
   num_visible: tf.Tensor,
 ) -> tf.Tensor:
-  """Share of objects whose class is right: [B, L, 1, n], [B, 1, K, n]."""
+  """Share of objects classified correctly: [B, L, 1, n], [B, 1, K, n]."""
   correct = tf.equal(tf.argmax(target, axis=-1), tf.argmax(pred, axis=-1))
   hits = tf.cast(correct, tf.float32) * assignment
   return tf.math.divide_no_nan(tf.reduce_sum(hits), num_visible)

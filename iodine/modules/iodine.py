@@ -38,7 +38,7 @@ LATENT_CONSTANT = 5.0
 
 
 class _Step(NamedTuple):
-  """What one refinement step computes before zp is updated."""
+  """Results of one refinement step before zp is updated."""
 
   z_dist: tfd.Distribution
   z: tf.Tensor  # [B, K, Z]
@@ -52,13 +52,12 @@ class _Step(NamedTuple):
 class IODINE(SceneModel):
   """Iterative Object Decomposition Inference NEtwork (arXiv 1903.00450).
 
-  Slots z_k explain an image together as a spatial mixture. Starting from
-  learned parameters zp, every step samples z, decodes it, and shows the
-  refinement network the image, the reconstruction and gradients of the loss;
-  it answers with better parameters.
+  Slots z_k jointly explain an image as a spatial mixture. Starting from learned
+  parameters zp, every step samples z and decodes it; the refinement network,
+  fed the image, the reconstruction and gradients of the loss, improves zp.
 
   Dimensions: B batch, T frames, S = num_iters + 1 steps, K slots, L true
-  entities, H, W, C of the image, Z latent size, Zp parameters of a latent.
+  entities, H, W, C image size, Z latent size, Zp parameters of a latent.
   """
 
   about = (
@@ -89,37 +88,34 @@ class IODINE(SceneModel):
     recompute: bool = False,
     name: str = "iodine",
   ):
-    """Constructor.
+    """Makes a model from its modules.
 
     Args:
-      decoder: z to pictures and masks.
+      decoder: decodes z to pixels and masks.
       refinement_core: the refinement network.
-      latent_dist: posterior of z_k as a function of zp_k; its distribution at
-        zp = 0 is the prior.
+      latent_dist: posterior of z_k given zp_k; at zp = 0 it is the prior.
       output_dist: spatial mixture over the decoder's outputs.
       n_z: Z, size of each slot's latent.
       num_components: K, number of slots.
-      num_iters: refinement steps.
-      sequential: whether step t sees frame t; else all see frame 0.
-      factor_evaluator: predicts true factors from latents; None: left out.
-      stop_gradients: refinement inputs through which the outer gradient does
-        not flow.
+      num_iters: number of refinement steps.
+      sequential: whether step t sees frame t; otherwise all see frame 0.
+      factor_evaluator: predicts true factors from latents; None: no prediction.
+      stop_gradients: refinement inputs that block the outer gradient.
       iter_loss_weight: weights of the num_iters + 1 losses: "linspace" from 0
         to 1, one number for all, or a list.
-      inputs: what the refinement network sees, names among `INPUTS`.
-      preprocess: the inputs that layer norm is applied to; None: the three
+      inputs: inputs of the refinement network, from `INPUTS`.
+      preprocess: inputs with layer norm; None: the three
         gradients, log_prob and counterfactual.
-      coord_type: "linear" or "cos", of the input "coordinates".
+      coord_type: "linear" or "cos", type of the input "coordinates".
       coord_freqs: frequencies per axis for "cos".
-      inner_batch_size: divides the summed inner loss whose gradients are
-        inputs; None: the batch at hand, as in the reference, which makes
-        results depend slightly on the batch size.
-      precision: "float32" or "bfloat16", what the convolutions of decoder and
-        refinement core compute in; all else is float32.
-      recompute: whether training computes each refinement step again when it
-        needs its gradient, for less memory and more time. The results are the
-        same, to rounding.
-      name: of the module.
+      inner_batch_size: divisor of the summed inner loss, whose gradients are
+        inputs; None: the current batch size, as in the reference, so results
+        depend slightly on it.
+      precision: type of the convolutions in decoder and refinement core,
+        "float32" or "bfloat16"; everything else is float32.
+      recompute: whether to recompute each refinement step for its gradient:
+        less memory, more time, the same results up to rounding.
+      name: scope of the variables.
 
     Raises:
       ValueError: for values out of range, unknown inputs, or a latent
@@ -159,7 +155,7 @@ class IODINE(SceneModel):
     self.n_z = n_z
     self.num_components = num_components
     self.num_iters = num_iters
-    self.num_steps = num_iters + 1  # an answer before the first refinement
+    self.num_steps = num_iters + 1  # one result before the first refinement
     self.sequential = sequential
     self.num_frames = self.num_steps if sequential else 1
     self.factor_evaluator = factor_evaluator
@@ -207,20 +203,20 @@ class IODINE(SceneModel):
     seed: tf.Tensor | None = None,
     step: tf.Tensor | None = None,
   ) -> Loss:
-    """The training loss: those of all refinement steps, and the factor loss.
+    """Computes the training loss: all refinement steps and the factors.
 
     Updates the factor evaluator's running moments.
 
     Args:
-      data: see `SceneModel.__call__`. What needs entries that are not there is
+      data: see `SceneModel.__call__`. Results that need missing entries are
         left out.
       noise: [S, B, K, Z] float32 standard normal: step t samples
         mean + stddev * noise[t]. None: z is sampled.
-      seed: [2] int32 for that sampling; None: not repeatable.
-      step: not used; nothing is annealed.
+      seed: [2] int32 seed of the sampling; None: not repeatable.
+      step: unused; nothing is annealed.
 
     Returns:
-      total: nats per image, mean over the batch;
+      total: nats per image, averaged over the batch;
       scalars: loss/total, loss/recons (weighted by step), loss/kl (unweighted),
         loss/mse, loss/ari, loss/ari_nobg, factor/loss, factor/<name>;
       iterations: lists over steps: z [B,K,Z], zp [B,K,Zp], z_dist, x_dist, kl
@@ -228,7 +224,7 @@ class IODINE(SceneModel):
         "flat"} (num_iters).
 
     Raises:
-      ValueError: as `SceneModel.__call__`.
+      ValueError: see `SceneModel.__call__`.
     """
     del step
     data = self.check_data(data)
@@ -241,7 +237,7 @@ class IODINE(SceneModel):
     seed: tf.Tensor | None,
     is_training: bool,
   ) -> Loss:
-    """The loss of a checked batch."""
+    """Computes the loss of a checked batch."""
     iterations = self.encode(data["image"], noise, seed)
     recons_loss = [tf.reduce_mean(re) for re in iterations["re"]]
     kl_loss = [mean_kl(kl) for kl in iterations["kl"]]
@@ -281,11 +277,11 @@ class IODINE(SceneModel):
 
     Args:
       image: [B, T, H, W, C] float32 in [0, 1].
-      noise: as in a call of the model.
-      seed: likewise.
+      noise: see `__call__`.
+      seed: see `__call__`.
 
     Returns:
-      iterations, as a call of the model returns them but for recons_loss.
+      iterations, as returned by `__call__` but without recons_loss.
     """
     image = image[:, : self.num_frames]
     batch = tf.shape(image)[0]
@@ -300,7 +296,7 @@ class IODINE(SceneModel):
       checks.check_shapes(
         {"image": (image, "B T H W C"), "noise": (noise, expected)}
       )
-    # Stateless, so that a step that is computed again draws the same.
+    # Stateless, so that a recomputed step draws the same numbers.
     seed = tfp.random.sanitize_seed(seed)
     seeds = tf.unstack(tfp.random.split_seed(seed, n=steps))
     state = self.refinement_core.initial_state(batch * self.num_components)
@@ -329,9 +325,9 @@ class IODINE(SceneModel):
     seed: tf.Tensor,
     gradients: dict[str, tf.Tensor] | None = None,
   ) -> tuple[dict[str, Any], tf.Tensor, Any]:
-    """One refinement step: its record, the new zp, the new state.
+    """Runs one refinement step; returns its record, new zp and new state.
 
-    The inner gradients are computed unless they are given.
+    The inner gradients are computed unless given.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch(zp)
@@ -379,14 +375,14 @@ class IODINE(SceneModel):
 
     Args:
       z: [B, K, Z] float32.
-      image_shape: (H, W, C); None: that of the images seen last.
+      image_shape: (H, W, C); None: that of the last images.
 
     Returns:
       The decoder's outputs (pixel [B,K,H,W,Cp], mask [B,K,H,W,1]) and the
       spatial mixture, batch [B, 1, H, W] and event [C].
 
     Raises:
-      ValueError: if there is no image_shape yet.
+      ValueError: if no image_shape is known yet.
     """
     image_shape = image_shape or self.image_shape
     checks.check_shapes({"z": (z, f"B {self.num_components} {self.n_z}")})
@@ -401,11 +397,11 @@ class IODINE(SceneModel):
     noise: tf.Tensor | None = None,
     seed: tf.Tensor | None = None,
   ) -> dict[str, Any]:
-    """What the model makes of a batch, see `SceneModel.infer`.
+    """Runs the model on a batch, see `SceneModel.infer`.
 
-    Beside what is told there it gives `losses.total` []. Entry t of `inputs`
-    was seen by the step that made zp[t]; entry 0 is zero. `pred_mask_logits`
-    are as decoded, without normalisation.
+    Also returns `losses.total` []. Entry t of `inputs` was the input of the
+    step that produced zp[t]; entry 0 is zero. `pred_mask_logits` are not
+    normalised.
     """
     data = self.check_data(data)
     loss = self._forward(data, noise, seed, is_training=False)
@@ -426,7 +422,7 @@ class IODINE(SceneModel):
 
   def _check_kl(self) -> None:
     try:
-      with tf.Graph().as_default():  # so that nothing is computed
+      with tf.Graph().as_default():  # compute nothing
         prior = self.prior
         tfd.kl_divergence(prior, prior)
     except NotImplementedError as error:
@@ -449,7 +445,7 @@ class IODINE(SceneModel):
     )
 
   def _inner_loss(self, step: _Step) -> tf.Tensor:
-    """The loss whose gradients the refinement network sees: a scalar, nats."""
+    """The loss whose gradients are refinement inputs: a scalar, nats."""
     if self.inner_batch_size is None:
       return tf.reduce_mean(step.re) + mean_kl(step.kl)
     total = tf.reduce_sum(step.re) + tf.reduce_sum(step.kl)
@@ -463,7 +459,7 @@ def iteration_weights(
 
   Args:
     iter_loss_weight: "linspace" from 0 to 1, one number for all, or a list.
-    num_iters: refinement steps.
+    num_iters: number of refinement steps.
 
   Returns:
     num_iters + 1 numbers.
@@ -493,10 +489,10 @@ def iteration_weights(
 def weighted_sum(
   weights: Sequence[float], losses: Sequence[tf.Tensor]
 ) -> tf.Tensor:
-  """Sum over steps of weight times loss, scalars."""
+  """Weighted sum of scalar losses over steps."""
   return tf.add_n([w * x for w, x in zip(weights, losses, strict=True)])
 
 
 def mean_kl(kl: tf.Tensor) -> tf.Tensor:
-  """KL [B, K] of slots to nats per image, a scalar."""
+  """Averages the KL [B, K] of slots to nats per image, a scalar."""
   return tf.reduce_mean(tf.reduce_sum(kl, axis=1))

@@ -15,15 +15,15 @@ from iodine.modules.distributions import FlatParameters
 
 __all__ = ["BroadcastConv", "CNN", "ConvNet2D", "DeConv", "LSTM", "MLP"]
 
-# Sonnet 1 adds this to the forget gate as it runs; the variable holds the bias
-# without it.
+# Sonnet 1 adds this to the forget gate's logit; it is not part of the bias
+# variable.
 FORGET_BIAS = 1.0
 
 
 def _over_batch(
   function: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor, event_rank: int
 ) -> tf.Tensor:
-  """Applies a function of one batch dimension over all leading dimensions."""
+  """Applies a function of one batch dimension to all leading dimensions."""
   return snt.BatchApply(function, inputs.shape.rank - event_rank)(inputs)
 
 
@@ -41,15 +41,15 @@ class MLP(snt.Module):
     use_bias: bool = True,
     name: str = "mlp",
   ):
-    """Constructor.
+    """Makes a perceptron without variables; the first call creates them.
 
     Args:
-      output_sizes: one entry per layer; the last may be None, and is then
-        given with the first call.
-      activation: between the layers, name or function.
-      activate_final: whether it follows the last layer too.
+      output_sizes: one entry per layer; if the last is None, the first call
+        gives it.
+      activation: name or function, applied between the layers.
+      activate_final: whether to apply it after the last layer too.
       use_bias: whether layers have a bias.
-      name: of the module.
+      name: scope of the variables.
     """
     super().__init__(name=name)
     self._output_sizes = _check_sizes(output_sizes)
@@ -95,7 +95,7 @@ def _check_sizes(output_sizes: Sequence[int | None]) -> tuple[int | None, ...]:
 def _make_mlp(
   mlp_opt: Mapping[str, Any], activate_final: bool | None = None
 ) -> snt.nets.MLP:
-  """Makes Sonnet's MLP from options under the reference's names."""
+  """Makes Sonnet's MLP from options named as in the reference."""
   if not isinstance(mlp_opt, Mapping):
     raise ValueError(f"mlp_opt={mlp_opt!r}: must be a mapping")
   options = dict(mlp_opt)
@@ -134,9 +134,9 @@ _CONV_OPTIONS = (
 def _make_conv_net(
   cnn_opt: Mapping[str, Any], *, open_end: bool, **fixed: Any
 ) -> ConvNet2D:
-  """Makes a ConvNet2D from options; `fixed` ones may not be among them.
+  """Makes a ConvNet2D from options, which exclude the `fixed` ones.
 
-  With `open_end` the last output channels depend on the image.
+  With `open_end` the number of last output channels depends on the image.
   """
   if not isinstance(cnn_opt, Mapping):
     raise ValueError(f"cnn_opt={cnn_opt!r}: must be a mapping")
@@ -161,7 +161,7 @@ def _make_conv_net(
 
 
 class CNN(snt.Module):
-  """Convolutions, then an MLP: an encoder of images."""
+  """Encoder of images: convolutions, then an MLP."""
 
   MODES = ("flatten", "avg_pool")
 
@@ -172,15 +172,16 @@ class CNN(snt.Module):
     mode: str = "flatten",
     name: str = "cnn",
   ):
-    """Constructor.
+    """Makes an encoder without variables; the first call creates them.
 
     Args:
       cnn_opt: arguments of ConvNet2D: output_channels, kernel_shapes, strides,
         rates, activation, use_bias. The last layer is activated.
-      mlp_opt: of the MLP: output_sizes, activation, activate_final, use_bias.
-      mode: "flatten" keeps the features' places, "avg_pool" takes their mean
-        over H and W.
-      name: of the module.
+      mlp_opt: arguments of the MLP: output_sizes, activation, activate_final,
+        use_bias.
+      mode: "flatten" keeps the features' positions, "avg_pool" averages over H
+        and W.
+      name: scope of the variables.
     """
     super().__init__(name=name)
     if mode not in self.MODES:
@@ -205,11 +206,11 @@ class CNN(snt.Module):
 
 
 class DeConv(snt.Module):
-  """An MLP, then transposed convolutions: the decoder of a plain VAE.
+  """Decoder of a plain VAE: an MLP, then transposed convolutions.
 
-  The reference's cannot run (networks.py:130-172): the MLP's flat output meets
-  a convolution. Here it is reshaped to [H / s, W / s, C0], s the product of
-  the strides.
+  The reference's cannot run (networks.py:130-172), since it passes the MLP's
+  flat output to a convolution. Here it is reshaped to [H / s, W / s, C0], where
+  s is the product of the strides.
   """
 
   def __init__(
@@ -218,12 +219,12 @@ class DeConv(snt.Module):
     cnn_opt: Mapping[str, Any],
     name: str = "deconv",
   ):
-    """Constructor.
+    """Makes a decoder without variables; the first call creates them.
 
     Args:
       mlp_opt: arguments of the MLP; its last size is C0 * H / s * W / s.
-      cnn_opt: of ConvNet2D; the last output channels are None.
-      name: of the module.
+      cnn_opt: arguments of ConvNet2D; the last output channels are None.
+      name: scope of the variables.
     """
     super().__init__(name=name)
     self._mlp = _make_mlp(mlp_opt)
@@ -233,7 +234,7 @@ class DeConv(snt.Module):
   def __call__(
     self, z: tf.Tensor, output_shape: Sequence[int]
   ) -> FlatParameters:
-    """Connects the module.
+    """Decodes latents.
 
     Args:
       z: [..., Z] float32.
@@ -243,8 +244,8 @@ class DeConv(snt.Module):
       params [..., H, W, C] float32.
 
     Raises:
-      ValueError: if H or W is no multiple of the strides' product, or the
-        MLP's last size none of the cells that this leaves.
+      ValueError: if H or W is not a multiple of the product of the strides, or
+        the MLP's last size not a multiple of H / s * W / s.
     """
     decode = functools.partial(self._decode, output_shape=output_shape)
     return FlatParameters(_over_batch(decode, z, event_rank=1))
@@ -264,12 +265,12 @@ class DeConv(snt.Module):
       self._mlp(z),
       [-1, height // rows, width // columns, self._mlp_size // cells],
     )
-    # Transposed convolutions of an unknown batch lose the image's size.
+    # With an unknown batch size, transposed convolutions lose the image size.
     return tf.ensure_shape(self._cnn(net, channels), [None, *output_shape])
 
 
 class BroadcastConv(snt.Module):
-  """Spatial broadcast decoder: z at every pixel, coordinates, convolutions.
+  """Spatial broadcast decoder: convolutions of tiled z and coordinates.
 
   Section 2.1 of the paper (reference: networks.py:175-275).
   """
@@ -282,15 +283,15 @@ class BroadcastConv(snt.Module):
     coord_freqs: int = 3,
     name: str = "broadcast_conv",
   ):
-    """Constructor.
+    """Makes a decoder without variables; the first call creates them.
 
     Args:
       cnn_opt: arguments of ConvNet2D; the last output channels are None.
-      mlp_opt: of an MLP (all its layers activated) on z before the broadcast;
-        None: no MLP.
+      mlp_opt: arguments of an MLP (all layers activated) applied to z before
+        the broadcast; None: no MLP.
       coord_type: "linear", "cos" or None, see `utils.coordinate_channels`.
       coord_freqs: frequencies per axis for "cos".
-      name: of the module.
+      name: scope of the variables.
     """
     super().__init__(name=name)
     self._cnn = _make_conv_net(
@@ -306,7 +307,7 @@ class BroadcastConv(snt.Module):
   def __call__(
     self, z: tf.Tensor, output_shape: Sequence[int]
   ) -> FlatParameters:
-    """Connects the module.
+    """Decodes latents.
 
     Args:
       z: [..., Z] float32.
@@ -329,14 +330,14 @@ class BroadcastConv(snt.Module):
 
 
 class LSTM(snt.RNNCore):
-  """A stack of LSTM layers that runs all slots side by side.
+  """A stack of LSTM layers, applied to all slots in parallel.
 
-  Any number of layers; without any, data pass through (reference:
+  Any number of layers; with none, data pass through (reference:
   networks.py:278-312).
   """
 
   def __init__(self, hidden_sizes: Sequence[int], name: str = "lstm"):
-    """Args: hidden_sizes: one per layer. name: of the module."""
+    """Args: hidden_sizes: one per layer. name: scope of the variables."""
     super().__init__(name=name)
     if not isinstance(hidden_sizes, list | tuple):
       raise ValueError(f"hidden_sizes={hidden_sizes!r}: must be a list")
@@ -349,23 +350,23 @@ class LSTM(snt.RNNCore):
     ]
 
   def initial_state(self, batch_size: int | tf.Tensor, **kwargs: Any) -> list:
-    """Zero states of every layer for `batch_size` = B * K rows."""
+    """Zero state of every layer for `batch_size` = B * K rows."""
     return [layer.initial_state(batch_size, **kwargs) for layer in self._layers]
 
   def __call__(
     self, data: tf.Tensor, prev_states: list
   ) -> tuple[tf.Tensor, list]:
-    """Connects the module.
+    """Runs all layers for one step.
 
     Args:
       data: [B, K, H] float32.
-      prev_states: what `initial_state` or the last call returned.
+      prev_states: states from `initial_state` or the last call.
 
     Returns:
       ([B, K, Y] float32, new states).
 
     Raises:
-      ValueError: if there are not as many states as layers.
+      ValueError: if the number of states is not that of the layers.
     """
     if len(prev_states) != len(self._layers):
       raise ValueError(
@@ -385,8 +386,8 @@ _LSTMState = tuple[tf.Tensor, tf.Tensor]  # hidden, cell: [N, Y] each
 class _LSTMLayer(snt.RNNCore):
   """An LSTM with Sonnet 1's variables, gate order and initial values.
 
-  `snt.LSTM` of Sonnet 2 splits the weights, orders the gates i, f, g, o, and
-  keeps the forget bias in its variable; TF1 checkpoints hold the form below
+  Sonnet 2's `snt.LSTM` splits the weights, orders the gates i, f, g, o, and
+  includes the forget bias in its variable; TF1 checkpoints use the form below
   (Sonnet 1: gated_rnn.py:100-290).
   """
 

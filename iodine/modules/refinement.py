@@ -26,8 +26,8 @@ __all__ = [
   "ResHead",
 ]
 
-# Inputs that the refinement network may see, and what shape they have: flat
-# ones are [B, K, n], spatial ones [B, K or 1, H, W, c].
+# Possible inputs of the refinement network and their kind: flat ones are
+# [B, K, n], spatial ones [B, K or 1, H, W, c].
 INPUTS = {
   "image": "spatial",
   "zp": "flat",
@@ -44,7 +44,7 @@ INPUTS = {
   "coordinates": "spatial",
   "counterfactual": "spatial",
 }
-# Those that stop gradients and get a layer norm unless configured otherwise.
+# Inputs that by default stop gradients and have a layer norm.
 NORMALIZED_INPUTS = (
   "dcomponents",
   "dmask",
@@ -52,7 +52,7 @@ NORMALIZED_INPUTS = (
   "log_prob",
   "counterfactual",
 )
-# Those that are gradients of the inner loss.
+# Inputs that are gradients of the inner loss.
 INNER_GRADIENTS = ("dzp", "dcomponents", "dmask")
 # Reference quirk (iodine.py:476, 488): these inputs are constant.
 CAPACITY = 0.5
@@ -74,16 +74,16 @@ class RefinementInputs(snt.Module):
     coord_freqs: int = 3,
     name: str = "preprocess",
   ):
-    """Constructor.
+    """Selects the inputs and makes their layer norms.
 
     Args:
-      output_dist: the mixture that images are evaluated under.
-      inputs: which there are, names among `INPUTS`.
-      stop_gradients: those that the outer gradient does not flow through.
-      preprocess: those that layer norm is applied to.
-      coord_type: "linear" or "cos", of the input "coordinates".
+      output_dist: mixture that models the images.
+      inputs: names of the inputs, from `INPUTS`.
+      stop_gradients: inputs that block the outer gradient.
+      preprocess: inputs with layer norm.
+      coord_type: "linear" or "cos", type of the input "coordinates".
       coord_freqs: frequencies per axis for "cos".
-      name: of the module.
+      name: scope of the variables.
 
     Raises:
       ValueError: for unknown names or values, or without any input.
@@ -118,16 +118,16 @@ class RefinementInputs(snt.Module):
     zp: tf.Tensor,
     x_params: MixtureParameters,
   ) -> dict[str, tf.Tensor]:
-    """Gradients of the inner loss that are among the inputs.
+    """Computes the gradients of the inner loss that are inputs.
 
     Args:
-      tape: recorded loss as a function of zp.
+      tape: tape that recorded the loss as a function of zp.
       loss: scalar, nats.
       zp: [B, K, Zp].
-      x_params: what zp was decoded to.
+      x_params: parameters decoded from a sample of zp.
 
     Returns:
-      {"dzp", "dcomponents", "dmask": of the shape of zp, pixel, mask}.
+      {"dzp", "dcomponents", "dmask"}, shaped like zp, pixel, mask.
     """
     sources = {"dzp": zp, "dcomponents": x_params.pixel, "dmask": x_params.mask}
     sources = {k: v for k, v in sources.items() if k in self._inputs}
@@ -147,10 +147,10 @@ class RefinementInputs(snt.Module):
     Args:
       frame: [B, 1, H, W, C] float32 in [0, 1].
       zp: [B, K, Zp] float32, parameters of the posterior.
-      x_params: decoded from a sample of it.
-      x_dist: the mixture that these describe.
-      log_probs: of the frame under that mixture.
-      gradients: from the method of that name.
+      x_params: parameters decoded from a sample of the posterior.
+      x_dist: mixture with these parameters.
+      log_probs: log-likelihoods of the frame under that mixture.
+      gradients: result of `self.gradients`.
 
     Returns:
       {"spatial": {name: [B, K or 1, H, W, c]}, "flat": {name: [B, K, n]}}.
@@ -185,7 +185,7 @@ class RefinementInputs(snt.Module):
     return final
 
   def _coordinates(self, frame: tf.Tensor) -> tf.Tensor:
-    """[B, 1, H, W, coordinates], (x, y) unlike the decoder's (h, w)."""
+    """[B, 1, H, W, coordinates] in (x, y) order; the decoder uses (h, w)."""
     height, width = frame.shape[2:4]
     coords = utils.coordinate_channels(
       height, width, self._coord_type, self._coord_freqs, order="xy"
@@ -206,7 +206,7 @@ def _check_names(key: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 class RefinementCore(snt.RNNCore):
-  """Encoder of image-like inputs, recurrent net, and head that updates zp.
+  """Encoder of spatial inputs, recurrent net, and head that updates zp.
 
   Equation 3 and figure 2c of the paper (reference: refinement.py:23-98).
   """
@@ -218,13 +218,13 @@ class RefinementCore(snt.RNNCore):
     refinement_head: snt.Module,
     name: str = "refinement",
   ):
-    """Constructor.
+    """Makes a core from its networks.
 
     Args:
       encoder_net: maps [B, K, H, W, C] to params [B, K, H1].
       recurrent_net: maps ([B, K, H2], state) to ([B, K, H3], state).
       refinement_head: maps (zp [B, K, Zp], [B, K, H3]) to the new zp.
-      name: of the module.
+      name: name of the module.
     """
     super().__init__(name=name)
     checks.check_modules(
@@ -237,7 +237,7 @@ class RefinementCore(snt.RNNCore):
     self._refinement_head = refinement_head
 
   def initial_state(self, batch_size: int | tf.Tensor, **kwargs: Any) -> Any:
-    """State of the recurrent net before the first step; batch_size is B * K."""
+    """Initial state of the recurrent net; batch_size is B * K."""
     return self._recurrent_net.initial_state(batch_size, **kwargs)
 
   def __call__(
@@ -246,22 +246,22 @@ class RefinementCore(snt.RNNCore):
     prev_state: Any,
     zp: tf.Tensor | None = None,
   ) -> tuple[tf.Tensor, Any]:
-    """Connects the module.
+    """Takes one refinement step.
 
     Args:
       inputs: {"spatial": {name: [B, K or 1, H, W, c]},
         "flat": {name: [B, K, n]}}, float32; either may be empty, not both.
         Entries are joined in the order of their names.
-      prev_state: of the recurrent net.
-      zp: [B, K, Zp] float32, what the head updates where the flat inputs have
-        no "zp". Theirs comes first, after layer norm and stopped gradients if
-        so configured, as in the reference (refinement.py:58).
+      prev_state: state of the recurrent net.
+      zp: [B, K, Zp] float32, updated by the head if the flat inputs have no
+        "zp". Theirs takes precedence, including layer norm and stopped
+        gradients if configured, as in the reference (refinement.py:58).
 
     Returns:
       (new zp [B, K, Zp], new state).
 
     Raises:
-      ValueError: if there is no zp, or no input at all.
+      ValueError: if there is no zp or no input.
     """
     spatial, flat = inputs["spatial"], inputs["flat"]
     zp = flat.get("zp", zp)
@@ -284,7 +284,7 @@ class RefinementCore(snt.RNNCore):
   def prepare_spatial_inputs(
     inputs: Mapping[str, tf.Tensor], num_slots: int
   ) -> tf.Tensor:
-    """Joins {name: [B, K or 1, H, W, c]} to [B, K, H, W, sum of c]."""
+    """Concatenates {name: [B, K or 1, H, W, c]} to [B, K, H, W, sum of c]."""
     values = []
     for name in sorted(inputs):
       value = inputs[name]
@@ -314,7 +314,7 @@ class ResHead(snt.Module):
 
 
 class PredictorCorrectorHead(snt.Module):
-  """Head for sequences: predicts zp from its past, corrects it from the frame.
+  """Head for sequences: predicts zp from the old one, corrects it by the frame.
 
   With gates g (corrector) and p (predictor):
   zp' = p * predicted + (1 - p) * (g * update + (1 - g) * zp)
@@ -329,14 +329,14 @@ class PredictorCorrectorHead(snt.Module):
     activation: Any = "elu",
     name: str = "predcorr_head",
   ):
-    """Constructor.
+    """Makes a head without variables; the first call creates them.
 
     Args:
-      hidden_sizes: of the predictor's MLP.
+      hidden_sizes: layer sizes of the predictor's MLP.
       pred_gate_bias: added to the predictor gate's logit.
       corrector_gate_bias: added to the corrector gate's logit.
-      activation: of the MLP, name or function.
-      name: of the module.
+      activation: activation of the MLP, name or function.
+      name: scope of the variables.
     """
     super().__init__(name=name)
     if not isinstance(hidden_sizes, list | tuple):

@@ -1,7 +1,6 @@
 """Activations and distributions by name, coordinates, running moments.
 
-`build` and the errors have a home of their own, and are here by their old names
-(reference: utils.py).
+Also exports `build` and the errors under the names in the reference (utils.py).
 """
 
 import inspect
@@ -34,7 +33,7 @@ tfd = tfp.distributions
 
 
 def _softmax(logits: tf.Tensor) -> tf.Tensor:
-  """Softmax over the last axis, of any rank: CPU kernels take 5 at most."""
+  """Softmax over the last axis, for any rank; CPU kernels support at most 5."""
   rows = tf.reshape(logits, [-1, logits.shape[-1]])
   return tf.reshape(tf.nn.softmax(rows), tf.shape(logits))
 
@@ -60,12 +59,12 @@ DISTS: dict[str, type] = {
 }
 
 
-# What convolutions may compute in.
+# Types that convolutions can compute in.
 PRECISIONS = ("float32", "bfloat16")
 
 
 def get_act_func(name_or_func: str | Callable | None) -> Callable:
-  """Returns the activation of that name; a callable as it is; None: identity.
+  """Returns an activation by name, a callable as is, identity for None.
 
   Raises:
     ValueError: if the name is unknown.
@@ -83,7 +82,7 @@ def get_act_func(name_or_func: str | Callable | None) -> Callable:
 
 
 def get_distribution(name_or_dist: str | type) -> type:
-  """Returns the TFP distribution class of that name; a class as it is.
+  """Returns a TFP distribution class by name, or a class as is.
 
   Raises:
     ValueError: if the name is unknown.
@@ -105,16 +104,16 @@ def coordinate_channels(
   coord_freqs: int = 3,
   order: str = "hw",
 ) -> np.ndarray:
-  """Channels that tell a convolution where it is.
+  """Makes channels that encode pixel positions.
 
   Args:
     height: H, in pixels.
     width: W, in pixels.
-    coord_type: "linear": two channels that run from -1 to 1 along H and W;
-      "cos": products of cosines of 0 to coord_freqs - 1 half waves along both
-      axes, the constant one left out; None: no channels.
+    coord_type: "linear": two channels, from -1 to 1 along H and W; "cos":
+      products of cosines with 0 to coord_freqs - 1 half waves along each axis,
+      without the constant one; None: no channels.
     coord_freqs: F, number of frequencies per axis for "cos".
-    order: of the linear channels, "hw" (reference's decoder,
+    order: order of the linear channels, "hw" (reference's decoder,
       networks.py:242-249) or "xy" (its refinement network, iodine.py:592-597).
 
   Returns:
@@ -160,12 +159,12 @@ class OnlineMeanVarEstimator(snt.Module):
     ddof: float = 0.0,
     name: str = "online_mean_var",
   ):
-    """Constructor.
+    """Makes an estimator without variables; the first call creates them.
 
     Args:
-      axis: the axes to reduce over; None: all.
+      axis: axes to reduce over; None: all.
       ddof: subtracted from the sum of weights in the variance.
-      name: of the module.
+      name: scope of the variables.
     """
     super().__init__(name=name)
     self._axis = None if axis is None else list(axis)
@@ -177,12 +176,12 @@ class OnlineMeanVarEstimator(snt.Module):
     weights: tf.Tensor | None = None,
     update: bool = True,
   ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Takes x into account and returns the estimates.
+    """Adds x to the estimates and returns them.
 
     Args:
       x: [...] float32.
-      weights: broadcastable to x, at least 0; None: ones.
-      update: False leaves the variables alone.
+      weights: weights >= 0, broadcastable to x; None: ones.
+      update: whether to change the variables.
 
     Returns:
       (mean, variance, sum of weights), each of x's shape reduced over `axis`.
@@ -209,7 +208,7 @@ class OnlineMeanVarEstimator(snt.Module):
 
   @property
   def is_initialized(self) -> bool:
-    """Whether it has seen anything, be it without taking it into account."""
+    """Whether the variables exist, that is, after the first call."""
     return hasattr(self, "total")
 
   def state(self) -> list[tf.Tensor]:
@@ -218,9 +217,9 @@ class OnlineMeanVarEstimator(snt.Module):
     return [tf.convert_to_tensor(variable) for variable in variables]
 
   def since(self, before: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """What came since a former `state`, as sums that add up over copies.
+    """Contributions since an earlier `state`, as sums that add over copies.
 
-    They are taken about the mean of before, which is well-conditioned.
+    They are taken about the earlier mean, which is well-conditioned.
     """
     (total0, mean0, m20), (total, mean, m2) = before, self.state()
     shift = mean - mean0
@@ -229,11 +228,11 @@ class OnlineMeanVarEstimator(snt.Module):
   def merge(
     self, before: Sequence[tf.Tensor], sums: Sequence[tf.Tensor]
   ) -> None:
-    """Takes into account what all copies saw since they were alike.
+    """Merges the contributions of all copies since they were last equal.
 
     Args:
-      before: their `state` then.
-      sums: of what `since` returns, over all copies, this one included.
+      before: the common `state` at that time.
+      sums: results of `since`, summed over all copies, this one included.
     """
     (total0, mean0, m20), (count, first, second) = before, sums
     total = total0 + count
