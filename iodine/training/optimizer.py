@@ -31,14 +31,14 @@ class ExponentialDecay:
     decay_rate: float,
     global_step: None = None,
   ):
-    """Constructor.
+    """Makes a schedule.
 
     Args:
-      learning_rate: at step 0, above 0.
-      decay_steps: steps after which the rate is down to decay_rate.
-      decay_rate: above 0.
-      global_step: the optimizer's own counter, which None stands for; there
-        for plans of the TF1 reference.
+      learning_rate: rate at step 0, above 0.
+      decay_steps: number of steps per factor of decay_rate, above 0.
+      decay_rate: factor of the decay, above 0.
+      global_step: None, for the optimizer's own counter; accepted for plans of
+        the TF1 reference.
 
     Raises:
       ValueError: for values out of range.
@@ -60,18 +60,18 @@ class ExponentialDecay:
 
 
 def global_step_of_optimizer() -> None:
-  """Stands for TF1's global step: the optimizer counts for itself."""
+  """Placeholder for TF1's global step: the optimizer has its own counter."""
   return None
 
 
 class Optimizer(tf.Module, abc.ABC):
-  """What takes a training step.
+  """Base class of optimizers.
 
   Attributes:
-    clip_norm: global norm to which the gradients are clipped before; None: they
-      are not.
-    step: int64 variable, steps taken; created by `initialize`.
-    slots: {variable's name: {name: variable}}, the state of each variable.
+    clip_norm: global norm to which gradients are clipped before a step; None:
+      no clipping.
+    step: int64 variable, number of steps taken; created by `initialize`.
+    slots: {name of a variable: {name: variable}}, the state of each variable.
   """
 
   clip_norm: float | None = None
@@ -80,11 +80,11 @@ class Optimizer(tf.Module, abc.ABC):
 
   @abc.abstractmethod
   def initialize(self, variables: Sequence[tf.Variable]) -> None:
-    """Creates all state, as far as it is not there yet."""
+    """Creates all state that does not exist yet."""
 
   @abc.abstractmethod
   def reset(self) -> None:
-    """Starts all state afresh but `step`."""
+    """Resets all state except `step`."""
 
   @abc.abstractmethod
   def learn_rate(self) -> tf.Tensor:
@@ -96,9 +96,9 @@ class Optimizer(tf.Module, abc.ABC):
     gradients: Sequence[tf.Tensor | None],
     variables: Sequence[tf.Variable],
   ) -> None:
-    """Takes one step; a variable without a gradient stays.
+    """Takes one step; variables without a gradient stay unchanged.
 
-    `initialize` must have seen the variables.
+    Call `initialize` with the variables first.
     """
 
 
@@ -106,8 +106,8 @@ class Adam(Optimizer):
   """Adam as TF1 computes it, with TF1's state.
 
   lr_t = lr sqrt(1 - beta2^t) / (1 - beta1^t), w -= lr_t m / (sqrt(v) + eps).
-  The powers are variables that are multiplied up, as in TF1: their float32
-  rounding, beta1_power's underflow included, is part of a checkpoint.
+  As in TF1, the powers are variables, multiplied at each step: their float32
+  rounding, including the underflow of beta1_power, is part of a checkpoint.
 
   In TF1 checkpoints, `step` is called `global_step`; `slots` holds the moments
   "m" and "v".
@@ -122,15 +122,15 @@ class Adam(Optimizer):
     clip_norm: float | None = CLIP_NORM,
     name: str = "Adam",
   ):
-    """Makes an optimizer that has no state yet.
+    """Makes an optimizer without state.
 
     Args:
-      learning_rate: above 0, or a schedule.
+      learning_rate: a number above 0, or a schedule.
       beta1: decay of the first moment, in [0, 1).
       beta2: decay of the second moment, in [0, 1).
       epsilon: added to the root of the second moment, above 0.
       clip_norm: see `Optimizer`, above 0 or None.
-      name: starts the name of nothing; there for plans of the TF1 reference.
+      name: name of the module; accepted for plans of the TF1 reference.
 
     Raises:
       ValueError: for values out of range.
@@ -155,7 +155,7 @@ class Adam(Optimizer):
     self.slots = {}
 
   def initialize(self, variables: Sequence[tf.Variable]) -> None:
-    """Creates counters, and the moments of variables that have none yet."""
+    """Creates counters and any missing moments."""
     if not hasattr(self, "step"):
       self.step = _state(0, "global_step", tf.int64)
       self.beta1_power = _state(self._beta1, "beta1_power")
@@ -170,7 +170,7 @@ class Adam(Optimizer):
         }
 
   def reset(self) -> None:
-    """Starts moments and powers afresh, see `Optimizer.reset`."""
+    """Resets moments and powers, see `Optimizer.reset`."""
     self.beta1_power.assign(self._beta1)
     self.beta2_power.assign(self._beta2)
     for slot in self.slots.values():
@@ -217,8 +217,8 @@ class Adam(Optimizer):
 
 
 def _state(value: Any, name: str, dtype: tf.DType = tf.float32) -> tf.Variable:
-  """A variable of the optimizer, whose name is the one in TF1 checkpoints."""
-  with tf.name_scope(""):  # whatever scope the optimizer is built in
+  """A variable of the optimizer, named as in TF1 checkpoints."""
+  with tf.name_scope(""):  # regardless of the current scope
     return tf.Variable(value, dtype=dtype, trainable=False, name=name)
 
 
@@ -231,16 +231,16 @@ def make_optimizer(
   decay_rate: float = 0.1,
   clip_norm: float | None = CLIP_NORM,
 ) -> Adam:
-  """The paper's optimizer (reference: configurations.py:121-133).
+  """Makes the paper's optimizer (reference: configurations.py:121-133).
 
   Args:
-    learn_rate: of the first step; it falls by decay_rate every decay_steps.
+    learn_rate: initial rate, multiplied by decay_rate every decay_steps.
     beta1: decay of the first moment.
     beta2: decay of the second moment.
     epsilon: added to the root of the second moment.
     decay_steps: see `ExponentialDecay`.
-    decay_rate: likewise.
-    clip_norm: global norm to which gradients are clipped; None: they are not.
+    decay_rate: see `ExponentialDecay`.
+    clip_norm: global norm to which gradients are clipped; None: no clipping.
 
   Returns:
     The optimizer.

@@ -1,10 +1,9 @@
-"""Where the sub-batches of a training step run: in turn, or on replicas.
+"""Runs the sub-batches of a training step in turn or on replicas.
 
-A step's batch is cut into consecutive sub-batches of one size, and the step is
-the mean over them. Every replica, which is a device, runs `accumulate` of them
-one after the other; replicas run at the same time. The result is a function of
-the number of sub-batches alone, to rounding: four replicas compute what one
-device computes with accumulate=4.
+A batch is split into consecutive sub-batches of equal size, and the step uses
+the mean over them. Each replica (a device) runs `accumulate` of them in turn;
+replicas run in parallel. Up to rounding, the result depends only on the number
+of sub-batches: four replicas compute the same as one device with accumulate=4.
 """
 
 import contextlib
@@ -36,7 +35,7 @@ _EXAMPLE = (
   '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, '
   '"task": {"type": "worker", "index": 0}}'
 )
-# What collective operations raise when a worker is gone.
+# Errors of collective operations when a worker is lost.
 _LOST = (
   tf.errors.AbortedError,
   tf.errors.CancelledError,
@@ -51,8 +50,8 @@ class Cluster(NamedTuple):
   """The processes that train together.
 
   Attributes:
-    workers: "host:port" of each, the chief's first.
-    rank: which of them this process is.
+    workers: "host:port" of each, chief first.
+    rank: index of this process among the workers.
   """
 
   workers: tuple[str, ...]
@@ -60,7 +59,7 @@ class Cluster(NamedTuple):
 
   @property
   def is_chief(self) -> bool:
-    """Whether this process keeps the run's folder and records."""
+    """Whether this process writes the run's folder and records."""
     return self.rank == 0
 
 
@@ -106,13 +105,13 @@ def _parse_cluster(text: str) -> Cluster:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Distribution:
-  """How many sub-batches a step has, and where they run.
+  """Number of sub-batches of a step, and the devices that run them.
 
   Attributes:
-    accumulate: sub-batches that a replica runs in turn.
-    strategy: whose replicas there are; None: one device, nothing to share.
-    num_workers: processes that train together.
-    is_chief: whether this one keeps the run's folder and records.
+    accumulate: number of sub-batches that a replica runs in turn.
+    strategy: strategy that provides the replicas; None: a single device.
+    num_workers: number of processes that train together.
+    is_chief: whether this process writes the run's folder and records.
   """
 
   accumulate: int = 1
@@ -122,31 +121,31 @@ class Distribution:
 
   @property
   def num_replicas(self) -> int:
-    """Of all workers."""
+    """Number of replicas of all workers."""
     if self.strategy is None:
       return 1
     return int(self.strategy.num_replicas_in_sync)
 
   @property
   def num_sub_batches(self) -> int:
-    """Of a step."""
+    """Number of sub-batches of a step."""
     return self.num_replicas * self.accumulate
 
   def scope(self) -> contextlib.AbstractContextManager:
-    """Where variables are to be created: all replicas then have them."""
+    """Scope for creating variables on all replicas."""
     if self.strategy is None:
       return contextlib.nullcontext()
     return self.strategy.scope()
 
   def run(self, fn: Callable[..., Any], *args: Any) -> Any:
-    """Calls fn on every replica, within a compiled function.
+    """Calls fn on every replica; call it within a compiled function.
 
     Args:
-      fn: of tensors.
-      *args: the same for all replicas of this process.
+      fn: function of tensors.
+      *args: arguments of fn, the same for all replicas of this process.
 
     Returns:
-      What the first replica of this process returned.
+      The result of the first replica of this process.
     """
     if self.strategy is None:
       return fn(*args)
@@ -156,11 +155,11 @@ class Distribution:
     )
 
   def mean(self, fn: Callable[[Any], Any]) -> Any:
-    """Mean of fn over all sub-batches, called within `run`.
+    """Mean of fn over all sub-batches; call it within `run`.
 
     Args:
-      fn: of a sub-batch's index, an integer or scalar int32. It returns a
-        nested structure of float32 tensors and None.
+      fn: function of the index of a sub-batch, an integer or scalar int32; it
+        returns a nested structure of float32 tensors and None.
 
     Returns:
       The structure, the same on every replica.
@@ -172,9 +171,9 @@ class Distribution:
     return self.mean_of_replicas(_mean_in_turn(fn, first, self.accumulate))
 
   def mean_of_replicas(self, value: Any) -> Any:
-    """Mean of nested float32 tensors and None, called within `run`.
+    """Mean of nested float32 tensors and None; call it within `run`.
 
-    All replicas get the same bits, so that their weights never drift apart.
+    All replicas get bit-identical results, so their weights never diverge.
     """
     if self.num_replicas == 1:
       return value
@@ -185,21 +184,21 @@ class Distribution:
     return tf.nest.pack_sequence_as(value, flat)
 
   def sum_of_replicas(self, tensors: Any) -> Any:
-    """Sums of nested float32 tensors, called within `run`."""
+    """Sums of nested float32 tensors; call it within `run`."""
     if self.num_replicas == 1:
       return tensors
     context = tf.distribute.get_replica_context()
     return context.all_reduce("sum", tensors)
 
   def from_chief(self, values: Sequence[Any]) -> list[tf.Tensor]:
-    """Gives all workers the chief's values, called outside of `run`.
+    """Gives all workers the chief's values; call it outside `run`.
 
     Args:
-      values: integers, tensors or variables, of the same shapes and types
-        everywhere.
+      values: integers, tensors or variables, with the same shapes and types on
+        all workers.
 
     Returns:
-      Tensors.
+      The chief's values as tensors.
     """
     dtypes = [tf.int64 if isinstance(x, int) else x.dtype for x in values]
     tensors = [
@@ -209,10 +208,10 @@ class Distribution:
     return tensors if self.num_workers == 1 else self._sum(tensors, 0)
 
   def check_alike(self, entries: Any) -> None:
-    """Checks that all workers have the chief's entries of a configuration.
+    """Checks that this worker has the chief's configuration entries.
 
     Raises:
-      ConfigError: if this one has others.
+      ConfigError: if they differ.
     """
     text = json.dumps(entries, sort_keys=True, default=repr)
     digest = int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
@@ -223,7 +222,7 @@ class Distribution:
       )
 
   def any(self, flag: bool) -> bool:
-    """Whether a flag is set on any worker, called outside of `run`."""
+    """Whether a flag is set on any worker; call it outside `run`."""
     if self.num_workers == 1:
       return flag
     flags = [tf.constant(int(flag), tf.int64)]
@@ -231,7 +230,7 @@ class Distribution:
 
   @functools.cached_property
   def _sum(self) -> Callable[..., list[tf.Tensor]]:
-    """Sums over all replicas, or what the replica `only` adds to them."""
+    """Sums over all replicas, or over the replica `only` alone."""
 
     def add(values, only):
       context = tf.distribute.get_replica_context()
@@ -252,7 +251,7 @@ class Distribution:
   def explain_lost_workers(
     self, what_is_saved: Callable[[], str] = lambda: ""
   ) -> Iterator[None]:
-    """Turns what TensorFlow raises when a worker is gone into a RunError."""
+    """Converts TensorFlow's errors for a lost worker to a RunError."""
     try:
       yield
     except _LOST as error:
@@ -268,10 +267,10 @@ class Distribution:
 
 
 def _mean_in_turn(fn: Callable[[Any], Any], first: Any, count: int) -> Any:
-  """Mean of fn(first), fn(first + 1), ...; one at a time is in memory."""
+  """Mean of fn(first), fn(first + 1), ..., with only one in memory."""
   if count == 1:
     return fn(first)
-  # Compiled once, so that what it returns is known before the loop.
+  # Compiled once, so that its output structure is known before the loop.
   compiled = tf.function(fn, autograph=False).get_concrete_function(
     tf.TensorSpec([], tf.int32)
   )
@@ -297,19 +296,19 @@ def _mean_in_turn(fn: Callable[[Any], Any], first: Any, count: int) -> Any:
 
 
 def create(strategy: str | None, accumulate: int) -> Distribution:
-  """Starts what a configuration asks for.
+  """Makes the configured distribution.
 
-  "multi_worker" needs that TensorFlow has executed nothing yet, and waits for
-  the other workers.
+  "multi_worker" must be created before TensorFlow executes anything, and waits
+  for the other workers.
 
   Args:
     strategy: None (one device), "mirrored" (all GPUs of this machine; without
       a GPU, all logical CPU devices) or "multi_worker" (all GPUs of all
-      processes that $TF_CONFIG names).
-    accumulate: sub-batches that a replica runs in turn.
+      processes in $TF_CONFIG).
+    accumulate: number of sub-batches that a replica runs in turn.
 
   Raises:
-    ConfigError: for a fault of TF_CONFIG.
+    ConfigError: if TF_CONFIG is missing or invalid.
   """
   if strategy is None:
     return Distribution(accumulate)
@@ -325,7 +324,7 @@ def create(strategy: str | None, accumulate: int) -> Distribution:
 
 
 def warn_without_gpu() -> None:
-  """Says that TensorFlow finds no GPU, unless the user hides them from it."""
+  """Warns if TensorFlow finds no GPU, unless the user hides them."""
   hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
   if hidden or tf.config.list_physical_devices("GPU"):
     return
@@ -358,7 +357,7 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
     own,
     ", ".join(cluster.workers),
   )
-  # Python sees no signal while TensorFlow waits: let Ctrl-C end the process.
+  # Python handles no signals while TensorFlow waits: let Ctrl-C end it.
   handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
   try:
     return tf.distribute.MultiWorkerMirroredStrategy()
@@ -369,5 +368,5 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
     ) from error
   finally:
     signal.signal(signal.SIGINT, handler)
-    # TensorFlow sets a handler that would keep SIGTERM from ending anything.
+    # TensorFlow installs a handler that ignores SIGTERM.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

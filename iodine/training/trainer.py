@@ -1,4 +1,4 @@
-"""The optimizer and the compiled training step."""
+"""The compiled training step."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,24 +19,24 @@ __all__ = ["Trainer"]
 class Trainer(tf.Module):
   """Takes training steps; holds all state that they depend on.
 
-  A step is the mean, of gradients and of scalars, over the sub-batches that
-  `distribution` cuts the batch into; the model sees one of them at a time, so
-  that its inner losses are means over a sub-batch, as in the paper over the
-  images of one GPU. The mean gradient is clipped, and the optimizer takes one
-  step. A score that a sub-batch does not have (`metrics.may_be_undefined`) is a
-  mean over those that have it.
-  (`factor/<scalar>`, an R^2, takes the variance that a replica knows by then.)
+  `distribution` splits a batch into sub-batches. The model processes one at a
+  time, so its inner losses are means over a sub-batch, as in the paper over the
+  images of one GPU. Gradients and scalars are averaged over the sub-batches;
+  the mean gradient is clipped, and the optimizer takes one step. A score that
+  is undefined for some sub-batches (`metrics.may_be_undefined`) is averaged
+  over the others.
+  (`factor/<scalar>`, an R^2, uses the replica's variance so far.)
 
-  Randomness is a function of `seed`, the optimizer's step and the sub-batch's
-  index, so that a run that is continued draws what it would have drawn, on
-  whatever devices the sub-batches run.
+  Randomness depends only on `seed`, the optimizer's step and the index of the
+  sub-batch, so a resumed run draws the same numbers as an uninterrupted one, on
+  any devices.
 
-  All variables are created by `initialize`, or by the first batch.
+  All variables are created by `initialize` or by the first batch.
 
   Attributes:
-    model: what is trained.
-    optimizer: what takes the steps.
-    seed: int64 variable.
+    model: model to train.
+    optimizer: optimizer that takes the steps.
+    seed: int64 variable, seed of the noise.
     distribution: where the sub-batches run.
   """
 
@@ -47,17 +47,17 @@ class Trainer(tf.Module):
     seed: int | None = None,
     distribution: Distribution | None = None,
   ):
-    """Constructor.
+    """Makes a trainer; only the seed's variable is created.
 
     Args:
-      model: what is to be trained.
-      optimizer: what takes the steps.
-      seed: of the noise, in [0, 2^31); None: chosen at random.
-      distribution: in whose scope model, optimizer and trainer are made; None:
-        one device, which takes a batch as a whole.
+      model: model to train.
+      optimizer: optimizer that takes the steps.
+      seed: seed of the noise, in [0, 2^31); None: chosen at random.
+      distribution: make model, optimizer and trainer in its scope; None: one
+        device, which processes a batch as a whole.
 
     Raises:
-      ValueError: for another seed.
+      ValueError: if the seed is out of range.
     """
     super().__init__(name="trainer")
     if seed is None:
@@ -91,19 +91,19 @@ class Trainer(tf.Module):
 
     Args:
       data: a batch, see `SceneModel.__call__`.
-      noise: see `SceneModel.noise`; None: from seed and step.
+      noise: see `SceneModel.noise`; None: drawn from seed and step.
 
     Returns:
-      {name: scalar}, those of the model from before the step and
-      "debug/global_grad_norm" from before clipping.
+      {name: scalar}: the scalars of the model before the step, and
+      "debug/global_grad_norm" before clipping.
 
     Raises:
-      ValueError: if images are outside of [0, 1] or NaN, or the batch cannot
-        be cut into equal sub-batches. No variable has changed.
+      ValueError: if images are outside [0, 1] or NaN, or the batch cannot be
+        split into equal sub-batches. No variable is changed.
     """
     check_pixels(data["image"])
     if not self.optimizer.slots:
-      # Variables are created outside of the compiled function.
+      # Variables are created outside the compiled function.
       image_shape = data["image"].shape[2:]
       factors = {k: v.shape[-1] for k, v in data.get("factors", {}).items()}
       self.initialize(image_shape, factors)
@@ -111,7 +111,7 @@ class Trainer(tf.Module):
     return scalars
 
   def gradient_norms(self) -> dict[str, float]:
-    """{variable's name: norm} of the last step's gradients, before clipping."""
+    """{variable name: norm} of the last step's gradients before clipping."""
     if self._gradient_norms is None:
       return {}
     names = [variable.name for variable in self.model.trainable_variables]
@@ -126,7 +126,7 @@ class Trainer(tf.Module):
   def _step_of_replica(
     self, data: Mapping[str, Any], noise: Any
   ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    """Scalars, and the norms of all gradients."""
+    """Takes a step on one replica; returns scalars and gradient norms."""
     estimators = self._shared_estimators()
     before = [estimator.state() for estimator in estimators]
     gradients, scalars, defined = self.distribution.mean(
@@ -138,9 +138,9 @@ class Trainer(tf.Module):
     for estimator, *states in zip(estimators, before, sums, strict=True):
       estimator.merge(*states)
     for name, share in defined.items():
-      scalars[name] /= share  # 0 / 0, which is NaN, where none is defined
+      scalars[name] /= share  # 0 / 0, NaN, if none is defined
     norms = [tf.linalg.global_norm([gradient]) for gradient in gradients]
-    # Each replica rounds its norm in its own way.
+    # Replicas may round their norms differently.
     norm = self.distribution.mean_of_replicas(tf.linalg.global_norm(gradients))
     if self.optimizer.clip_norm is not None:
       gradients, _ = tf.clip_by_global_norm(
@@ -153,9 +153,9 @@ class Trainer(tf.Module):
   def _gradients(
     self, index: Any, data: Mapping[str, Any], noise: Any
   ) -> tuple[list[tf.Tensor | None], dict[str, tf.Tensor], dict]:
-    """One sub-batch's gradients, scalars, and which of these are defined.
+    """One sub-batch's gradients, its scalars, and which of these are defined.
 
-    Those that may be NaN come as 0 there, with {name: 0 or 1}.
+    The last is {name: 0 or 1} for scalars that may be NaN; 0 replaces NaN.
     """
     seed = None
     count = self.distribution.num_sub_batches
@@ -183,7 +183,7 @@ class Trainer(tf.Module):
     return gradients, scalars, defined
 
   def _shared_estimators(self) -> list[OnlineMeanVarEstimator]:
-    """The running moments that several replicas have to agree on."""
+    """The running moments to be synchronised between replicas."""
     if self.distribution.num_replicas == 1:
       return []
     return [
