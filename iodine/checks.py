@@ -1,7 +1,7 @@
-"""What is wrong with arguments and shapes, in the words for a user.
+"""Checks of arguments and shapes, with messages for users.
 
-A `*_fault` function returns a line that names the argument, its value and what
-is expected, or None where nothing is wrong. A `check*` function raises.
+A `*_fault` function returns a line with the argument's name, its value and what
+is expected, or None if nothing is wrong. A `check*` function raises.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ __all__ = [
 
 
 def is_int(value: Any) -> bool:
-  """Whether a value is an integer, of Python or NumPy, and no bool."""
+  """Whether a value is a Python or NumPy integer, and not a bool."""
   return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-  """Whether a value is a real number, of Python or NumPy, and no bool."""
+  """Whether a value is a real Python or NumPy number, and not a bool."""
   return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -49,7 +49,7 @@ def int_fault(
   high: int | None = None,
   optional: bool = False,
 ) -> str | None:
-  """Expects an integer from `low` to `high` (None: no bound), or None."""
+  """Expects an integer from `low` to `high` (None: unbounded), or None."""
   if value is None and optional:
     return None
   if is_int(value) and value >= low and (high is None or value <= high):
@@ -68,14 +68,14 @@ def above_zero_fault(name: str, value: Any) -> str | None:
 
 
 def share_fault(name: str, value: Any) -> str | None:
-  """Expects a number from 0 on and below 1."""
+  """Expects a number in [0, 1)."""
   if is_number(value) and 0 <= value < 1:
     return None
   return f"{name}={value!r}: {_text(value)}expected a number in [0, 1)"
 
 
 def _text(value: Any) -> str:
-  """Says that a value is text, which may look like a number."""
+  """Points out that a value is text, since it may look like a number."""
   return "is text; " if isinstance(value, str) else ""
 
 
@@ -87,12 +87,12 @@ def flag_fault(name: str, value: Any) -> str | None:
 
 
 def bound_faults(low: Any, high: Any, most: int | None) -> list[str]:
-  """Expects bounds of the number of objects: integers, or None.
+  """Expects bounds on the number of objects: integers, or None.
 
   Args:
-    low: The least.
-    high: The most.
-    most: That a scene can have, if that is known.
+    low: minimum number of objects.
+    high: maximum number of objects.
+    most: largest number possible in a scene, or None if unknown.
   """
   faults = [
     int_fault("min_num_objects", low, 0, most, optional=True),
@@ -107,7 +107,7 @@ def bound_faults(low: Any, high: Any, most: int | None) -> list[str]:
 
 
 def path_fault(name: str, value: Any, optional: bool = False) -> str | None:
-  """Expects one path that is not empty, or None."""
+  """Expects a non-empty path, or None."""
   if _is_path(value) or (value is None and optional):
     return None
   alternative = " or None" if optional else ""
@@ -115,7 +115,7 @@ def path_fault(name: str, value: Any, optional: bool = False) -> str | None:
 
 
 def paths_fault(name: str, value: Any) -> str | None:
-  """Expects a path, or a sequence of paths that is not empty."""
+  """Expects a path or a non-empty sequence of paths."""
   if _is_path(value):
     return None
   if isinstance(value, Sequence) and value and all(map(_is_path, value)):
@@ -155,7 +155,7 @@ def _is_pair(value: Any) -> bool:
 
 
 def check(*faults: str | None) -> None:
-  """Raises ValueError with what is wrong, a line each, if anything is."""
+  """Raises ValueError if there are faults, one per line."""
   found = [fault for fault in faults if fault]
   if found:
     raise ValueError("\n".join(found))
@@ -172,7 +172,7 @@ def check_flags(**values: Any) -> None:
 
 
 def check_modules(**values: Any) -> None:
-  """Raises ValueError unless all can be called, as a plan's modules can."""
+  """Raises ValueError unless all values are callable, as modules are."""
   check(
     *(
       f"{name}={value!r}: expected a module; is its 'constructor' missing?"
@@ -186,16 +186,16 @@ def check_shapes(arrays: Mapping[str, tuple[Any, str]]) -> dict[str, int]:
   """Checks that arrays have the expected shapes and agree with one another.
 
   Args:
-    arrays: for each name an array or tensor and its expected dimensions,
+    arrays: for each name, an array or tensor and its expected dimensions,
       separated by spaces: a number is an exact size, a name stands for the
-      same size wherever it occurs, and `_` for any size. Sizes that are
-      unknown while tracing are not compared.
+      same size everywhere, and `_` for any size. Sizes unknown while tracing
+      are not compared.
 
   Returns:
-    The size of each named dimension that is known.
+    The sizes of the named dimensions, where known.
 
   Raises:
-    ValueError: if a shape does not fit; names the array and both shapes.
+    ValueError: if a shape differs; names the array and both shapes.
 
   Example:
     >>> check_shapes({"images": (np.zeros([2, 5, 7, 3]), "B H W C"),
@@ -222,13 +222,13 @@ def check_shapes(arrays: Mapping[str, tuple[Any, str]]) -> dict[str, int]:
 
 
 def _shape(array: Any) -> Any:
-  """Its sizes, or what TensorFlow calls an unknown shape."""
+  """A list of sizes, or TensorFlow's object for an unknown shape."""
   has_rank = getattr(array.shape, "rank", 0) is not None
   return list(array.shape) if has_rank else array.shape
 
 
 def _fits(array: Any, dims: Sequence[str], sizes: Mapping[str, int]) -> bool:
-  """Whether a shape is as expected, as far as it is known."""
+  """Whether the known part of a shape is as expected."""
   shape = _shape(array)
   if not isinstance(shape, list) or len(shape) != len(dims):
     return False

@@ -1,7 +1,7 @@
-"""The contract between a model of scenes and all that serves it.
+"""The interface between scene models and the rest of the package.
 
-Training, checkpoints, evaluation, pictures and commands know a model by this
-class alone. A model of your own is a subclass, see docs/own_model.md.
+Training, checkpoints, evaluation, pictures and commands use a model only
+through this class. Your own model is a subclass, see docs/own_model.md.
 
 Dimensions: B batch, T frames, S steps, K slots, L true entities, H height,
 W width, C channels, Z latent size, N scenes, n size of a factor.
@@ -35,13 +35,13 @@ __all__ = [
 
 
 class Loss(NamedTuple):
-  """What a call of a model returns.
+  """Result of a call of a model.
 
   Attributes:
-    total: [] float32, what training minimises.
-    scalars: {name: []}, what training logs, "loss/total" among them. A run ends
-      where one is not finite, unless `metrics.may_be_undefined`.
-    iterations: the model's own record, for whoever knows the model.
+    total: [] float32, minimised by training.
+    scalars: {name: []}, logged by training, including "loss/total". A run stops
+      if one is not finite, unless `metrics.may_be_undefined`.
+    iterations: the model's own record, for code specific to that model.
   """
 
   total: tf.Tensor
@@ -50,7 +50,7 @@ class Loss(NamedTuple):
 
 
 class DecodedSlots(NamedTuple):
-  """Slots as they are decoded, each without regard to the others.
+  """Slots, each decoded independently of the others.
 
   Attributes:
     components: [..., H, W, C] float32 in [0, 1], the mean.
@@ -74,26 +74,25 @@ class Composition(NamedTuple):
 
 
 def shows_decomposition(info: Mapping[str, Any]) -> bool:
-  """Whether there are reconstruction, masks and slots to be drawn."""
+  """Whether there are reconstructions, masks and slots to draw."""
   return {"recons", "pred_mask", "components"} <= info["outputs"].keys()
 
 
 class SceneModel(snt.Module, abc.ABC):
-  """A model that explains images by slots.
+  """A model that represents images by slots.
 
-  A subclass sets the attributes, and implements `__call__`, `infer` and
-  `noise`. Slots that it can decode one by one, or sample, make more pictures
-  possible: see `decode_slots` and `sample`.
+  A subclass sets the attributes and implements `__call__`, `infer` and `noise`.
+  It may also implement `decode_slots` and `sample`, for more pictures.
 
   Attributes:
-    about: a sentence for people who look at pictures, on how the model works.
-    num_components: K.
+    about: a sentence on how the model works, shown beside pictures.
+    num_components: K, number of slots.
     n_z: Z, size of a slot's latent.
-    num_steps: S, how many answers `infer` gives, at least 1.
-    num_frames: T, frames that the model needs of a batch.
-    num_background_entities: how many of a batch's leading true masks are no
-      objects; a fact of the data, which `initialize` sets.
-    factor_evaluator: predicts true factors from latents; None: left out.
+    num_steps: S, number of results of `infer`, at least 1.
+    num_frames: T, number of frames that the model uses.
+    num_background_entities: number of leading true masks that are background; a
+      property of the data, set by `initialize`.
+    factor_evaluator: predicts true factors from latents; None: no prediction.
   """
 
   about = ""
@@ -105,8 +104,8 @@ class SceneModel(snt.Module, abc.ABC):
   factor_evaluator: FactorRegressor | None = None
   _image_shape: tuple[int, int, int] | None = None
 
-  # --- What a model implements ------------------------------------------------
-  # In a name scope of Sonnet's, they would no longer count as abstract.
+  # --- Methods that a model implements ----------------------------------------
+  # Sonnet's name scopes would hide that these methods are abstract.
 
   @abc.abstractmethod
   @snt.no_name_scope
@@ -117,24 +116,22 @@ class SceneModel(snt.Module, abc.ABC):
     seed: tf.Tensor | None = None,
     step: tf.Tensor | None = None,
   ) -> Loss:
-    """The training loss; begins with `self.check_data(data)`.
+    """Computes the training loss; starts with `self.check_data(data)`.
 
     Args:
       data: image: [B, T, H, W, C] float32 in [0, 1], and optionally mask:
         [B, T, L, H, W, 1] in {0, 1}, visibility: [B, L] float32 and factors:
         {name: [B, L, n]}.
-      noise: as `noise` returns it, in place of random numbers; None: they are
-        drawn.
-      seed: [2] int32 for drawing them; None: not repeatable.
-      step: [] int64, training steps taken before, for what is annealed; None:
-        0.
+      noise: result of `noise`, used instead of random numbers; None: random.
+      seed: [2] int32 seed of the random numbers; None: not repeatable.
+      step: [] int64, number of previous training steps, for annealing; None: 0.
 
     Returns:
       The loss.
 
     Raises:
-      ValueError: if data have other shapes or types than those above, or, where
-        there is no graph, other values.
+      ValueError: if shapes or types of the data differ from those above or, in
+        eager mode, values do.
     """
 
   @abc.abstractmethod
@@ -145,19 +142,19 @@ class SceneModel(snt.Module, abc.ABC):
     noise: Any = None,
     seed: tf.Tensor | None = None,
   ) -> dict[str, Any]:
-    """What the model makes of a batch; changes no variable.
+    """Runs the model on a batch; changes no variable.
 
     Args:
-      data: as in a call of the model.
-      noise: likewise.
-      seed: likewise.
+      data: see `__call__`.
+      noise: see `__call__`.
+      seed: see `__call__`.
 
     Returns:
-      A nested dict of tensors. Every model gives `data` (`self.data_entry`),
+      A nested dict of tensors. Every model returns `data` (`self.data_entry`),
       outputs: recons [B, S, 1, H, W, C], pred_mask [B, S, K, H, W, 1] (the
         largest owns a pixel), components [B, S, K, H, W, C];
-      and whatever it has of these, without which some pictures and scores are
-      left out:
+      and those of the following that it has; pictures and scores that need
+      others are left out:
       outputs: pred_mask_logits [B, S, K, H, W, 1];
       latent: z, z_mean, z_std [B, S, K, Z];
       losses: recons [B, S], kl [B, S, K], nats;
@@ -171,14 +168,14 @@ class SceneModel(snt.Module, abc.ABC):
     """Draws the noise of B scenes, one from each generator.
 
     Args:
-      rngs: B generators; a scene's noise depends on its own alone.
+      rngs: B generators; a scene's noise depends only on its own generator.
 
     Returns:
-      Nested tensors [n, B, ...] that a call of the model takes as `noise`; n is
-      S, or whatever the model needs. None if it draws nothing.
+      Nested tensors [n, B, ...], the `noise` of a call of the model; n is S, or
+      whatever the model needs. None if it draws nothing.
     """
 
-  # --- What only some models can ----------------------------------------------
+  # --- Optional methods -------------------------------------------------------
 
   @property
   def prior(self) -> tfd.Distribution | None:
@@ -186,7 +183,7 @@ class SceneModel(snt.Module, abc.ABC):
     return None
 
   def decode_slots(self, z: tf.Tensor) -> DecodedSlots:
-    """Decodes slots, each without regard to the others.
+    """Decodes slots, each independently of the others.
 
     Args:
       z: [N, K, Z] float32.
@@ -197,11 +194,11 @@ class SceneModel(snt.Module, abc.ABC):
     raise NotImplementedError(f"{type(self).__name__} cannot decode slots")
 
   def sample(self, num: int, seed: tf.Tensor | None = None) -> Composition:
-    """Draws scenes that the model thinks likely.
+    """Samples scenes from the model.
 
     Args:
-      num: N.
-      seed: [2] int32; None: not repeatable.
+      num: N, number of scenes.
+      seed: [2] int32 seed; None: not repeatable.
 
     Returns:
       recons [N, H, W, C] and masks [N, K, H, W, 1].
@@ -209,10 +206,10 @@ class SceneModel(snt.Module, abc.ABC):
     raise NotImplementedError(f"{type(self).__name__} cannot sample scenes")
 
   def can(self, method: str) -> bool:
-    """Whether a model has one of the methods that only some models have."""
+    """Whether the model implements an optional method."""
     return getattr(type(self), method) is not getattr(SceneModel, method)
 
-  # --- What all models get ----------------------------------------------------
+  # --- Methods of all models --------------------------------------------------
 
   def initialize(
     self,
@@ -224,13 +221,12 @@ class SceneModel(snt.Module, abc.ABC):
 
     Args:
       image_shape: (H, W, C).
-      factors: {name: n}, sizes of the data's factors as in [B, L, n]; empty if
-        there are none.
-      num_background_entities: of the data; None: as it is.
+      factors: {name: n}, sizes of the data's factors [B, L, n]; may be empty.
+      num_background_entities: value of the attribute; None: leave unchanged.
 
     Raises:
-      ValueError: if the image's shape is none, or does not suit the model, or
-        two variables have the same name, under which checkpoints know them.
+      ValueError: if the image shape is invalid or unsuitable for the model, or
+        two variables have the same name, which checkpoints identify them by.
     """
     if len(image_shape) != 3:
       raise ValueError(f"image_shape={tuple(image_shape)}: must be (H, W, C)")
@@ -244,7 +240,7 @@ class SceneModel(snt.Module, abc.ABC):
       data["mask"] = tf.ones(
         [1, self.num_frames, entities, *image_shape[:2], 1]
       )
-      # Nothing is visible: no running moment takes these zeros for data.
+      # Nothing is visible, so that no running moment counts these zeros.
       data["visibility"] = tf.zeros([1, entities])
       data["factors"] = {
         k: tf.zeros([1, entities, n]) for k, n in factors.items()
@@ -259,16 +255,16 @@ class SceneModel(snt.Module, abc.ABC):
       )
 
   def check_data(self, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks a batch, and keeps of it what the model uses.
+    """Checks a batch and keeps the entries that the model uses.
 
     Args:
-      data: as in a call of the model.
+      data: see `__call__`.
 
     Returns:
       The entries as tensors, with T frames.
 
     Raises:
-      ValueError: names the entry, what it is and what was expected.
+      ValueError: names the entry, its value and what was expected.
     """
     checked = check_batch(data, self.num_frames, self.num_background_entities)
     shape = tuple(checked["image"].shape[2:])
@@ -282,10 +278,10 @@ class SceneModel(snt.Module, abc.ABC):
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
-    """(H, W, C) of the images seen last.
+    """(H, W, C) of the last images.
 
     Raises:
-      ValueError: if there was none yet.
+      ValueError: if there have been none yet.
     """
     if self._image_shape is None:
       raise ValueError(
@@ -294,13 +290,13 @@ class SceneModel(snt.Module, abc.ABC):
     return self._image_shape
 
   def data_entry(self, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry `data` of what `infer` returns.
+    """Makes the entry `data` of the result of `infer`.
 
     Args:
-      data: from `check_data`.
+      data: result of `check_data`.
 
     Returns:
-      image [B, T, H, W, C], and what there is of true_mask [B, T, L, H, W, 1],
+      image [B, T, H, W, C] and, if present, true_mask [B, T, L, H, W, 1],
       visibility [B, L] and factors {name: [B, L, n]}.
     """
     names = {"mask": "true_mask"}
@@ -313,13 +309,13 @@ class SceneModel(snt.Module, abc.ABC):
     masks: tf.Tensor,
     data: Mapping[str, Any],
   ) -> dict[str, tf.Tensor]:
-    """Scalars that tell people how well training goes.
+    """Computes scalars for monitoring training.
 
     Args:
-      image: [B, 1, H, W, C], what was to be reconstructed.
+      image: [B, 1, H, W, C], the target.
       recons: [B, 1, H, W, C], the reconstruction.
       masks: [B, K, H, W, 1], the masks.
-      data: from `check_data`; its last frame's true masks count.
+      data: result of `check_data`; the true masks of its last frame are used.
 
     Returns:
       {name: []}: loss/mse, and, with true masks, loss/ari and loss/ari_nobg.
@@ -334,7 +330,7 @@ class SceneModel(snt.Module, abc.ABC):
     return scalars
 
   def evaluator_for(self, data: Mapping[str, Any]) -> FactorRegressor | None:
-    """The factor evaluator, if a batch, or `data_entry` of it, has factors."""
+    """The factor evaluator, if a batch (or its `data_entry`) has factors."""
     present = {"mask" if key == "true_mask" else key for key in data}
     needed = {"mask", "visibility", "factors"}
     return self.factor_evaluator if needed <= present else None
@@ -345,15 +341,15 @@ class SceneModel(snt.Module, abc.ABC):
     noise: Any = None,
     seed: tf.Tensor | None = None,
   ) -> dict[str, Any]:
-    """Everything that can be said of a batch; changes no variable.
+    """Runs and scores the model on a batch; changes no variable.
 
     Args:
-      data: as in a call of the model.
-      noise: likewise.
-      seed: likewise.
+      data: see `__call__`.
+      noise: see `__call__`.
+      seed: see `__call__`.
 
     Returns:
-      What `infer` returns, and, where model and data have what they need,
+      The result of `infer` and, if model and data allow,
       metrics: mse, ari, ari_nobg, covering [B, S] (`metrics.measure`);
       losses: factor [S]; factor_regressor: assignment [B, S, L, K], metrics
         {name: [S]}, predictions {name: [B, S, L, size]}.
