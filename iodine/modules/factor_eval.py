@@ -174,7 +174,7 @@ class FactorRegressor(snt.Module):
     """Evaluates the prediction of factors from the latents of every step.
 
     Args:
-      info: from `SceneModel.infer`, with true masks, visibility and factors.
+      info: result of `SceneModel.infer` with true masks, visibility, factors.
 
     Returns:
       The loss [S], and a dict: assignment [B, S, L, K], metrics {name: [S]},
