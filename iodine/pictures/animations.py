@@ -32,17 +32,17 @@ __all__ = [
 if typing.TYPE_CHECKING:
   from iodine.exploration import Traversal
 
-_STEP_MS = 500  # that a refinement step is shown
+_STEP_MS = 500  # duration of a refinement step
 _LAST_STEP_MS = 2000
-_VALUE_MS = 90  # that a value of a latent is shown
+_VALUE_MS = 90  # duration of a value of a latent
 _NUM_COLORS = 250  # of 256 at most
 _FRAME = 2  # pixels around a panel
-_GAP = 3  # pixels around that
+_GAP = 3  # pixels around a frame
 _BAR_HEIGHT = 6  # pixels
 _BAR_COLOR = (0.0, 0.45, 0.7)
 _GRAY = (0.5, 0.5, 0.5)
 
-# [H, W, C] and the colour of its frame.
+# An image [H, W, C] and the colour of its frame.
 _Panel = tuple[np.ndarray, Sequence[float]]
 
 
@@ -54,7 +54,7 @@ class Animation(typing.NamedTuple):
 
 
 def magnification(height: int, target: int) -> int:
-  """The integer factor, at least 1, that comes closest to a target height."""
+  """The integer factor, at least 1, that best matches a target height."""
   return max(1, round(target / height))
 
 
@@ -66,21 +66,21 @@ def upscale(image: np.ndarray, factor: int) -> np.ndarray:
 def refinement_frames(
   rinfo: Mapping[str, Any], scenes: Sequence[int] = (0,), height: int = 80
 ) -> Animation:
-  """Draws how reconstruction, masks and slots come about, a frame per step.
+  """Animates reconstruction, masks and slots, one frame per step.
 
-  A row for each scene: image, reconstruction, masks, and each slot on white
-  where its mask hides it. A bar at the bottom grows with the steps.
+  Each scene is a row: image, reconstruction, masks, and each slot, white where
+  its mask hides it. A bar at the bottom shows the progress.
 
   Args:
-    rinfo: what the model's `eval` returns, as NumPy arrays.
-    scenes: which of the batch.
-    height: about that of a panel, in pixels; the factor is an integer.
+    rinfo: result of the model's `eval`, as NumPy arrays.
+    scenes: indices of scenes in the batch.
+    height: approximate height of a panel, in pixels; scaling is by an integer.
 
   Returns:
-    S frames, of which the last one stays longest.
+    S frames; the last one is shown longest.
 
   Raises:
-    ValueError: if the shapes do not fit.
+    ValueError: if the shapes do not match.
   """
   outputs = rinfo["outputs"]
   image = np.asarray(rinfo["data"]["image"])
@@ -112,20 +112,20 @@ def refinement_frames(
 
 
 def traversal_frames(traversal: Traversal, height: int = 80) -> Animation:
-  """Draws latents that swing through their values, all at once.
+  """Animates latents that sweep their ranges simultaneously.
 
-  A column for each latent, in the traversal's order: above, the slot alone, on
-  white where its mask hides it; below, the scene.
+  Each latent is a column, in the traversal's order: at the top the slot alone,
+  white where its mask hides it; at the bottom the scene.
 
   Args:
-    traversal: from `exploration.traverse`.
-    height: about that of a panel, in pixels; the factor is an integer.
+    traversal: result of `exploration.traverse`.
+    height: approximate height of a panel, in pixels; scaling is by an integer.
 
   Returns:
     2 N - 2 frames, from the lowest value to the highest and back.
 
   Raises:
-    ValueError: if the shapes do not fit.
+    ValueError: if the shapes do not match.
   """
   sizes = check_shapes(
     {
@@ -152,19 +152,19 @@ def traversal_frames(traversal: Traversal, height: int = 80) -> Animation:
 
 
 def save_gif(path: str | pathlib.Path, animation: Animation) -> None:
-  """Writes an animation that repeats for ever.
+  """Writes an animation that loops forever.
 
   Args:
-    path: of the file.
-    animation: what to write.
+    path: path of the file.
+    animation: frames and durations.
 
   Raises:
-    OSError: if it cannot be written.
+    OSError: if the file cannot be written.
   """
   frames = _with_few_colors(animation.frames)
   durations: int | list[int] = animation.durations
   if np.array_equal(frames, np.broadcast_to(frames[0], frames.shape)):
-    # Pillow joins equal frames, and takes no list for a single one.
+    # Pillow merges equal frames, and accepts no list for a single one.
     frames, durations = frames[:1], sum(animation.durations)
   iio.imwrite(
     path,
@@ -178,7 +178,7 @@ def save_gif(path: str | pathlib.Path, animation: Animation) -> None:
 
 
 def segmentation(masks: np.ndarray) -> np.ndarray:
-  """Colours masks [K, H, W, 1] to a picture [H, W, 3], as figures do."""
+  """Colours masks [K, H, W, 1] as in figures; returns [H, W, 3]."""
   return np.moveaxis(masks[..., 0], 0, -1) @ get_mask_plot_colors(len(masks))
 
 
@@ -216,7 +216,7 @@ def _to_uint8(values: Any) -> np.ndarray:
 
 
 def _with_bar(frame: np.ndarray, share: float) -> np.ndarray:
-  """Adds a bar below a frame that fills a share of its width."""
+  """Adds a bar below a frame, filled to a share of its width."""
   bar = np.full([_BAR_HEIGHT, frame.shape[1], 3], 255, np.uint8)
   bar[:, : round(share * frame.shape[1])] = _to_uint8(_BAR_COLOR)
   return np.concatenate([frame, bar])
@@ -225,8 +225,8 @@ def _with_bar(frame: np.ndarray, share: float) -> np.ndarray:
 def _with_few_colors(frames: np.ndarray) -> np.ndarray:
   """Rounds colours to a palette that all frames share.
 
-  Pixels that stay the same from frame to frame then take no room in a GIF, and
-  flat areas do not flicker.
+  Pixels that do not change between frames then take no space in a GIF, and flat
+  areas do not flicker.
   """
   strip = Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
   strip = strip.quantize(

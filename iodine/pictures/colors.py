@@ -1,4 +1,4 @@
-"""Colours that tell slots apart."""
+"""Colours of slots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from matplotlib import colors as mpl_colors
 __all__ = ["get_mask_plot_colors"]
 
 # The qualitative palette of Okabe and Ito (2008) without black, then Paul
-# Tol's "muted" scheme, each next colour the one that is farthest from those
+# Tol's "muted" scheme, ordered so that each colour is the farthest from those
 # before it under normal, protan, deutan and tritan vision.
 _PALETTE = (
   "#E69F00",
@@ -33,15 +33,15 @@ _GOLDEN_RATIO = (5.0**0.5 - 1.0) / 2.0
 
 
 def get_mask_plot_colors(nr_colors: int) -> np.ndarray:
-  """Returns colours that tell slots apart, for colour-blind readers too.
+  """Returns distinct colours for slots, safe for colour-blind readers.
 
   The first 16 are the palettes of Okabe-Ito (without black) and Paul Tol
-  ("muted"). Further colours are saturated hues spaced by the golden ratio:
-  still unique, but no longer safe for colour-blind readers. Slot k has the
+  ("muted"). Further colours are saturated hues spaced by the golden ratio,
+  unique but not safe for colour-blind readers. Slot k has the
   same colour for any `nr_colors`.
 
   Args:
-    nr_colors: how many colours.
+    nr_colors: number of colours.
 
   Returns:
     [nr_colors, 3] float32 RGB in [0, 1].

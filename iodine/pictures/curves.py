@@ -21,7 +21,7 @@ def scores_plot(
   num_cols: int = 4,
   size: float = 2.6,
 ) -> mpl_figure.Figure:
-  """Plots scores over refinement steps, a panel for each.
+  """Plots scores over refinement steps, one panel each.
 
   Args:
     scores: {title: one value per step}.
@@ -55,7 +55,7 @@ def scores_plot(
   return fig
 
 
-_SMOOTHING = 25  # a running mean takes a part of a curve out of so many
+_SMOOTHING = 25  # a running mean spans 1 / _SMOOTHING of a curve
 
 
 def curves_plot(
@@ -63,7 +63,7 @@ def curves_plot(
   num_cols: int = 4,
   size: float = 2.6,
 ) -> mpl_figure.Figure:
-  """Plots scalars over training steps, a panel for each.
+  """Plots scalars over training steps, one panel each.
 
   Args:
     curves: {title: (steps [n], values [n])}, n at least 1.
@@ -71,10 +71,10 @@ def curves_plot(
     size: width of a panel.
 
   Returns:
-    The figure: the values faintly, and their running mean.
+    The figure: the values, drawn faintly, and their running mean.
 
   Raises:
-    ValueError: if there is no curve, or the shapes do not fit.
+    ValueError: if there is no curve, or the shapes do not match.
   """
   if not curves:
     raise ValueError("curves is empty: there is nothing to plot.")
@@ -102,7 +102,7 @@ def curves_plot(
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
-  """Centred running mean of the values that are finite."""
+  """Centred running mean of the finite values."""
   half = len(values) // (2 * _SMOOTHING)
   kernel = np.ones(2 * half + 1)
   finite = np.isfinite(values)

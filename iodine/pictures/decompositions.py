@@ -1,15 +1,12 @@
 """Figures of what IODINE infers: NumPy arrays in, matplotlib Figures out.
 
-The figures belong to no global state of pyplot: they need no closing, and
-display themselves in a notebook. Save one with `figure.savefig(path)`.
+The figures are independent of pyplot: they need no closing and display
+themselves in a notebook. Save one with `figure.savefig(path)`.
 
-The `*_plot` functions take `rinfo`, the nested dict of the model's `eval` as
-NumPy arrays, where index t along T holds refinement step t, and the inputs
-that led to it (zeros for t = 0).
-
-Dimensions: B batch, T refinement step, K slots, L true entities, H height,
-W width, C channels (1 or 3). Images are floats in [0, 1], sizes in inches.
-Pixels that are NaN are drawn in magenta.
+`rinfo` is the result of the model's `eval` as NumPy arrays; its inputs at step
+t are those that led to step t (zeros for t = 0). Dimensions: B batch, T
+refinement step, K slots, L true entities, H height, W width, C channels (1 or
+3). Images are floats in [0, 1], sizes in inches. NaN pixels are magenta.
 """
 
 from __future__ import annotations
@@ -55,7 +52,7 @@ _BLACK = "#000000"
 _COLORBAR_WIDTH = 0.14  # inches
 _COLORBAR_MARGIN = 0.9  # inches for a colour bar and its numbers
 
-# The spatial inputs in the order of their rows, and what each row shows.
+# Inputs shown as images, and all spatial inputs in the order of their rows.
 _IMAGE_INPUTS = ("image", "components")
 _INPUTS_ORDER = (
   "image",
@@ -82,10 +79,10 @@ def example_plot(
   """Plots image, reconstruction, masks and components of one step.
 
   Args:
-    rinfo: what the model's `eval` returns, as NumPy arrays.
-    b: which example of the batch.
-    t: which refinement step.
-    mask_components: whether to show a component only where its mask is.
+    rinfo: result of the model's `eval`, as NumPy arrays.
+    b: index of the example in the batch.
+    t: refinement step.
+    mask_components: whether to hide a component outside its mask.
     size: width of a panel.
     column_titles: whether to name the panels.
 
@@ -93,8 +90,7 @@ def example_plot(
     A figure of one row and 3 + K columns.
 
   Raises:
-    ValueError: if an array is missing or of a wrong shape, or if `b` or `t`
-      is out of range.
+    ValueError: if an array is missing or misshapen, or `b` or `t` out of range.
   """
   arrays = _example_arrays(rinfo, b)
   pred_mask = arrays["pred_mask"]
@@ -128,7 +124,7 @@ def decomposition_plot(
   mask_components: bool = True,
   size: float = 1.5,
 ) -> mpl_figure.Figure:
-  """Plots how scenes are decomposed, a row for each scene.
+  """Plots decompositions of scenes, one row per scene.
 
   Args:
     image: [B, H, W, C].
@@ -136,16 +132,15 @@ def decomposition_plot(
     masks: [B, K, H, W, 1].
     components: [B, K, H, W, C].
     true_masks: [B, L, H, W, 1] or None.
-    row_labels: a short text for each scene (such as "ARI 0.98") or None.
-    mask_components: whether to show a slot only where its mask is.
+    row_labels: a label for each scene (such as "ARI 0.98") or None.
+    mask_components: whether to hide a slot outside its mask.
     size: width of a panel.
 
   Returns:
-    A figure of B rows; the columns are image, reconstruction, masks, true
-    masks (if given) and the K slots.
+    B rows of image, reconstruction, masks, true masks (if given) and K slots.
 
   Raises:
-    ValueError: if an array has a wrong shape, or the labels are not B.
+    ValueError: if an array is misshapen, or there are not B labels.
   """
   image, recons, masks, components = map(
     np.asarray, (image, recons, masks, components)
@@ -189,19 +184,19 @@ def decomposition_plot(
 def scenes_decomposition_plot(
   rinfo: Mapping[str, Any], num_scenes: int = 4, size: float = 1.5
 ) -> mpl_figure.Figure:
-  """Plots how the first scenes are decomposed after the last step.
+  """Plots decompositions of the first scenes after the last step.
 
   Args:
-    rinfo: what the model's `eval` returns, as NumPy arrays.
-    num_scenes: how many, if there are so many.
+    rinfo: result of the model's `eval`, as NumPy arrays.
+    num_scenes: maximum number of scenes.
     size: width of a panel.
 
   Returns:
-    The figure of `decomposition_plot`, with the true masks if `rinfo` has
-    them; its rows are then labelled with the ARI without background.
+    The figure of `decomposition_plot`. If `rinfo` has true masks, they are
+    shown, and rows are labelled with the ARI without background.
 
   Raises:
-    ValueError: if an array is missing or of a wrong shape.
+    ValueError: if an array is missing or misshapen.
   """
   last = {
     name: _get(rinfo, "outputs", name)[:num_scenes, -1]
@@ -229,24 +224,22 @@ def iterations_plot(
   mask_components: bool = False,
   size: float = 2,
 ) -> mpl_figure.Figure:
-  """Plots reconstruction, masks and components of every step, row by row.
+  """Plots reconstruction, masks and components, one row per step.
 
-  The last row shows the image, the true masks (if `rinfo` has them) and the
-  logits of the final masks. A sequence has one more column at the left: the
-  frame of each step.
+  The last row shows image, true masks (if present) and logits of the final
+  masks. For a sequence, an extra first column shows the frame of each step.
 
   Args:
-    rinfo: what the model's `eval` returns, as NumPy arrays.
-    b: which example of the batch.
-    mask_components: whether to show a component only where its mask is.
+    rinfo: result of the model's `eval`, as NumPy arrays.
+    b: index of the example in the batch.
+    mask_components: whether to hide a component outside its mask.
     size: width of a panel.
 
   Returns:
     A figure of T + 1 rows and 2 + K columns (3 + K for a sequence).
 
   Raises:
-    ValueError: if an array is missing or of a wrong shape, or if `b` is out
-      of range.
+    ValueError: if an array is missing or misshapen, or `b` out of range.
   """
   arrays = _example_arrays(rinfo, b, logits=True)
   image, components = arrays["image"], arrays["components"]
@@ -291,21 +284,20 @@ def iterations_plot(
 def inputs_plot(
   rinfo: Mapping[str, Any], b: int = 0, t: int = 0, size: float = 2
 ) -> mpl_figure.Figure:
-  """Plots the spatial inputs of the refinement network, one row for each.
+  """Plots the spatial inputs of the refinement network, one per row.
 
   Args:
-    rinfo: what the model's `eval` returns, as NumPy arrays.
-    b: which example of the batch.
-    t: which refinement step the inputs led to; they are zero for step 0.
+    rinfo: result of the model's `eval`, as NumPy arrays.
+    b: index of the example in the batch.
+    t: refinement step that the inputs led to; for step 0 they are zero.
     size: width of a panel.
 
   Returns:
-    A figure with a column for each slot. Inputs that all slots share have a
-    black frame. Rows of values have a colour bar of their own.
+    One column per slot; inputs shared by all slots have a black frame.
 
   Raises:
-    ValueError: if an array is missing or of a wrong shape, if there is no
-      spatial input, or if `b` or `t` is out of range.
+    ValueError: if an array is missing or misshapen, there is no spatial input,
+      or `b` or `t` is out of range.
   """
   components = _get(rinfo, "outputs", "components")
   inputs = _get(rinfo, "inputs", "spatial")
@@ -351,7 +343,7 @@ def _show_input(row, name, value, size):
   else:
     has_colorbar = True
     vmin, vmax = value_range(value)
-    if name == "dmask":  # the neutral colour is for a gradient of zero
+    if name == "dmask":  # the neutral colour means a zero gradient
       vmax = max(abs(vmin), abs(vmax))
       vmin = -vmax
     show = functools.partial(
@@ -374,10 +366,10 @@ def _show_input(row, name, value, size):
 
 
 def _draw_colorbar(mappable, size):
-  """Draws a colour bar at the right of a panel that is `size` wide."""
+  """Draws a colour bar at the right of a panel of width `size`."""
   ax = mappable.axes
   cax = ax.inset_axes([1.0 + GAP / size, 0.0, _COLORBAR_WIDTH / size, 1.0])
-  # Without the outermost ticks, whose numbers would touch the next row's.
+  # The labels of the outermost ticks would touch those of the next row.
   colorbar = ax.figure.colorbar(
     mappable,
     cax=cax,
@@ -417,7 +409,7 @@ def _decomposition_figure(
   true_mask=False,
   row_labels=None,
 ):
-  """Returns figure and axes for rows that `_show_decomposition` fills."""
+  """Returns figure and axes for `_show_decomposition`, one row per scene."""
   titles = (
     ["Image", "Reconstruction", "Mask"]
     + ["True mask"] * true_mask
@@ -476,7 +468,7 @@ def _example_arrays(
   if logits:
     dims["pred_mask_logits"] = "B T K H W 1"
   arrays = {name: _get(rinfo, "outputs", name) for name in dims}
-  # A still image has one frame, a sequence at least one for each step.
+  # A still image has one frame, a sequence at least one per step.
   arrays["image"] = _get(rinfo, "data", "image")
   dims["image"] = "B F H W C"
   if rinfo["data"].get("true_mask") is not None:

@@ -1,11 +1,11 @@
 """Figures of latents, edited scenes and training: NumPy in, Figures out.
 
-They show what `iodine.exploration` computes, and display themselves in a
-notebook; save one with `figure.savefig(path)`.
+They show results of `iodine.exploration` and display themselves in a notebook;
+save one with `figure.savefig(path)`.
 
 Dimensions: R latents, N values, K slots, H height, W width, C channels (1 or
-3). Images are in [0, 1], sizes in inches. Slots are counted from 0, and named
-from 1 on.
+3). Images are in [0, 1], sizes in inches. Slots are indexed from 0 and
+labelled from 1.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ if typing.TYPE_CHECKING:
 _BLACK = "#000000"
 _GRAY = "#808080"
 _PANEL_GAP = 0.16  # between panels of a grid, in widths of a panel
-_LINE = 0.022  # inches that a line of text takes, per point of font size
+_LINE = 0.022  # height of a line of text, in inches per point of font size
 
 
 def traversal_plot(
   traversal: Traversal, size: float = 0.75
 ) -> mpl_figure.Figure:
-  """Plots what a slot becomes as its latents vary, a row for each latent.
+  """Plots a slot as its latents vary, one row per latent.
 
-  At the left the slot alone, on white where its mask hides it; at the right
-  the scene. A triangle marks the value that was inferred.
+  At the left is the slot alone, white where its mask hides it; at the right the
+  scene. A triangle marks the inferred value.
 
   Args:
-    traversal: from `exploration.traverse`.
+    traversal: result of `exploration.traverse`.
     size: width of a panel.
 
   Returns:
     The figure.
 
   Raises:
-    ValueError: if the shapes do not fit.
+    ValueError: if the shapes do not match.
   """
   sizes = check_shapes(
     {
@@ -103,14 +103,14 @@ def traversal_plot(
 
 
 def _pitch(extent: float) -> float:
-  """Distance of panels of an extent, both in widths of a panel."""
+  """Distance between panels of this extent, in widths of a panel."""
   return extent + _PANEL_GAP
 
 
 def _grids_figure(
   num_rows: int, num_cols: int, aspect: float, size: float, font_size: float
 ) -> tuple[mpl_figure.Figure, Sequence[mpl_axes.Axes]]:
-  """A figure of two grids of panels, in axes whose unit is a panel's width."""
+  """A figure with axes for two grids; their unit is the width of a panel."""
   line = _LINE * font_size
   left, right, between = 3.6 * line, 0.1, 0.4 * size
   top, bottom = 2.4 * line, 2.6 * line
@@ -156,7 +156,7 @@ def _fill_grid(
 def _mark_current(
   ax: mpl_axes.Axes, traversal: Traversal, aspect: float
 ) -> None:
-  """Marks above each row where the inferred value lies among the columns."""
+  """Marks the inferred value above each row."""
   columns = np.arange(len(traversal.offsets))
   places = np.interp(traversal.current, traversal.offsets, columns)
   rows = np.arange(len(places))
@@ -172,7 +172,7 @@ def _mark_current(
 
 
 def _offset_labels(offsets: np.ndarray) -> list[str]:
-  """Labels of columns; of many only some, for the sake of room."""
+  """Labels of columns; if there are many, only some, to save space."""
   every = -(-len(offsets) // 9)
   middle = len(offsets) // 2
   return [
@@ -187,18 +187,18 @@ def _signed(number: float) -> str:
 
 
 def removal_plot(removal: Removal, size: float = 1.5) -> mpl_figure.Figure:
-  """Plots a scene without each of its slots in turn, and the masks then.
+  """Plots a scene with each slot removed in turn, and the resulting masks.
 
   Args:
-    removal: from `exploration.remove_slots`.
+    removal: result of `exploration.remove_slots`.
     size: width of a panel.
 
   Returns:
-    A figure of two rows; the columns are the image, the scene as it is, and
-    the scene without each slot, in a frame of the slot's colour.
+    A figure of two rows; the columns are the image, its reconstruction, and the
+    scene without each slot, framed in the slot's colour.
 
   Raises:
-    ValueError: if the shapes do not fit.
+    ValueError: if the shapes do not match.
   """
   sizes = check_shapes(
     {
@@ -235,17 +235,17 @@ def removal_plot(removal: Removal, size: float = 1.5) -> mpl_figure.Figure:
 
 
 def swap_plot(swap: Swap, size: float = 1.5) -> mpl_figure.Figure:
-  """Plots two scenes before and after they swap a slot, a row for each.
+  """Plots two scenes before and after swapping a slot, one row each.
 
   Args:
-    swap: from `exploration.swap_slots`.
+    swap: result of `exploration.swap_slots`.
     size: width of a panel.
 
   Returns:
-    The figure; a swapped slot has a frame of its colour.
+    The figure; swapped slots are framed in their colour.
 
   Raises:
-    ValueError: if the shapes do not fit.
+    ValueError: if the shapes do not match.
   """
   sizes = check_shapes(
     {

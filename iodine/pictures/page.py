@@ -1,4 +1,4 @@
-"""A page of pictures that a browser shows without a network."""
+"""A self-contained page of pictures that works offline."""
 
 import html
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ __all__ = ["Section", "page"]
 
 
 class Section(NamedTuple):
-  """A part of a page: a heading, what to see, and files of pictures."""
+  """A section of a page: heading, explanation, and picture files."""
 
   title: str
   text: str
@@ -38,16 +38,16 @@ def page(
   facts: Iterable[tuple[str, str]],
   sections: Iterable[Section],
 ) -> str:
-  """Writes a page.
+  """Renders a page.
 
   Args:
     title: heading of the page.
-    text: what it shows.
-    facts: names and values, for a list below that.
-    sections: the rest; the pictures lie beside the page.
+    text: introduction.
+    facts: names and values, listed below the text.
+    sections: remaining sections; their pictures are in the page's folder.
 
   Returns:
-    HTML, whatever characters the arguments contain.
+    HTML; special characters in the arguments are escaped.
   """
   title, text = html.escape(title), html.escape(text)
   lines = [

@@ -34,7 +34,7 @@ __all__ = (
 _NAN_COLOR = (1.0, 0.0, 1.0)
 GAP = 0.08  # inches between panels
 _MARGIN = 0.1  # inches around a figure, where there is no text
-_LINE = 0.022  # inches that a line of text takes, per point of font size
+_LINE = 0.022  # height of a line of text, in inches per point of font size
 
 
 def clean_ax(ax: mpl_axes.Axes, color: Any = None, lw: float = 4.0) -> None:
@@ -55,14 +55,14 @@ def show_img(
   color: Any = None,
   lw: float = 4.0,
 ) -> mpl_image.AxesImage:
-  """Shows an image, on white where a mask hides it.
+  """Shows an image, white where a mask hides it.
 
   Args:
-    img: [H, W, C]. Of more than three channels only the first three are
-      shown, of two only the first (a decoder's parameters: the location).
+    img: [H, W, C]. Only the first three channels are shown; of two, only the
+      first (a decoder's parameters: the location).
     mask: [H, W, 1] in [0, 1] or None.
     ax: axes to draw into; by default those of a new figure.
-    norm: whether to stretch the values to [0, 1]; else they are clipped.
+    norm: whether to stretch values to [0, 1]; otherwise they are clipped.
     color: colour of the frame or None.
     lw: width of the frame in points.
   """
@@ -83,7 +83,7 @@ def show_mask(
   color: Any = None,
   lw: float = 4.0,
 ) -> mpl_image.AxesImage:
-  """Shows soft masks [K, H, W] as a segmentation, a colour for each slot.
+  """Shows soft masks [K, H, W] as a segmentation, one colour per slot.
 
   The other arguments are those of `show_img`.
   """
@@ -102,13 +102,13 @@ def show_mat(
   color: Any = None,
   lw: float = 4.0,
 ) -> mpl_image.AxesImage:
-  """Shows a map of values, the first channel of [H, W, C], by a colour map.
+  """Shows the first channel of [H, W, C] with a colour map.
 
   Args:
     m: [H, W, C].
     ax: axes to draw into; by default those of a new figure.
-    vmin: value of the colour map's lower end; by default that of `m`.
-    vmax: value of the colour map's upper end; by default that of `m`.
+    vmin: lower end of the colour map; by default the minimum of `m`.
+    vmax: upper end of the colour map; by default the maximum of `m`.
     cmap: name of the colour map.
     color: colour of the frame or None.
     lw: width of the frame in points.
@@ -133,7 +133,7 @@ def show_coords(
   color: Any = None,
   lw: float = 4.0,
 ) -> mpl_image.AxesImage:
-  """Shows coordinate channels [H, W, C], each by a colour of its own.
+  """Shows coordinate channels [H, W, C], each in its own colour.
 
   The other arguments are those of `show_img`.
   """
@@ -144,7 +144,7 @@ def show_coords(
 
 
 def value_range(values: np.ndarray) -> tuple[float, float]:
-  """Returns the extremes of the finite values, never equal."""
+  """Returns minimum and maximum of the finite values, never equal."""
   finite = values[np.isfinite(values)]
   vmin, vmax = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
   if vmax - vmin < 1e-6:
@@ -153,7 +153,7 @@ def value_range(values: np.ndarray) -> tuple[float, float]:
 
 
 def _stretch(values: np.ndarray) -> np.ndarray:
-  """Maps the range of the finite values to [0, 1], and infinity to its ends."""
+  """Maps the range of finite values to [0, 1], infinities to its ends."""
   vmin, vmax = value_range(values)
   return np.clip((values - vmin) / (vmax - vmin), 0.0, 1.0)
 
@@ -170,7 +170,7 @@ def _show_rgb(
 
 
 class NotebookFigure(mpl_figure.Figure):
-  """A figure that a notebook displays, whatever its matplotlib backend."""
+  """A figure that notebooks display with any matplotlib backend."""
 
   def _repr_png_(self) -> bytes:
     buffer = io.BytesIO()
@@ -183,7 +183,7 @@ def _new_ax() -> mpl_axes.Axes:
 
 
 def label_font_size(extent: float) -> float:
-  """Returns points so that the longest label fits `extent`, in inches."""
+  """Returns the font size at which any label fits `extent` inches."""
   return min(10.0, 8.0 * extent)
 
 
@@ -197,16 +197,16 @@ def new_figure(
   footer=False,
   right=_MARGIN,
 ):
-  """Returns a figure and its axes, laid out in inches.
+  """Returns a figure and its axes; lengths are in inches.
 
   Args:
-    num_rows: rows of panels.
-    num_cols: columns of panels.
+    num_rows: number of rows of panels.
+    num_cols: number of columns of panels.
     size: width of a panel.
-    aspect: height of a panel, divided by its width.
+    aspect: height of a panel divided by its width.
     titles: a title for each column or None.
     row_labels: a label for each row or None.
-    footer: whether to leave room for labels below the last row.
+    footer: whether to leave space for labels below the last row.
     right: right margin.
   """
   if size <= 0:

@@ -1,4 +1,4 @@
-"""Figures of scenes as a dataset gives them."""
+"""Figures of scenes of a dataset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def scenes_plot(
 
   Args:
     images: [N, H, W, C] in [0, 1], N at least 1.
-    masks: [N, L, H, W] in [0, 1], a colour for each entity; None: none.
+    masks: [N, L, H, W] in [0, 1], one colour per entity; None: no masks.
     num_cols: scenes in a row.
     size: width of a panel, in inches.
 
@@ -29,7 +29,7 @@ def scenes_plot(
     The figure.
 
   Raises:
-    ValueError: if the shapes do not fit or there is no scene.
+    ValueError: if the shapes do not match or there is no scene.
   """
   shapes = {"images": (images, "N H W C")}
   if masks is not None:
@@ -38,7 +38,7 @@ def scenes_plot(
   if not count:
     raise ValueError("images is empty: there is nothing to show.")
   num_cols = min(num_cols, count)
-  panels = 1 if masks is None else 2  # of a scene, one below the other
+  panels = 1 if masks is None else 2  # per scene, one below the other
   num_rows = -(-count // num_cols) * panels
   names = ["image", "masks"][:panels]
   fig, axes = new_figure(

@@ -1,7 +1,7 @@
-"""Pictures in files, each with the words that explain it.
+"""Picture files, each with a text that explains it.
 
-Every function draws into a folder, under the names that `PICTURES` lists, and
-returns a section of a page. `info` is what `exploration.infer` returns.
+Every function writes files named as in `PICTURES` to a folder, and returns a
+section of a page. `info` is the result of `exploration.infer`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from iodine.scene_model import SceneModel, shows_decomposition
 
 __all__ = ["PICTURES", "can_traverse", "decomposition", "sections", "traversal"]
 
-# What a page may show, in its order.
+# Pictures that a page may show, in this order.
 PICTURES = (
   "decomposition.png",
   "refinement.gif",
@@ -38,9 +38,9 @@ PICTURES = (
 )
 _SHOWN_SCENES = 4
 _NUM_SAMPLES = 12
-_SMOOTH_VALUES = 15  # of a latent, in an animation
+_SMOOTH_VALUES = 15  # number of values of a latent in an animation
 _DPI = 100
-# Scalars of training in the order of their panels, and what they are.
+# Scalars of training in the order of their panels, with titles.
 _CURVES = {
   "loss/total": "total loss",
   "loss/recons": "reconstruction loss (nats)",
@@ -60,19 +60,19 @@ def sections(
   seed: int,
   scalars: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> Iterator[Section]:
-  """Draws all that model and data have something to show for.
+  """Draws all pictures that model and data allow.
 
   Args:
-    model: that inferred.
-    info: what it inferred.
-    folder: of the pictures.
-    slot: of the first scene, whose latents vary, and which is swapped.
-    latents: which of them vary; None: those of the highest KL.
-    seed: of samples.
-    scalars: of training, {name: (steps, values)}.
+    model: model that inferred `info`.
+    info: result of `exploration.infer`.
+    folder: folder for the pictures.
+    slot: slot of the first scene to traverse and to swap.
+    latents: latents to traverse; None: those with the highest KL.
+    seed: seed of the samples.
+    scalars: scalars of training, {name: (steps, values)}.
 
   Yields:
-    A section after the other, in the order of `PICTURES`.
+    The sections, in the order of `PICTURES`.
   """
   draws, has_steps = shows_decomposition(info), model.num_steps > 1
   if draws:
@@ -94,7 +94,7 @@ def sections(
 
 
 def can_traverse(model: SceneModel, info: Mapping[str, Any]) -> bool:
-  """Whether latents of a slot can be varied one by one."""
+  """Whether a slot's latents can be varied individually."""
   has_posterior = "z_mean" in info.get("latent", {})
   return has_posterior and model.can("decode_slots") and model.prior is not None
 
@@ -102,7 +102,7 @@ def can_traverse(model: SceneModel, info: Mapping[str, Any]) -> bool:
 def decomposition(
   info: Mapping[str, Any], folder: pathlib.Path, name: str
 ) -> Section:
-  """Draws every scene beside what the model makes of it."""
+  """Draws every scene beside its decomposition."""
   _save(decompositions.scenes_decomposition_plot(info), folder, name)
   about_ari = ""
   if "true_mask" in info["data"]:
@@ -169,7 +169,7 @@ def traversal(
   slot: int,
   latents: Sequence[int] | None,
 ) -> Section:
-  """Draws what latents of a slot do, as <name>.gif and <name>.png."""
+  """Draws the effect of a slot's latents, as <name>.gif and <name>.png."""
   smooth = exploration.traverse(
     model, info, slot, latents=latents, num_values=_SMOOTH_VALUES
   )

@@ -1,7 +1,7 @@
-"""Sliders for a notebook: what a slot's latents do, redrawn at once.
+"""Notebook sliders that show the effect of a slot's latents.
 
-They need the package ipywidgets. Where it is missing, or no kernel runs, a
-picture stands in their place.
+They need the package ipywidgets. Without it, or without a running kernel, a
+picture is shown instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from iodine.scene_model import SceneModel
 
 __all__ = ["LatentSliders", "explore_latents"]
 
-_EXTENT = 3.0  # that values reach at least, in standard deviations
+_EXTENT = 3.0  # values span at least +/- this, in standard deviations
 _PANEL = 1.2  # width of a panel, in inches
 
 _LOG = logging.getLogger(__name__)
@@ -31,15 +31,15 @@ _LOG = logging.getLogger(__name__)
 def explore_latents(
   model: SceneModel, info: Mapping[str, Any]
 ) -> LatentSliders | Figure:
-  """Sliders that change a latent of a slot, above what becomes of the scene.
+  """Makes sliders that change a latent of a slot, above the decoded scene.
 
   Args:
-    model: that inferred.
-    info: from `exploration.infer`.
+    model: model that inferred `info`.
+    info: result of `exploration.infer`.
 
   Returns:
-    Something that a notebook displays: the sliders, or, without ipywidgets,
-    the first scene as it was inferred.
+    An object that a notebook displays: the sliders or, without ipywidgets, the
+    first scene as inferred.
   """
   try:
     import ipywidgets
@@ -56,27 +56,27 @@ def explore_latents(
 class LatentSliders:
   """Sliders for scene, slot, latent and its value, above the decoded scene.
 
-  Another scene, slot, latent or range sets the value to what was inferred.
+  Choosing a scene, slot, latent or range resets the value to the inferred one.
 
   Attributes:
-    scene: which of the batch, from 1 on.
-    slot: whose latent, from 1 on; at first that of the highest KL.
-    latent: which, from 0 on; that of the highest KL comes first.
-    range_of: what the value is measured by, see `exploration.latent_range`.
-    value: of the latent, in standard deviations from the centre of its range.
-    message: what was inferred, or what went wrong.
-    picture: a PNG file of image, reconstruction, masks and slots.
+    scene: scene of the batch, counted from 1.
+    slot: slot, counted from 1; initially an object's.
+    latent: latent, counted from 0; listed by descending KL.
+    range_of: range that scales the value, see `exploration.latent_range`.
+    value: value of the latent, in standard deviations from its centre.
+    message: inferred value or error message.
+    picture: PNG of image, reconstruction, masks and slots.
   """
 
   def __init__(
     self, widgets: ModuleType, model: SceneModel, info: Mapping[str, Any]
   ):
-    """Constructor.
+    """Makes the sliders and draws the first scene.
 
     Args:
       widgets: the package ipywidgets.
-      model: that inferred.
-      info: from `exploration.infer`.
+      model: model that inferred `info`.
+      info: result of `exploration.infer`.
     """
     self._model, self._info = model, info
     self._decoded = _Scene(model, info, 0)
@@ -113,7 +113,7 @@ class LatentSliders:
     self._draw()
 
   def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-    """The sliders, and for where they cannot be shown a picture."""
+    """The sliders, with a picture where they cannot be shown."""
     return {
       **self._box._repr_mimebundle_(**kwargs),
       "image/png": base64.b64encode(self.picture.value).decode(),
@@ -127,7 +127,7 @@ class LatentSliders:
       if change["owner"] is not self.value:
         self._reset_value()
       self._draw()
-    except Exception as error:  # Nobody would see it.
+    except Exception as error:  # A widget's callback would hide it.
       _LOG.exception("The picture of the sliders cannot be drawn")
       self.message.value = f"{type(error).__name__}: {error}"
 
@@ -139,13 +139,13 @@ class LatentSliders:
     return centre[self.latent.value], deviation[self.latent.value]
 
   def _inferred(self) -> float:
-    """The value that was inferred, in standard deviations."""
+    """The inferred value, in standard deviations."""
     centre, deviation = self._range()
     latents = self._decoded.latents[self.slot.value - 1]
     return float((latents[self.latent.value] - centre) / deviation)
 
   def _reset_value(self) -> None:
-    """Sets the value to what was inferred, without drawing."""
+    """Resets the value to the inferred one, without drawing."""
     inferred = self._inferred()
     self.value.unobserve(self._on_change, "value")
     try:
@@ -166,10 +166,10 @@ class LatentSliders:
 
 
 class _Scene:
-  """A scene after the last refinement step, its slots decoded once.
+  """A scene after the last refinement step, with slots decoded once.
 
   Attributes:
-    b: which of the batch, from 0 on.
+    b: index in the batch, from 0.
     latents: [K, Z], the posterior means.
   """
 
@@ -181,9 +181,9 @@ class _Scene:
     self._slots = exploration.decode_slots(model, self.latents)
 
   def figure(self, slot: int, latents: np.ndarray) -> Figure:
-    """Draws the scene with these latents [Z] of a slot, which alone it decodes.
+    """Draws the scene with latents [Z] of one slot; decodes only that slot.
 
-    The others stay as they were inferred.
+    The other slots stay as inferred.
     """
     components, logits = (array.copy() for array in self._slots)
     changed = exploration.decode_slots(self._model, latents)

@@ -1,8 +1,8 @@
-"""Pictures tiled from batches of images, as TensorFlow ops for TensorBoard.
+"""Pictures tiled from batches of images, as TensorFlow ops, for TensorBoard.
 
 Dimensions: B batch, T time or refinement step, K slots, H height, W width,
 C channels (1 or 3). All pictures work eagerly and inside `tf.function`, where
-any size but K and C may be unknown. Images are floats in [0, 1].
+all sizes but K and C may be unknown. Images are floats in [0, 1].
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def color_transform(masks: tf.Tensor) -> tf.Tensor:
     masks: [..., K] float, in [0, 1] and summing to 1 over K.
 
   Returns:
-    [..., 3] RGB, of the type of `masks`.
+    [..., 3] RGB, same type as `masks`.
 
   Raises:
     ValueError: if K is unknown while tracing.
@@ -71,7 +71,7 @@ def construct_diagnostic_image(
     masks: [B, H, W, K], summing to 1 over K.
     components: [B, H, W, K, C].
     border_width: border around each panel, in pixels.
-    nr_images: how many images to show, at most B.
+    nr_images: maximum number of images to show.
     clip: whether to clip the picture to [0, 1].
     mask_components: whether to multiply the components by their masks.
 
@@ -80,7 +80,7 @@ def construct_diagnostic_image(
     (3 + K) * (W + 2 * border_width), 3].
 
   Raises:
-    ValueError: if the shapes do not fit, or C is neither 1 nor 3.
+    ValueError: if the shapes do not match, or C is neither 1 nor 3.
   """
   channels = check_shapes(
     {
@@ -119,7 +119,7 @@ def construct_iterations_image(
   nr_seqs: int = 2,
   clip: bool = True,
 ) -> tf.Tensor:
-  """Tiles the refinement: a column per step, three rows per example.
+  """Tiles the refinement: one column per step, three rows per example.
 
   The rows of an example are the image, its reconstruction and the masks.
 
@@ -128,7 +128,7 @@ def construct_iterations_image(
     recons: [B, T, 1, H, W, C].
     masks: [B, T, K, H, W, 1], summing to 1 over K.
     border_width: border around each panel, in pixels.
-    nr_seqs: how many examples to show, at most B.
+    nr_seqs: maximum number of examples to show.
     clip: whether to clip the picture to [0, 1].
 
   Returns:
@@ -136,7 +136,7 @@ def construct_iterations_image(
     T * (W + 2 * border_width), 3].
 
   Raises:
-    ValueError: if the shapes do not fit, or C is neither 1 nor 3.
+    ValueError: if the shapes do not match, or C is neither 1 nor 3.
   """
   still = images.shape[1] == 1
   channels = check_shapes(
@@ -164,11 +164,11 @@ def construct_iterations_image(
 def overview(
   info: Mapping[str, Any], nr_images: int = 4, mask_components: bool = False
 ) -> dict[str, tf.Tensor]:
-  """Pictures of what a model made of a batch, for TensorBoard.
+  """Draws the decompositions of a batch, for TensorBoard.
 
   Args:
-    info: from `SceneModel.infer`.
-    nr_images: how many images of the batch.
+    info: result of `SceneModel.infer`.
+    nr_images: number of images.
     mask_components: whether to multiply the components by their masks.
 
   Returns:
@@ -196,7 +196,7 @@ def overview(
 
 
 def samples(recons: tf.Tensor) -> tf.Tensor:
-  """Sampled scenes [N, H, W, C] in a grid of at most 16: [1, H', W', C]."""
+  """Arranges up to 16 scenes [N, H, W, C] in a grid, [1, H', W', C]."""
   return images_to_grid(tf.clip_by_value(recons, 0.0, 1.0))[tf.newaxis]
 
 
@@ -210,20 +210,20 @@ def images_to_grid(
 ) -> tf.Tensor:
   """Arranges images in a grid, row by row.
 
-  Images that do not fit are left out; empty places take the border's value.
+  Surplus images are left out; empty cells have the border's value.
 
   Args:
     images: [B, H], [B, H, W] or [B, H, W, C] float.
-    grid_height: rows of the grid, or None: as many as B needs.
-    grid_width: columns of the grid, or None: as many as B needs.
-    max_grid_height: upper limit of the rows where `grid_height` is None.
-    max_grid_width: upper limit of the columns where `grid_width` is None.
+    grid_height: rows of the grid; None: as many as needed for B.
+    grid_width: columns of the grid; None: as many as needed for B.
+    max_grid_height: maximum number of rows if `grid_height` is None.
+    max_grid_width: maximum number of columns if `grid_width` is None.
     image_border_value: value of the border of 2 pixels around each image
-      (above and below it only, for [B, H]), or None for no border.
+      (only above and below for [B, H]); None: no border.
 
   Returns:
-    [rows * H, columns * W, C], borders included; W and C are 1 where `images`
-    has no such dimension.
+    [rows * H, columns * W, C], borders included; W and C are 1 if `images`
+    lacks that dimension.
 
   Raises:
     ValueError: if `images` has another rank or is not float, if both
@@ -255,7 +255,7 @@ def images_to_grid(
 
 
 def _grid_size(batch_size, rows, cols, max_rows, max_cols):
-  """Returns rows and columns of a grid: ints, or tensors where unknown."""
+  """Returns rows and columns of a grid: ints, or tensors if unknown."""
   given = {
     "grid_height": rows,
     "grid_width": cols,
@@ -284,7 +284,7 @@ def _grid_size(batch_size, rows, cols, max_rows, max_cols):
 
 
 def _shape(tensor: tf.Tensor) -> list[Any]:
-  """Returns the sizes of `tensor`: ints where known, scalar tensors else."""
+  """Returns the sizes of `tensor`: ints if known, else scalar tensors."""
   dynamic = tf.shape(tensor)
   return [
     dynamic[i] if size is None else size for i, size in enumerate(tensor.shape)
@@ -296,7 +296,7 @@ def _to_rgb(images: tf.Tensor, num_channels: int | None) -> tf.Tensor:
 
   Args:
     images: [..., C], where C may be unknown while tracing.
-    num_channels: C, from another array where these do not know it.
+    num_channels: C, possibly known only from another array.
   """
   if num_channels == 3:
     return tf.convert_to_tensor(images)
