@@ -109,21 +109,19 @@ def evaluate(
       {k: np.mean([draw[k] for draw in draws], axis=0) for k in draws[0]}
     )
     done += size
-    if start:
-      timed += size
-    else:
-      start = time.perf_counter()
+    timed += size if start else 0
+    start = start or time.perf_counter()
     on_progress(size)
   if not done:
     raise ValueError("there is no scene to evaluate")
-  elapsed = time.perf_counter() - start
+  rate = timed / (time.perf_counter() - start) if timed else float("nan")
   return Evaluation(
     scenes=done,
     scores={
       **_scene_scores(scene_scores),
       **{f"factor/{name}": value.score() for name, value in factors.items()},
     },
-    images_per_second=timed / elapsed if timed else float("nan"),
+    images_per_second=rate,
   )
 
 
