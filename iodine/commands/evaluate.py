@@ -1,4 +1,4 @@
-"""What the commands do, given a whole configuration."""
+"""The scores of a checkpoint, printed and written."""
 
 import contextlib
 import logging

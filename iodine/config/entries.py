@@ -1,4 +1,4 @@
-"""The entries of a configuration, each with all that is to be said of it."""
+"""Every entry of a configuration, with all that there is to say of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a user gives to a whole configuration, and to what it describes."""
+"""Makes a whole configuration of what a user gives, and builds it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The model, its parts, its data and its pictures."""
+"""The port: IODINE and its parts, by the names of the reference."""
