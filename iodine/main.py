@@ -33,16 +33,18 @@ def _prepare(command_name: str | None, config: Mapping[str, Any]) -> Any:
   """Reports every fault of a configuration before a run is recorded."""
   if command_name in _SHOWING and "constructor" in config["model"]:
     resolution.build(config)
-  is_training = command_name in (None, train.__name__)
-  return prepare_training(config) if is_training else None
+  return prepare_training(config) if _is_training(command_name) else None
 
 
 def _is_observed(command_name: str | None, config: Mapping[str, Any]) -> bool:
   """Whether this process records the run: of several workers only the chief."""
-  is_training = command_name in (None, train.__name__)
-  if is_training and config["strategy"] == "multi_worker":
+  if _is_training(command_name) and config["strategy"] == "multi_worker":
     return replicas.cluster_of_environment().is_chief
-  return is_training
+  return _is_training(command_name)
+
+
+def _is_training(command_name: str | None) -> bool:
+  return command_name in (None, train.__name__)
 
 
 ex = Experiment("iodine", save_git_info=False)

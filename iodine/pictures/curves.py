@@ -36,12 +36,7 @@ def scores_plot(
   """
   if not scores:
     raise ValueError("scores is empty: there is nothing to plot.")
-  num_cols = min(num_cols, len(scores))
-  num_rows = -(-len(scores) // num_cols)
-  fig = NotebookFigure(
-    figsize=(num_cols * size, num_rows * size * 0.8), layout="constrained"
-  )
-  axes = fig.subplots(num_rows, num_cols, squeeze=False).ravel()
+  fig, axes = _panels(len(scores), num_cols, size)
   for ax, (title, values) in zip(axes, scores.items(), strict=False):
     ax.plot(range(len(values)), values, marker=".", color=_LINE_COLOR)
     ax.set_title(title, fontsize=9)
@@ -78,12 +73,7 @@ def curves_plot(
   """
   if not curves:
     raise ValueError("curves is empty: there is nothing to plot.")
-  num_cols = min(num_cols, len(curves))
-  num_rows = -(-len(curves) // num_cols)
-  fig = NotebookFigure(
-    figsize=(num_cols * size, num_rows * size * 0.8), layout="constrained"
-  )
-  axes = fig.subplots(num_rows, num_cols, squeeze=False).ravel()
+  fig, axes = _panels(len(curves), num_cols, size)
   for ax, (title, (steps, values)) in zip(axes, curves.items(), strict=False):
     check_shapes({"steps": (steps, "n"), f"{title} values": (values, "n")})
     ax.plot(steps, values, color=_LINE_COLOR, alpha=0.25, lw=0.8)
@@ -109,3 +99,15 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
   total = np.convolve(np.where(finite, values, 0.0), kernel, "same")
   count = np.convolve(finite, kernel, "same")
   return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _panels(
+  count: int, num_cols: int, size: float
+) -> tuple[NotebookFigure, np.ndarray]:
+  """A figure and its axes, row by row; as many as a whole grid has."""
+  num_cols = min(num_cols, count)
+  num_rows = -(-count // num_cols)
+  fig = NotebookFigure(
+    figsize=(num_cols * size, num_rows * size * 0.8), layout="constrained"
+  )
+  return fig, fig.subplots(num_rows, num_cols, squeeze=False).ravel()
