@@ -7,6 +7,7 @@ new one. Whoever writes files does it through here:
 
 - `write_whole`: the content is in memory.
 - `whole_file`: something else writes it, such as TensorFlow.
+- `sync`: waits until something is on disk.
 - `new_files`: several files that take the place of earlier ones together.
 - `results_in`, `make_folder`: folders for results, with errors that name the
   entry of the configuration that chose them.
@@ -15,8 +16,12 @@ new one. Whoever writes files does it through here:
 import contextlib
 import os
 import pathlib
+import re
+import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
+
+import filelock
 
 from iodine.errors import ConfigError, RunError
 
@@ -24,6 +29,7 @@ __all__ = [
   "make_folder",
   "new_files",
   "results_in",
+  "sync",
   "whole_file",
   "write_whole",
 ]
@@ -52,8 +58,12 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
 def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Gives a file its name when the block that writes it has ended.
 
+  What killed processes left of the same file is removed. The system's lock
+  tells it from what a living process writes: it ends with its process.
+
   Args:
-    path: the file to write or replace; its folder exists.
+    path: the file to write or replace; its folder exists. A link is replaced,
+      not followed.
 
   Yields:
     The place to write to, an empty file beside `path`. It is removed if the
@@ -62,23 +72,42 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
   Raises:
     OSError: if it cannot be written.
   """
+  _remove_remains(path)
   # Two processes may write the same file; the last one to finish wins.
-  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-  partial.unlink(missing_ok=True)  # rather than follow a link that lies there
+  name = f".{path.name}.{secrets.token_hex(4)}.partial"
+  partial = path.with_name(name)
+  file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
   try:
-    partial.touch(exist_ok=False)
+    with contextlib.suppress(OSError):  # a file system without locks
+      filelock.lock_descriptor(file, blocking=False)
     yield partial
-    _sync(partial)
+    sync(partial)
     partial.replace(path)
   except BaseException:
     with contextlib.suppress(OSError):  # or it would hide the reason
       partial.unlink(missing_ok=True)
     raise
+  finally:
+    os.close(file)
   with contextlib.suppress(OSError):  # some systems cannot: it is there anyway
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: pathlib.Path) -> None:
+def _remove_remains(path: pathlib.Path) -> None:
+  """Removes what processes that were killed left of a file."""
+  name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.partial")
+  with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+    for entry in entries:
+      if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+        file = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+          if filelock.lock_descriptor(file, blocking=False):
+            os.unlink(entry.path)
+        finally:
+          os.close(file)
+
+
+def sync(path: pathlib.Path) -> None:
   """Waits until a file, or the names in a folder, are on disk."""
   descriptor = os.open(path, os.O_RDONLY)
   try:

@@ -65,14 +65,46 @@ def test_the_content_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
   assert after == {"file": b"text"}
 
 
-def test_a_link_under_the_temporary_name_is_not_followed(tmp_path):
-  with files.whole_file(tmp_path / "file") as partial:
-    pass
+def test_a_link_under_the_temporary_name_is_not_followed(tmp_path, monkeypatch):
+  monkeypatch.setattr(files.secrets, "token_hex", lambda _: "0123abcd")
   target = tmp_path / "target"
   target.write_bytes(b"of someone else")
-  partial.symlink_to(target)
-  files.write_whole(tmp_path / "file", "text")
+  (tmp_path / ".file.0123abcd.partial").symlink_to(target)
+  with pytest.raises(RunError, match="file: cannot be written: File exists"):
+    files.write_whole(tmp_path / "file", "text")
+  assert target.read_bytes() == b"of someone else"
+  assert not (tmp_path / "file").exists()
+
+
+def test_a_link_is_replaced_not_followed(tmp_path):
+  target, path = tmp_path / "target", tmp_path / "file"
+  target.write_bytes(b"of someone else")
+  path.symlink_to(target)
+  files.write_whole(path, "text")
   assert contents(tmp_path) == {"file": b"text", "target": b"of someone else"}
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+  (tmp_path / ".file.0123abcd.partial").write_bytes(b"cut off")
+  others = {
+    ".file.0123abcd.partial.txt": b"",
+    ".other.0123abcd.partial": b"",
+    "file.partial": b"",
+  }
+  for name in others:
+    (tmp_path / name).touch()
+  (tmp_path / ".file.00000000.partial").mkdir()
+  files.write_whole(tmp_path / "file", "text")
+  (tmp_path / ".file.00000000.partial").rmdir()
+  assert contents(tmp_path) == {"file": b"text", **others}
+
+
+def test_what_a_living_process_writes_stays(tmp_path):
+  path = tmp_path / "file"
+  with files.whole_file(path) as partial:
+    files.write_whole(path, "of another")
+    partial.write_bytes(b"of the last one to finish")
+  assert contents(tmp_path) == {"file": b"of the last one to finish"}
 
 
 @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt, OSError])
