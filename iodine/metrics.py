@@ -14,7 +14,7 @@ from iodine.multi_object_datasets import segmentation_metrics
 __all__ = [
   "adjusted_rand_indices",
   "frame",
-  "may_be_undefined",
+  "is_score",
   "mean_of_defined",
   "mean_segmentation_covering",
   "mean_squared_error",
@@ -34,10 +34,12 @@ SCENE_SCORES = {
 }
 
 
-def may_be_undefined(name: str) -> bool:
-  """Whether a training scalar may be NaN; NaN in any other ends the run.
+def is_score(name: str) -> bool:
+  """Whether a training scalar is a score: the higher, the better.
 
-  ARI is undefined for a batch without objects, R^2 for the first batch.
+  A score may be NaN, which in any other scalar ends the run: ARI is undefined
+  for a batch without objects, R^2 for the first batch. What is no score is a
+  loss, or a part of one: the lower, the better.
   """
   is_factor = name.startswith("factor/") and name != "factor/loss"
   return is_factor or name in ("loss/ari", "loss/ari_nobg")

@@ -40,7 +40,7 @@ class Loss(NamedTuple):
   Attributes:
     total: [] float32, minimised by training.
     scalars: {name: []}, logged by training, including "loss/total". A run stops
-      if one is not finite, unless `metrics.may_be_undefined`.
+      if one is not finite, unless `metrics.is_score`.
     iterations: the model's own record, for code specific to that model.
   """
 

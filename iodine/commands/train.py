@@ -142,6 +142,7 @@ class _Run:
         save_images_steps=entries["save_images_steps"],
         save_checkpoint_steps=entries["save_checkpoint_steps"],
         keep_checkpoints=entries["keep_checkpoints"],
+        keep_best=entries["keep_best"],
         profile=entries["profile"],
       ),
       self.record.log_scalar,

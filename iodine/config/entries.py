@@ -140,6 +140,12 @@ ENTRIES: dict[str, Entry] = {
     1000, "steps between checkpoints", _integer(1)
   ),
   "keep_checkpoints": Entry(5, "how many checkpoints stay", _integer(1)),
+  "keep_best": Entry(
+    None,
+    "training scalar, such as loss/ari_nobg, by whose mean since the last "
+    "checkpoint the best one stays, too, and the first",
+    _optional(_text),
+  ),
   "stop_after_steps": Entry(
     1_000_000, "the step at which the run ends", _integer(1), alike=True
   ),

@@ -4,6 +4,7 @@ The reference's checkpoints are name-based (TF1), those of training object-based
 (TF2). Both are read as {name: value} under the reference's names.
 """
 
+import contextlib
 import logging
 import pathlib
 import re
@@ -15,15 +16,26 @@ from google.protobuf.message import DecodeError  # type: ignore
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from iodine import tf1_checkpoint
+from iodine.runs import manifest
 from iodine.tf1_checkpoint import CheckpointError, RestoreReport
 from iodine.training import Adam
 
-__all__ = ["find", "is_shipped", "log_report", "read", "restore"]
+__all__ = [
+  "candidates",
+  "check_whole",
+  "find",
+  "is_index_whole",
+  "is_shipped",
+  "log_report",
+  "read",
+  "restore",
+  "weights_in",
+]
 
 # The file of a folder that names its last checkpoint, and all that are kept.
 STATE_FILE = "checkpoint"
 TRAINER_SEED = "trainer_seed"
-# What training saves beside model and optimizer.
+# What training saves beside model and optimizer; early versions, a counter.
 RUN_STATE = (TRAINER_SEED, "seed", "epoch", "offset", "save_counter")
 
 # Models that come with the package: a folder per configuration, of its name.
@@ -37,6 +49,10 @@ _FILE_OF_PAIR = re.compile(r"(.*)\.(index|meta|data-\d{5}-of-\d{5})")
 _SHARD = re.compile(r"(.*)\.data-(\d{5})-of-(\d{5})")
 _MOST = 10  # checkpoints or files that an error lists
 _STEP = re.compile(r"(.*)-(\d+)")
+_WEIGHTS = re.compile(
+  r".*\.(index|data-\d{5}-of-\d{5})|.*_temp|.*\.tempstate.*"
+)
+_TABLE_END = bytes.fromhex("57fb808b247547db")  # of any table of TensorFlow's
 
 
 def find(path: str) -> str:
@@ -44,8 +60,8 @@ def find(path: str) -> str:
 
   Args:
     path: a folder, the prefix of a checkpoint's files, or one of the files. In
-      a folder: what its file `checkpoint` names as the last one, else the only
-      one there is, else the one of the highest step. If there is no folder
+      a folder: the first of `candidates` with all of its files, or what its
+      file `checkpoint` names in another folder. If there is no folder
       "checkpoints/demo", it stands for the model that comes with the package.
 
   Returns:
@@ -67,7 +83,7 @@ def find(path: str) -> str:
     _LOG.info("There is no %s: taking the model that comes with IODINE", path)
   else:
     raise CheckpointError(f"{path}: there is no checkpoint. {_listing(given)}")
-  _check_whole(prefix)
+  check_whole(prefix)
   return prefix
 
 
@@ -84,12 +100,66 @@ def _shipped(path: pathlib.Path) -> pathlib.Path:
 
 def _find_in_folder(folder: pathlib.Path) -> str:
   """The prefix of the last checkpoint in a folder; see `find`."""
+  found = candidates(folder, manifest.load(folder))
+  named = _read_state_file(folder)
+  if named and not _is_there(named) and not _is_there(folder / named.name):
+    _LOG.warning(
+      "The file `checkpoint` in %s names %s, which is not there", folder, named
+    )
+  for prefix in found:
+    with contextlib.suppress(CheckpointError):
+      check_whole(prefix)
+      if prefix != found[0]:
+        _LOG.warning("%s is not whole: taking %s", found[0], prefix)
+      return prefix
+  if found:
+    return found[0]  # whose fault `find` tells
+  if named and _is_there(named):
+    return str(named)
   prefixes = _prefixes(folder, "*.index")
-  prefix = _last_named(folder) or _last_by_step(prefixes)
-  if prefix is None:
-    many = f"{len(prefixes)} checkpoints" if prefixes else "no checkpoint"
-    raise CheckpointError(f"{folder}: there is {many}. {_listing(folder)}")
-  return prefix
+  many = f"{len(prefixes)} checkpoints" if prefixes else "no checkpoint"
+  raise CheckpointError(f"{folder}: there is {many}. {_listing(folder)}")
+
+
+def candidates(
+  folder: pathlib.Path, own: manifest.Manifest | None
+) -> list[str]:
+  """Checkpoints in a folder, in the order in which they are tried.
+
+  Args:
+    folder: of a run, or of checkpoints of any other origin.
+    own: the folder's manifest, if it has one.
+
+  Returns:
+    Prefixes, whose files may be missing: those of the manifest, the last one
+    first; then what the file `checkpoint` names as the last one, else the only
+    one there is, or of PREFIX-1, PREFIX-2, ... that of the highest step; then
+    others of this PREFIX. Empty if there is nothing to choose by.
+  """
+  saved = own.checkpoints if own else []
+  prefixes = [str(folder / checkpoint.name) for checkpoint in reversed(saved)]
+  there = _prefixes(folder, "*.index")
+  named = _read_state_file(folder)
+  if named and _is_there(folder / named.name):
+    prefixes.append(str(folder / named.name))
+  if not prefixes and _is_series(there):
+    prefixes.append(max(there, key=_step))
+  if prefixes:
+    others = [p for p in there if _series(p) == _series(prefixes[0])]
+    prefixes += sorted(others, key=_step, reverse=True)
+  return list(dict.fromkeys(prefixes))
+
+
+def weights_in(folder: pathlib.Path) -> list[str]:
+  """Sorted names of what may be files of checkpoints, or remains of such."""
+  return sorted(
+    path.name for path in folder.iterdir() if _WEIGHTS.fullmatch(path.name)
+  )
+
+
+def is_index_whole(path: pathlib.Path) -> bool:
+  """Whether an index file has its end, which is written last."""
+  return path.read_bytes().endswith(_TABLE_END)
 
 
 def _prefixes(folder: pathlib.Path, index_files: str) -> list[str]:
@@ -97,29 +167,27 @@ def _prefixes(folder: pathlib.Path, index_files: str) -> list[str]:
   return sorted(str(p.with_suffix("")) for p in folder.glob(index_files))
 
 
-def _last_named(folder: pathlib.Path) -> str | None:
-  """The prefix that the folder's state file names, if it is there."""
-  named = _read_state_file(folder)
-  if named is None:
-    return None
-  # The folder may have been copied or moved: look in it first.
-  for prefix in (folder / named.name, named):
-    if pathlib.Path(f"{prefix}.index").is_file() or _shards(prefix):
-      return str(prefix)
-  _LOG.warning(
-    "The file `checkpoint` in %s names %s, which is not there", folder, named
-  )
-  return None
+def _is_there(prefix: pathlib.Path) -> bool:
+  """Whether there is any file of a checkpoint."""
+  return pathlib.Path(f"{prefix}.index").is_file() or bool(_shards(prefix))
 
 
-def _last_by_step(prefixes: Sequence[str]) -> str | None:
-  """The only prefix, or of PREFIX-1, PREFIX-2, ... that of the highest step."""
-  if len(prefixes) == 1:
-    return prefixes[0]
-  names = {match and match[1] for match in map(_STEP.fullmatch, prefixes)}
-  if len(names) != 1 or None in names:
-    return None
-  return max(prefixes, key=lambda prefix: int(prefix.rpartition("-")[2]))
+def _is_series(prefixes: Sequence[str]) -> bool:
+  """Whether there is one prefix, or only PREFIX-1, PREFIX-2, ..."""
+  names = {_series(prefix) for prefix in prefixes}
+  return len(prefixes) == 1 or (len(names) == 1 and None not in names)
+
+
+def _series(prefix: str) -> str | None:
+  """PREFIX of PREFIX-1; None for a name without a step."""
+  match = _STEP.fullmatch(prefix)
+  return match[1] if match else None
+
+
+def _step(prefix: str) -> int:
+  """The step in the name of a checkpoint; -1 if it has none."""
+  match = _STEP.fullmatch(prefix)
+  return int(match[2]) if match else -1
 
 
 def _read_state_file(folder: pathlib.Path) -> pathlib.Path | None:
@@ -154,7 +222,7 @@ def _listing(path: pathlib.Path) -> str:
   return f"{folder} holds: {', '.join(names[:_MOST]) or 'nothing'}"
 
 
-def _check_whole(prefix: str) -> None:
+def check_whole(prefix: str) -> None:
   """Raises CheckpointError if a file of the checkpoint is missing."""
   shards = _shards(prefix)
   total = int(shards[0][3]) if shards else 1

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from iodine import metrics
 from iodine.data.datasets import IODINEDataset, Position
-from iodine.errors import RunError
+from iodine.errors import ConfigError, RunError, did_you_mean
 from iodine.files import write_whole
 from iodine.pictures import decompositions, tiles
 from iodine.progress import Progress, progress
@@ -56,6 +56,8 @@ class Settings:
     save_images_steps: steps between pictures (TensorBoard).
     save_checkpoint_steps: steps between checkpoints.
     keep_checkpoints: number of checkpoints that stay.
+    keep_best: name of the training scalar by which the best checkpoint stays,
+      too, and the first one; see `metrics.is_score`.
     profile: whether to write a trace of ten steps for TensorBoard.
   """
 
@@ -64,6 +66,7 @@ class Settings:
   save_images_steps: int
   save_checkpoint_steps: int
   keep_checkpoints: int
+  keep_best: str | None = None
   profile: bool = False
 
 
@@ -97,12 +100,15 @@ def run(
       metrics to disk, as a continued run does not log them again.
 
   Raises:
-    ConfigError: if the last checkpoint does not fit the model or is damaged.
+    ConfigError: if the last checkpoint does not fit the model, if there are
+      only damaged ones, or if the model has no scalar `keep_best`.
     RunError: if a loss or gradient is not finite, the data fail, the folder
       cannot be written, or another worker is lost.
     Interrupted: after SIGINT or SIGTERM, when everything is saved.
   """
-  checkpoints = RunCheckpoints(folder, trainer, settings.keep_checkpoints)
+  checkpoints = RunCheckpoints(
+    folder, trainer, settings.keep_checkpoints, settings.keep_best
+  )
   loop = _Loop(
     trainer=trainer,
     dataset=dataset,
@@ -116,6 +122,7 @@ def run(
   with trainer.distribution.explain_lost_workers(loop.what_is_saved):
     loop.position = checkpoints.restore(dataset)
     on_ready()
+    checkpoints.record_files()
     loop.run()
 
 
@@ -135,7 +142,9 @@ class _Loop:
 
   def __post_init__(self):
     self._writer = tf.summary.create_noop_writer()
-    self._means = _Means()
+    self._means = _Means(_REPORTED)
+    best = self.settings.keep_best
+    self._scores = _Means({best: best} if best else {})  # since the last save
     self._overview = tf.function(self._tile_pictures, autograph=False)
 
   @property
@@ -164,6 +173,8 @@ class _Loop:
       raise Interrupted(received[0])
     picture = self._draw_picture(self.folder) if self.folder else None
     _LOG.info("Done: %s, %s", self.checkpoints.latest, picture or "no picture")
+    if best := self.checkpoints.best:
+      _LOG.info("Best by %s: %s, %.4g", self.settings.keep_best, *best)
 
   def _take_steps(self, stop: int, received: list[int]) -> None:
     settings, distribution = self.settings, self.trainer.distribution
@@ -188,6 +199,7 @@ class _Loop:
         self.position = position
         steps(1)
         self._means.add(values)
+        self._scores.add(self._with_best(values))
         if step % settings.save_summaries_steps == 0 or step == stop:
           self._save_summaries(step, values)
           self._report(step, steps)
@@ -249,7 +261,7 @@ class _Loop:
     wrong = {
       name: values[name]
       for name in names
-      if not (metrics.may_be_undefined(name) or math.isfinite(values[name]))
+      if not (metrics.is_score(name) or math.isfinite(values[name]))
     }
     if list(wrong) != [_GRADIENT_NORM]:
       return wrong
@@ -259,6 +271,14 @@ class _Loop:
       for name, norm in norms.items()
       if not math.isfinite(norm)
     } or wrong
+
+  def _with_best(self, values: Mapping[str, float]) -> Mapping[str, float]:
+    """The scalars of a step; a ConfigError if `keep_best` is none of them."""
+    best = self.settings.keep_best
+    if best is not None and best not in values:
+      meant = did_you_mean(best, values, "scalars")
+      raise ConfigError(f"keep_best={best!r}: no scalar of the model. {meant}")
+    return values
 
   def what_is_saved(self) -> str:
     """Says, in a sentence for errors, which checkpoint is the last."""
@@ -271,7 +291,7 @@ class _Loop:
     with self._explain_summaries():
       self._writer.flush()
     self.flush_metrics()
-    self.checkpoints.save(self.dataset, self.position)
+    self.checkpoints.save(self.dataset, self.position, self._scores.take())
 
   @contextlib.contextmanager
   def _summaries(self) -> Iterator[None]:
@@ -353,14 +373,19 @@ class _Loop:
 
 
 class _Means:
-  """Means of the scalars in `_REPORTED` over the steps of a report."""
+  """Means of training scalars over some steps.
 
-  def __init__(self):
+  Args:
+    names: {name of a mean: the scalar that it is of}.
+  """
+
+  def __init__(self, names: Mapping[str, str]):
+    self._names = names
     self._values = collections.defaultdict[str, list[float]](list)
 
   def add(self, scalars: Mapping[str, float]) -> None:
     """Takes the scalars of a step; what is NaN or not there counts for none."""
-    for name, scalar in _REPORTED.items():
+    for name, scalar in self._names.items():
       value = scalars.get(scalar, math.nan)
       if not math.isnan(value):  # ARI, without objects or masks in the batch
         self._values[name].append(value)

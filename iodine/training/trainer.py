@@ -23,7 +23,7 @@ class Trainer(tf.Module):
   time, so its inner losses are means over a sub-batch, as in the paper over the
   images of one GPU. Gradients and scalars are averaged over the sub-batches;
   the mean gradient is clipped, and the optimizer takes one step. A score that
-  is undefined for some sub-batches (`metrics.may_be_undefined`) is averaged
+  is undefined for some sub-batches (`metrics.is_score`) is averaged
   over the others.
   (`factor/<scalar>`, an R^2, uses the replica's variance so far.)
 
@@ -176,7 +176,7 @@ class Trainer(tf.Module):
     gradients = tape.gradient(loss.total, self.model.trainable_variables)
     scalars = dict(loss.scalars)
     defined = {}
-    for name in filter(metrics.may_be_undefined, scalars):
+    for name in filter(metrics.is_score, scalars):
       value, is_nan = scalars[name], tf.math.is_nan(scalars[name])
       scalars[name] = tf.where(is_nan, tf.zeros_like(value), value)
       defined[name] = 1.0 - tf.cast(is_nan, value.dtype)

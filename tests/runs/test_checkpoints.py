@@ -268,7 +268,6 @@ def test_both_formats_read_alike(trained, files):
   values = checkpoint_files.read(files["native"])
   of_run = {"trainer_seed": 3, "seed": 5, "epoch": 1, "offset": 6}
   assert {name: values.pop(name) for name in of_run} == of_run
-  values.pop("save_counter")
   _assert_equal(values, expected)
 
 
@@ -467,14 +466,6 @@ def test_a_run_goes_on_from_a_checkpoint_of_the_reference(tmp_path, name):
   assert run.restore(dataset) == datasets.Position(2, 1)
 
 
-def test_a_damaged_state_file_stops_a_run(trained, tmp_path):
-  (tmp_path / "checkpoint").touch()
-  with pytest.raises(CheckpointError, match="checkpoint: is damaged") as error:
-    run_checkpoints.RunCheckpoints(tmp_path, trained, keep=1)
-  assert f"{tmp_path}/checkpoint: " in str(error.value)
-  assert "Delete this file" in str(error.value)
-
-
 def test_an_empty_folder_is_a_new_run(trained, tmp_path):
   before = _state(trained)
   run = run_checkpoints.RunCheckpoints(tmp_path, trained, keep=1)
@@ -487,7 +478,7 @@ def test_an_empty_folder_is_a_new_run(trained, tmp_path):
 def test_half_a_checkpoint_is_no_new_run(trained, files, tmp_path, suffix):
   shutil.copy(files["native"] + suffix, tmp_path / f"model.ckpt-1{suffix}")
   run = run_checkpoints.RunCheckpoints(tmp_path, trained, keep=1)
-  with pytest.raises(CheckpointError, match="missing|no checkpoint"):
+  with pytest.raises(CheckpointError, match="missing|no whole"):
     run.restore(_dataset(tmp_path))
   assert [x.name for x in tmp_path.iterdir()] == [f"model.ckpt-1{suffix}"]
 

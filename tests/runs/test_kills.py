@@ -62,21 +62,6 @@ pathlib.Path.replace = die
 from iodine import main
 main.main(["iodine", *words])
 """
-# Dies just before the file `checkpoint` names the last one.
-KILLED_AT_ANNOUNCING = """
-import os, signal, sys
-from tensorflow.python.lib.io import file_io
-rename = file_io.rename
-
-def die(path, *args, **kwargs):
-  if "checkpoint.tmp" in path:
-    os.kill(os.getpid(), signal.SIGKILL)
-  return rename(path, *args, **kwargs)
-
-file_io.rename = die
-from iodine import main
-main.main(["iodine", *sys.argv[1:]])
-"""
 # Opening a file of a folder to write it fails, as superusers have all rights.
 READ_ONLY = """
 import errno, os, sys
@@ -290,32 +275,39 @@ def test_kills_at_random_moments_lose_nothing(run, undisturbed, seed):
 
 @pytest.mark.parametrize(
   "pattern",
-  ["model.ckpt-*_temp", "model.ckpt-*_temp/*.index"],
+  [
+    ".model.ckpt.saving",
+    ".model.ckpt.saving/*_temp",
+    ".model.ckpt.saving/*.index",
+    "model.ckpt-*.data-*",
+    "model.ckpt-*.index",
+  ],
 )
 def test_kills_while_a_checkpoint_is_written_lose_nothing(
   run, undisturbed, pattern
 ):
-  for _ in range(2):  # the first checkpoint, and one after others
+  for _ in range(2):
     run.die(KILLED_AT_FILE, str(run.folder or run.base / "run_1"), pattern)
   run.finish()
   assert_as_undisturbed(run, undisturbed)
 
 
-def test_kills_before_a_checkpoint_is_announced_lose_nothing(run, undisturbed):
-  for _ in range(2):  # when it is saved, and when it is found unannounced
-    run.die(KILLED_AT_ANNOUNCING)
-    assert list(run.folder.glob("checkpoint.tmp*"))
-  run.finish()
-  assert_as_undisturbed(run, undisturbed)
-
-
 @pytest.mark.parametrize(
-  "name", ["config.json", "versions.json", "decomposition.png", "metrics.json"]
+  "name",
+  [
+    "checkpoint",
+    "config.json",
+    "decomposition.png",
+    "manifest.json",
+    "metrics.json",
+    "versions.json",
+  ],
 )
 def test_kills_while_another_file_is_written_lose_nothing(
   run, undisturbed, name
 ):
-  run.die(KILLED_AT_RENAMING, name)
+  for _ in range(2):
+    run.die(KILLED_AT_RENAMING, name)
   run.finish()
   assert_as_undisturbed(run, undisturbed)
 

@@ -21,6 +21,7 @@ from iodine.data import datasets
 from iodine.errors import ConfigError
 from iodine.modules import iodine
 from iodine.runs import loop as training_loop
+from iodine.runs import summaries
 from tests.support import tiny
 from tests.support.loop_runs import (
   STEPS,
@@ -336,33 +337,68 @@ def test_a_model_that_does_not_fit_leaves_the_folder_alone(copied_run, scenes):
   assert not ready
 
 
-def test_a_damaged_checkpoint_is_an_error(copied_run, scenes):
-  (path,) = copied_run.glob(f"model.ckpt-{STEPS}.data*")
-  path.write_bytes(path.read_bytes()[:100])
+def test_a_damaged_checkpoint_alone_is_an_error(copied_run, scenes):
+  for path in copied_run.glob("model.ckpt-*.data*"):
+    path.write_bytes(path.read_bytes()[:100])
   before = contents(copied_run)
-  with pytest.raises(ConfigError, match=r"model\.ckpt-8: cannot be read"):
+  with pytest.raises(ConfigError, match=r"model\.ckpt-8: .* has 100 bytes"):
     train(scenes, copied_run, STEPS + 1)
   assert contents(copied_run) == before
 
 
-def test_a_checkpoint_that_cannot_be_saved_is_an_error(scenes, tmp_path):
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_folder_that_is_gone_ends_the_run(scenes, tmp_path, is_replaced):
   folder = tmp_path / "run"
 
-  def block(trainer, step, loss):
+  def remove(trainer, step, loss):
     shutil.rmtree(folder)
-    folder.write_text("no folder any more")
+    if is_replaced:
+      folder.mkdir()
 
-  with pytest.raises(
-    training_loop.RunError, match="step 2: the checkpoint cannot be saved"
-  ):
+  with pytest.raises(training_loop.RunError) as error:
     train(
       scenes,
       folder,
       save_checkpoint_steps=2,
       save_images_steps=100,
       save_summaries_steps=2,
-      on_metric=block,
+      on_metric=remove,
     )
+  if is_replaced:
+    assert f"{folder}: another folder is there now" in str(error.value)
+    assert not list(folder.glob("model.ckpt*"))
+  else:
+    assert "step 2: the checkpoint cannot be saved (" in str(error.value)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+  "scalar, is_best",
+  [("loss/total", min), ("loss/ari_nobg", max)],
+)
+def test_the_best_checkpoint_stays(scenes, tmp_path, caplog, scalar, is_best):
+  caplog.set_level("INFO")
+  folder = tmp_path / "run"
+  train(scenes, folder, save_checkpoint_steps=1, keep_checkpoints=1)
+  assert checkpoints(folder) == {f"model.ckpt-{STEPS}"}
+  settings = dict(save_checkpoint_steps=1, keep_checkpoints=1, keep_best=scalar)
+  train(scenes, folder, 2 * STEPS, **settings)
+  steps, values = summaries.read_scalars(folder)[scalar]
+  scores = dict(zip(steps[STEPS:].tolist(), values[STEPS:], strict=True))
+  best = is_best(scores, key=scores.__getitem__)
+  # Beside the best one: the first, and the last.
+  expected = {f"model.ckpt-{step}" for step in (STEPS, best, 2 * STEPS)}
+  assert checkpoints(folder) == expected
+  assert f"Best by {scalar}: {folder}/model.ckpt-{best}" in caplog.text
+
+
+def test_an_unknown_score_is_an_error(scenes, tmp_path):
+  with pytest.raises(ConfigError) as error:
+    train(scenes, tmp_path / "run", keep_best="loss/ari_nobgg")
+  assert "keep_best='loss/ari_nobgg': no scalar of the model" in str(
+    error.value
+  )
+  assert "loss/ari_nobg" in str(error.value)
 
 
 def test_without_a_terminal_there_are_plain_lines(

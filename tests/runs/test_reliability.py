@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import logging
+import os
 import pathlib
 import shutil
 import subprocess
@@ -96,12 +97,27 @@ def test_a_run_that_died_goes_on(killed_run, scenes, whole_run):
 
 
 def test_what_was_being_written_is_removed(killed_run, scenes, whole_run):
-  partial = killed_run / "model.ckpt-9_temp"
-  partial.mkdir()
-  (partial / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"x")
-  for name in ("checkpoint.tmp1f", "config.json.partial"):
-    (killed_run / name).write_bytes(b"x")
+  saving = killed_run / ".model.ckpt.saving"
+  saving.mkdir()
+  (saving / "model.ckpt-7.index").write_bytes(b"x")
+  (killed_run / ".manifest.json.0123abcd.partial").write_bytes(b"x")
   assert_goes_on(killed_run, scenes, whole_run, 7)
+  assert not saving.exists()
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_a_checkpoint_is_finished_that_the_manifest_names(
+  killed_run, scenes, whole_run, moved
+):
+  saving = killed_run / ".model.ckpt.saving"
+  saving.mkdir()
+  # Data are moved before the index.
+  for path in sorted(killed_run.glob("model.ckpt-6.*"))[moved:]:
+    path.rename(saving / path.name)
+  state = (killed_run / "checkpoint").read_text()
+  (killed_run / "checkpoint").write_text(state.replace("-6", "-3"))
+  assert_goes_on(killed_run, scenes, whole_run, 7)
+  assert not saving.exists()
 
 
 def test_a_checkpoint_that_was_not_announced_does_not_count(
@@ -124,19 +140,28 @@ def test_an_old_checkpoint_may_be_half_removed(
   assert_goes_on(killed_run, scenes, whole_run, 7)
 
 
+@pytest.mark.parametrize("size", [None, 0, 1000])
 def test_a_first_checkpoint_that_is_not_whole_does_not_count(
-  killed_run, scenes, whole_run
+  killed_run, scenes, whole_run, caplog, size
 ):
   (killed_run / "checkpoint").unlink()
-  for path in killed_run.glob("*.index"):
+  (killed_run / "manifest.json").unlink()  # earlier versions wrote none
+  for path in killed_run.glob("model.ckpt-6.*"):
     path.unlink()
+  (path,) = killed_run.glob("*.index")
+  if size is None:
+    path.unlink()
+  else:
+    os.truncate(path, size)
   assert_goes_on(killed_run, scenes, whole_run, 1)
+  assert "The first checkpoint in" in caplog.text
 
 
 def test_a_first_checkpoint_that_was_not_announced_counts(
   killed_run, scenes, whole_run
 ):
   (killed_run / "checkpoint").unlink()
+  (killed_run / "manifest.json").unlink()
   for path in killed_run.glob("model.ckpt-6.*"):
     path.unlink()
   metrics = train(scenes, killed_run)
