@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from iodine import checkpoint_index
 from iodine.errors import ConfigError
 from iodine.training import Adam
 
@@ -190,10 +191,17 @@ def read(path: str) -> dict[str, np.ndarray]:
     CheckpointError: if the files cannot be read.
   """
   try:
+    checkpoint_index.check(path)
     reader = tf.train.load_checkpoint(path)
     names = reader.get_variable_to_shape_map()
     return {name: _array(reader.get_tensor(name)) for name in names}
-  except (ValueError, IndexError, RuntimeError, tf.errors.OpError) as error:
+  except (
+    OSError,
+    ValueError,
+    IndexError,
+    RuntimeError,
+    tf.errors.OpError,
+  ) as error:
     reason = str(error).splitlines()[0]
     raise CheckpointError(
       f"{path}: cannot be read as a checkpoint ({reason}). Expected the prefix "
