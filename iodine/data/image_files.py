@@ -6,11 +6,13 @@ C channels.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
+import tensorflow as tf
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 __all__ = [
@@ -18,13 +20,17 @@ __all__ = [
   "ImageFileError",
   "MAX_PIXELS",
   "image_size",
+  "is_image",
   "load_image",
   "load_labels",
 ]
 
 # The formats to decode, of the many that Pillow supports.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+IMAGE_SUFFIXES = (
+  *(".apng", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png"),
+  ".webp",
+)
 # 8192 x 8192. A file of a few kilobytes may claim to be of any size.
 MAX_PIXELS = 2**26
 _TOO_LARGE = f"more than {MAX_PIXELS:,} pixels. Scale the image down"
@@ -42,7 +48,12 @@ _TRANSPOSITIONS = {
 }
 _LABEL_MODES = ("1", "L", "P", "I", "I;16")
 # Pillow scales 2-bit and 4-bit grayscale to 0 to 255.
-_LABEL_STEPS = {"L;2": 85, "L;4": 17}
+_GRAY_STEPS = {"L;2": 85, "L;4": 17}
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# What matters of a PNG file besides its critical chunks: transparency and, with
+# EXIF, orientation.
+_ANCILLARY_CHUNKS = (b"tRNS", b"eXIf")
+_MAX_PNG_BYTES = 2**30  # without metadata
 
 Region = Sequence[Sequence[int]]
 _T = TypeVar("_T")
@@ -80,8 +91,10 @@ def load_image(
       `MAX_PIXELS` or smaller than the region.
   """
 
-  def convert(image: Image.Image) -> np.ndarray:
-    image = _rgb(_oriented(image, crop_region))
+  def convert(stored: ImageFile.ImageFile) -> np.ndarray:
+    step = _gray_step(stored)
+    image = _oriented(_with_exact_alpha(stored), crop_region)
+    image = _rgb(image, step)
     if size is not None:
       image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels = np.array(image)
@@ -101,7 +114,8 @@ def load_labels(
 
   Args:
     path: path of the file: 1-bit to 16-bit grayscale, whose values are the
-      labels, or with a palette, whose indices are.
+      labels, or with a palette, whose indices are. Grayscale may be stored as
+      colour, and have an opaque alpha channel.
     size: (H, W) to resize to, by nearest neighbour; None: no resizing.
     crop_region: as in `load_image`.
 
@@ -110,20 +124,13 @@ def load_labels(
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ImageFileError: as in `load_image`, or if the image is in colour.
+    ImageFileError: as in `load_image`, or if the image is in colour or
+      transparent.
   """
 
   def convert(image: ImageFile.ImageFile) -> np.ndarray:
-    mode = image.mode
-    if mode not in _LABEL_MODES:
-      raise ImageFileError(
-        f"a mask in colour (mode {mode}). Store it as a PNG in grayscale or "
-        "with a palette, the value of a pixel being the number of its object "
-        "and 0 the background"
-      )
-    tile = cast("Any", image).tile[0]
-    step = _LABEL_STEPS.get(str(tile[3]), 1)
-    labels = np.array(_oriented(image, crop_region))
+    step = _gray_step(image)
+    labels = np.array(_oriented(_label_channel(image), crop_region))
     if size is not None:
       rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(int)
@@ -157,13 +164,22 @@ def image_size(
     _check_region(size, crop_region)
     return size
 
-  return _read(path, _FORMATS, size)
+  return _read(path, _FORMATS, size, header_only=True)
+
+
+def is_image(path: str | os.PathLike) -> bool:
+  """Whether a file begins as one that `load_image` reads, whatever its name."""
+  try:
+    return _read(path, _FORMATS, lambda _: True, header_only=True)
+  except (ImageFileError, FileNotFoundError):
+    return False
 
 
 def _read(
   path: str | os.PathLike,
   formats: tuple[str, ...],
   convert: Callable[[ImageFile.ImageFile], _T],
+  header_only: bool = False,
 ) -> _T:
   """Opens a file and converts it; all failures become one-line errors."""
   path = os.fspath(path)
@@ -172,7 +188,8 @@ def _read(
       if not file.read(1):
         raise ImageFileError("an empty file. Copy it again")
       file.seek(0)
-      with Image.open(file, formats=formats) as image:
+      content = _without_metadata(file, header_only)
+      with Image.open(content, formats=formats) as image:
         _check_pixels(*image.size)
         return convert(image)
   except FileNotFoundError:
@@ -181,17 +198,54 @@ def _read(
     raise ImageFileError(f"{path}: {error}.") from None
   except Image.DecompressionBombError:
     raise ImageFileError(f"{path}: {_TOO_LARGE}.") from None
-  except (IsADirectoryError, PermissionError) as error:
-    raise ImageFileError(f"{path}: {error.strerror}.") from None
+  except MemoryError:
+    raise ImageFileError(f"{path}: needs more memory than there is.") from None
   except UnidentifiedImageError:
     raise ImageFileError(
       f"{path}: no image, or a damaged one; expected the content of "
       f"{' or '.join(formats)}, whatever the name."
     ) from None
   except Exception as error:  # Decoders of damaged data raise all kinds.
+    if isinstance(error, OSError) and error.errno is not None:
+      raise ImageFileError(f"{path}: {error.strerror}.") from None
+    reason = str(error).partition("\n")[0]
     raise ImageFileError(
-      f"{path}: damaged or cut off ({error}). Copy or export it again."
+      f"{path}: damaged or cut off ({reason}). Copy or export it again."
     ) from None
+
+
+def _without_metadata(file: BinaryIO, header_only: bool) -> BinaryIO:
+  """Leaves out the metadata of a PNG file; other files stay as they are.
+
+  No pixel depends on texts, times or colour profiles. Pillow refuses a whole
+  image for one that is large or odd.
+
+  Args:
+    file: at its beginning.
+    header_only: whether what comes before the pixels is enough.
+
+  Returns:
+    A file at its beginning.
+  """
+  if file.read(len(_PNG_SIGNATURE)) != _PNG_SIGNATURE:
+    file.seek(0)
+    return file
+  content = io.BytesIO()
+  content.write(_PNG_SIGNATURE)
+  # A chunk is its length, its kind, its data and a checksum.
+  while len(head := file.read(8)) == 8:
+    length, kind = int.from_bytes(head[:4], "big"), head[4:]
+    if not kind[:1].islower() or kind in _ANCILLARY_CHUNKS:
+      content.write(head)
+      if header_only and kind == b"IDAT":
+        break
+      if content.tell() + length > _MAX_PNG_BYTES:
+        raise ImageFileError(f"more than {_MAX_PNG_BYTES:,} bytes of pixels")
+      content.write(file.read(length + 4))
+    else:
+      file.seek(length + 4, os.SEEK_CUR)
+  content.seek(0)
+  return content
 
 
 def _check_pixels(width: int, height: int) -> None:
@@ -211,11 +265,15 @@ def _check_region(size: Sequence[int], region: Region | None) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-  """EXIF orientation, 1 to 8, if stored ahead of the pixels."""
+  """EXIF orientation, 1 to 8, if stored ahead of the pixels; else 1."""
   # Asking for missing EXIF data makes Pillow decode the whole PNG file.
   if "exif" not in image.info:
     return 1
-  return image.getexif().get(ExifTags.Base.Orientation, 1)
+  try:
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation if orientation in _TRANSPOSITIONS else 1
+  except Exception:  # Odd metadata raise all kinds.
+    return 1
 
 
 def _oriented_size(image: Image.Image) -> tuple[int, int]:
@@ -236,11 +294,82 @@ def _oriented(image: Image.Image, region: Region | None) -> Image.Image:
   return image.crop((left, top, right, bottom))
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-  """Converts an image of any mode to opaque 8-bit RGB."""
+def _raw_mode(image: ImageFile.ImageFile) -> str:
+  """How the pixels are stored, "L;4" say; before they are decoded."""
+  tiles = cast("Any", image).tile
+  return str(tiles[0][3]) if tiles else ""
+
+
+def _gray_step(image: ImageFile.ImageFile) -> int:
+  """What Pillow multiplies the stored values by."""
+  return _GRAY_STEPS.get(_raw_mode(image), 1)
+
+
+def _with_exact_alpha(image: ImageFile.ImageFile) -> Image.Image:
+  """Decodes colours of 16 bits of which one is transparent.
+
+  Pillow drops the lower bits, by which the transparent one may differ.
+  """
+  if _raw_mode(image) != "RGB;16B" or "transparency" not in image.info:
+    return image
+  file = cast("Any", image).fp
+  file.seek(0)
+  with tf.device("CPU"):
+    pixels = tf.io.decode_png(file.read(), channels=4, dtype=tf.uint16).numpy()
+  decoded = Image.fromarray(np.rint(pixels / 257.0).astype(np.uint8))
+  if "exif" in image.info:
+    decoded.info["exif"] = image.info["exif"]
+  return decoded
+
+
+def _label_channel(image: ImageFile.ImageFile) -> Image.Image:
+  """The one channel of a mask that holds its labels."""
+  mode = image.mode
+  if mode in _LABEL_MODES:
+    return image
+  if mode not in ("LA", "RGB", "RGBA"):
+    raise _in_colour(mode)
+  if _raw_mode(image).endswith("16B"):
+    raise ImageFileError(
+      f"a mask of 16 bits with colour or alpha (mode {mode}). Store it as a "
+      "PNG in grayscale without alpha"
+    )
+  labels, *others = image.split()
+  if mode.endswith("A") and others.pop().getextrema() != (255, 255):
+    raise ImageFileError(
+      f"a mask with alpha (mode {mode}) that is transparent in places. Remove "
+      "the alpha channel; 0 is the background"
+    )
+  values = np.asarray(labels)
+  if not all(np.array_equal(values, other) for other in others):
+    raise _in_colour(mode)
+  labels.info = image.info
+  return labels
+
+
+def _in_colour(mode: str) -> ImageFileError:
+  return ImageFileError(
+    f"a mask in colour (mode {mode}). Store it as a PNG in grayscale or with a "
+    "palette, the value of a pixel being the number of its object and 0 the "
+    "background"
+  )
+
+
+def _rgb(image: Image.Image, gray_step: int) -> Image.Image:
+  """Converts an image of any mode to opaque 8-bit RGB.
+
+  Args:
+    image: any.
+    gray_step: what its values were multiplied by, but not its transparent one.
+  """
+  clear = image.info.get("transparency")
   if image.mode.startswith("I"):  # 16-bit grayscale
     values = np.asarray(image).clip(0, 65535)
     image = Image.fromarray(np.rint(values / 257.0).astype(np.uint8))
+    if clear is not None:
+      image.putalpha(Image.fromarray(np.uint8(255) * (values != clear)))
+  elif gray_step != 1 and clear is not None:
+    image.info["transparency"] = clear * gray_step
   if image.has_transparency_data:
     image = image.convert("RGBA")
     background = Image.new("RGBA", image.size, _BACKGROUND)

@@ -1,12 +1,13 @@
 """Tests of iodine.data.image_files: formats, modes, orientation, damage."""
 
+import errno
 import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from iodine.data import image_files
 from iodine.data.image_files import ImageFileError
@@ -27,8 +28,8 @@ def encode(image, file_format, **options):
   return buffer.getvalue()
 
 
-def png(width, height, depth, color_type, rows, text=b""):
-  """Lays out a PNG file of any header."""
+def png(width, height, depth, color_type, rows, before=(), after=()):
+  """Lays out a PNG file of any header, with more chunks around the pixels."""
 
   def chunk(kind, data):
     checksum = struct.pack(">I", zlib.crc32(kind + data))
@@ -38,8 +39,9 @@ def png(width, height, depth, color_type, rows, text=b""):
   return (
     b"\x89PNG\r\n\x1a\n"
     + chunk(b"IHDR", header)
-    + (chunk(b"zTXt", b"Comment\0\0" + zlib.compress(text)) if text else b"")
+    + b"".join(chunk(*more) for more in before)
     + chunk(b"IDAT", zlib.compress(rows))
+    + b"".join(chunk(*more) for more in after)
     + chunk(b"IEND", b"")
   )
 
@@ -110,6 +112,121 @@ def test_transparent_pixels_lie_on_white(tmp_path, mode):
   expected = np.where(alpha[..., None] == 0, 255, pixels)
   np.testing.assert_array_equal(image_files.load_image(path), expected)
   assert (alpha == 0).any()
+
+
+def packed(depth, values):
+  """Lays out a row of values without a filter."""
+  digits = "".join(format(value, f"0{depth}b") for value in values)
+  digits += "0" * (-len(digits) % 8)
+  return b"\0" + int(digits, 2).to_bytes(len(digits) // 8, "big")
+
+
+@pytest.mark.parametrize(
+  ("depth", "values", "clear", "expected"),
+  [
+    (1, [0, 1, 0], 0, [255, 255, 255]),
+    (1, [0, 1, 0], 1, [0, 255, 0]),
+    (2, [0, 1, 2, 3], 1, [0, 255, 170, 255]),
+    (4, [0, 5, 9, 15], 5, [0, 255, 153, 255]),
+    (8, [0, 5, 9, 255], 5, [0, 255, 9, 255]),
+    # Those of the same upper byte stay.
+    (16, [0, 5140, 5141, 65535], 5140, [0, 255, 20, 255]),
+    (16, [0, 1, 65535], 0, [255, 0, 255]),
+  ],
+)
+def test_a_transparent_gray_lies_on_white(
+  tmp_path, depth, values, clear, expected
+):
+  path = tmp_path / "a.png"
+  key = (b"tRNS", struct.pack(">H", clear))
+  rows = packed(depth, values)
+  path.write_bytes(png(len(values), 1, depth, 0, rows, before=[key]))
+  loaded = image_files.load_image(path)
+  np.testing.assert_array_equal(loaded[0, :, 0], expected)
+  np.testing.assert_array_equal(loaded[0, :, 2], expected)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_transparent_colour_lies_on_white(tmp_path, depth):
+  path = tmp_path / "a.png"
+  unit = 257 if depth == 16 else 1
+  clear = np.array([10, 20, 30]) * unit
+  pixels = np.stack([clear, clear + [0, 0, 1], [40 * unit] * 3])
+  key = (b"tRNS", struct.pack(">HHH", *clear))
+  exif = (b"eXIf", b"II*\0\x08\0\0\0\x01\0\x12\1\3\0\1\0\0\0\2\0" + bytes(6))
+  rows = packed(depth, pixels.ravel())
+  path.write_bytes(png(3, 1, depth, 2, rows, before=[key, exif]))
+  mirrored = image_files.load_image(path)[:, ::-1]
+  expected = [[255] * 3, [10, 20, 30 + (depth == 8)], [40] * 3]
+  np.testing.assert_array_equal(mirrored, [expected])
+
+
+# --- Metadata -----------------------------------------------------------------
+
+LARGE = zlib.compress(bytes(2 * 10**6))
+
+
+@pytest.mark.parametrize(
+  "chunk",
+  [
+    (b"zTXt", b"a\0\0" + LARGE),
+    (b"zTXt", b"a\0\7" + LARGE),
+    (b"iTXt", b"a\0\1\0\0\0" + LARGE),
+    (b"tEXt", b"a\0" + bytes(70 * 2**20)),
+    (b"iCCP", b"a\0\0" + LARGE),
+    (b"iCCP", b"a\0\5" + LARGE),
+    (b"iCCP", b""),
+    (b"eXIf", b"garbage!"),
+    (b"eXIf", b""),
+    (b"eXIf", b"II*\0\x08\0\0\0\xff\xff"),
+    *((kind, b"1") for kind in (b"gAMA", b"cHRM", b"pHYs", b"acTL", b"tIME")),
+    (b"sRGB", b""),
+    (b"acTL", bytes(8)),
+    (b"fcTL", bytes(26)),
+    (b"prVt", b"of some program"),
+  ],
+  ids=lambda chunk: f"{chunk[0].decode()}-{len(chunk[1])}",
+)
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_no_metadata_keep_an_image_from_being_read(tmp_path, chunk, place):
+  path = tmp_path / "a.png"
+  rows = packed(8, [3, 200])
+  path.write_bytes(png(2, 1, 8, 0, rows, **{place: [chunk]}))
+  np.testing.assert_array_equal(
+    image_files.load_image(path), [[[3] * 3, [200] * 3]]
+  )
+  np.testing.assert_array_equal(image_files.load_labels(path), [[3, 200]])
+  assert image_files.image_size(path) == (1, 2)
+
+
+def test_metadata_with_a_wrong_checksum(tmp_path):
+  path = tmp_path / "a.png"
+  content = png(2, 1, 8, 0, packed(8, [3, 200]), before=[(b"tEXt", b"a\0b")])
+  path.write_bytes(content.replace(b"a\0b", b"a\0c"))
+  assert image_files.load_labels(path).tolist() == [[3, 200]]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of the data
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize(
+  "exif",
+  [
+    b"garbage",
+    b"",
+    b"II*\0\x08\0\0\0\xff\xff",
+    # No orientation: 0, 9, a text, a fraction.
+    b"II*\0\x08\0\0\0\x01\0\x12\1\3\0\1\0\0\0\0\0" + bytes(6),
+    b"II*\0\x08\0\0\0\x01\0\x12\1\3\0\1\0\0\0\x09\0" + bytes(6),
+    b"II*\0\x08\0\0\0\x01\0\x12\1\2\0\4\0\0\0abc\0" + bytes(4),
+    b"II*\0\x08\0\0\0\x01\0\x12\1\5\0\1\0\0\0\xff\0" + bytes(6),
+  ],
+)
+def test_odd_exif_data_turn_nothing(tmp_path, file_format, exif):
+  path = tmp_path / "a"
+  image = Image.new("RGB", (16, 8), "red")
+  image.save(path, format=file_format, exif=b"Exif\0\0" + exif)
+  assert image_files.image_size(path) == (8, 16)
+  assert image_files.load_image(path).shape == (8, 16, 3)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -215,7 +332,39 @@ def test_labels_are_resized_by_nearest_neighbour(tmp_path):
   np.testing.assert_array_equal(loaded, LABELS[2:10:3, 3:17:3])
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+@pytest.mark.parametrize("mode", ["LA", "RGB", "RGBA"])
+def test_gray_labels_in_a_file_for_colours(tmp_path, mode):
+  image = Image.fromarray(LABELS).convert(mode)
+  exif = Image.Exif()
+  exif[ExifTags.Base.Orientation] = 4
+  path = save(tmp_path / "a.png", image, exif=exif)
+  np.testing.assert_array_equal(image_files.load_labels(path), LABELS[::-1])
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_labels_that_are_transparent_in_places(tmp_path, mode):
+  image = Image.fromarray(LABELS).convert(mode)
+  image.putpixel((3, 4), (*[1] * (len(mode) - 1), 254))
+  path = save(tmp_path / "a.png", image)
+  with pytest.raises(
+    ImageFileError,
+    match=rf"a.png: a mask with alpha \(mode {mode}\) that is transparent in",
+  ):
+    image_files.load_labels(path)
+
+
+@pytest.mark.parametrize(("color_type", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_labels_of_sixteen_bits_with_more_channels(
+  tmp_path, color_type, channels
+):
+  path = tmp_path / "a.png"
+  rows = packed(16, [300] * (channels - 1) + [65535])
+  path.write_bytes(png(1, 1, 16, color_type, rows))
+  with pytest.raises(ImageFileError, match="mask of 16 bits with colour or a"):
+    image_files.load_labels(path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_labels_in_colour(tmp_path, mode):
   path = save(tmp_path / "a.png", Image.fromarray(PIXELS).convert(mode))
   with pytest.raises(
@@ -247,8 +396,6 @@ LOADERS = [
     (b"no image at all", "no image, or a damaged one; expected the content"),
     (png(100_000, 100_000, 8, 0, b"\0" * 99), "67,108,864 pixels. Scale"),
     (png(8193, 8192, 8, 0, b"\0" * 99), "67,108,864 pixels. Scale"),
-    # A text that is small as it is stored: Pillow raises ValueError.
-    (png(1, 1, 8, 0, b"\0\0", bytes(2**23)), "damaged or cut off (Decompres"),
   ],
 )
 def test_content(tmp_path, load, content, message):
@@ -259,6 +406,37 @@ def test_content(tmp_path, load, content, message):
   text = str(fault.value)
   assert text.startswith(f"{path}: ") and message in text
   assert "\n" not in text
+
+
+def test_is_image(tmp_path):
+  whole = encode(Image.fromarray(PIXELS), "JPEG")
+  for content, expected in (
+    (whole, True),
+    (b"BM no image", False),
+    (b"", False),
+  ):
+    (tmp_path / "a").write_bytes(content)
+    assert image_files.is_image(tmp_path / "a") == expected
+
+
+@pytest.mark.parametrize(
+  ("error", "message"),
+  [
+    (OSError(errno.EIO, "Input/output error"), "a.png: Input/output error."),
+    (OSError(errno.EACCES, "Permission denied"), "a.png: Permission denied."),
+    (MemoryError(), "a.png: needs more memory than there is."),
+  ],
+)
+def test_not_every_error_is_damage(tmp_path, monkeypatch, error, message):
+  path = save(tmp_path / "a.png", Image.fromarray(PIXELS))
+
+  def load(self):
+    raise error
+
+  monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+  with pytest.raises(ImageFileError) as caught:
+    image_files.load_image(path)
+  assert str(caught.value) == f"{tmp_path}/{message}"
 
 
 @pytest.mark.parametrize("load", LOADERS)
