@@ -7,7 +7,7 @@ repository=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=scripts/download.sh
 source "$repository/scripts/download.sh"
 
-default_address=http://storage.googleapis.com/deepmind-research-iodine
+default_address=https://storage.googleapis.com/deepmind-research-iodine
 address=${IODINE_CHECKPOINTS_URL:-$default_address}
 folder=checkpoints
 archive=iodine_checkpoints.zip

@@ -3,11 +3,13 @@
 # download_datasets.sh source this file; it runs on bash 3.2 (macOS) and later.
 #
 # A file is fetched to NAME.part beside it and renamed when it has the size and
-# the MD5 checksum that the server states.
+# the MD5 checksum that the server states. One that is there already has to have
+# them, too.
 
 # shellcheck disable=SC2034  # The scripts show it.
 help="\
-Run again, it resumes what was broken off and leaves alone what is there.
+Run again, it resumes what was broken off, if the server states a checksum, and
+checks and leaves alone what is there.
 
 Options:
   --force      fetch anew and overwrite what is there
@@ -20,8 +22,8 @@ force=false
 retries=5
 names=()  # Arguments that are no options.
 child=""  # The curl that fetches.
-curl_options=(-gfL --proto '=http,https' --proto-redir '=http,https'
-  --max-redirs 10 --connect-timeout 20 --speed-limit 1 --speed-time 60)
+curl_options=(-gfL --proto '=http,https' --max-redirs 10
+  --connect-timeout 20 --speed-limit 1 --speed-time 60)
 
 # die STATUS MESSAGE REMEDY...
 die() {
@@ -108,7 +110,7 @@ human() {
 ask_server() {
   local head
   size="" md5="" code=0
-  head=$(curl "${curl_options[@]}" -sSI --max-time 60 --retry "$2" \
+  head=$(curl "${options[@]}" -sSI --max-time 60 --retry "$2" \
     --retry-max-time 600 --url "$1" | tr -d '\r') || code=$?
   [ "$code" = 0 ] || return 0
   head=${head##*$'\nHTTP/'}  # After redirections, the last answer counts.
@@ -124,7 +126,7 @@ transfer() {
   [ ! -t 2 ] || meter=-#
   until [ "$(bytes "$part")" = "$size" ]; do
     code=0
-    curl "${curl_options[@]}" "$meter" -C - -o "$part" --url "$1" &
+    curl "${options[@]}" "$meter" -C - -o "$part" --url "$1" &
     child=$!
     wait "$child" || code=$?
     child=""
@@ -145,10 +147,10 @@ transfer() {
   done
 }
 
-# Prints what is wrong with the complete `part`, if anything.
+# Prints what is wrong with the complete file $1, if anything.
 find_fault() {
   local here
-  here=$(bytes "$part")
+  here=$(bytes "$1")
   if [ "$here" != "${size:-$here}" ]; then
     echo "it has $here bytes instead of $size"
   elif [ -n "$md5" ]; then
@@ -159,15 +161,19 @@ digest = hashlib.md5(usedforsecurity=False)
 while block := sys.stdin.buffer.read(1 << 20): digest.update(block)
 if base64.b64encode(digest.digest()).decode() != sys.argv[1]:
   print("its MD5 checksum is not the one that the server states")
-' "$md5" <"$part"
-  elif head -c 256 "$part" | LC_ALL=C grep -qiE '^ *<(!doctype|html)'; then
+' "$md5" <"$1"
+  elif head -c 256 "$1" | LC_ALL=C grep -qiE '^ *<(!doctype|html)'; then
     echo "it is a web page"
   fi
 }
 
 # fetch ADDRESS FILE. A file that is there is kept, unless `force`.
 fetch() {
-  local url=${1// /%20} target=$2 part=$2.part path here size md5 code fault
+  local url=${1// /%20} target=$2 part=$2.part path size md5 code fault
+  local options=("${curl_options[@]}" --proto-redir '=http,https')
+  case $url in  # Who is asked over https may not lead elsewhere over http.
+    [Hh][Tt][Tt][Pp][Ss]:*) options+=(--proto-redir '=https') ;;
+  esac
   for path in "$target" "$part"; do
     if [ -L "$part" ] || { [ -e "$path" ] && [ ! -f "$path" ]; }; then
       die 1 "$path is there, but is no plain file" \
@@ -176,23 +182,25 @@ fetch() {
   done
   if [ -e "$target" ] && ! "$force"; then
     ask_server "$url" 0
-    here=$(bytes "$target")
-    [ "$here" = "${size:-$here}" ] || die 1 \
-      "$target has $here bytes, the server's file $size" \
+    [ -z "$md5" ] || echo "Checking $target"
+    fault=$(find_fault "$target")
+    [ -z "$fault" ] || die 1 "$target is not the server's file: $fault" \
       "It is kept. To replace it, add --force or move it away."
-    echo "$target is there already ($(human "$here"))."
+    echo "$target is there already ($(human "$(bytes "$target")"))."
     return
   fi
   echo "Fetching $url"
   ask_server "$url" "$retries"
   [ "$code" = 0 ] || die_at_network "$url"
   [ -z "$size" ] || echo "It has $(human "$size")."
-  # What is longer, or cannot be compared, may not be of this file.
-  [ "$(bytes "$part")" -le "${size:-0}" ] || rm -f "$part"
+  # What is longer, or cannot be checked in the end, may not be of this file.
+  if [ -z "$md5" ] || [ "$(bytes "$part")" -gt "${size:-0}" ]; then
+    rm -f "$part"
+  fi
   [ ! -s "$part" ] || echo "Resuming at $(human "$(bytes "$part")")."
   transfer "$url"
   echo "Checking $part"
-  fault=$(find_fault)
+  fault=$(find_fault "$part")
   [ -z "$fault" ] || {
     rm -f "$part"
     die 1 "$url was fetched, but $fault" \

@@ -325,9 +325,40 @@ class TestFailure:
     assert "is there already" in scripts.datasets()
     scripts.environment["IODINE_DATASETS_URL"] = scripts.server.address
     output = scripts.datasets(code=1)
-    assert "has 3 bytes, the server's file 300000" in output
+    assert "it has 3 bytes instead of 300000" in output
     assert scripts.target.read_bytes() == b"own"
     scripts.fetches("tetrominoes", "--force")
+
+  def test_file_that_is_there_of_other_content(self, scripts: _Scripts):
+    own = _CONTENT[:-1] + b"x"
+    scripts.write_part(own)
+    scripts.part.rename(scripts.target)
+    output = scripts.datasets(code=1)
+    assert "is not the server's file: its MD5 checksum is not" in output
+    assert "add --force" in output
+    assert scripts.target.read_bytes() == own
+    scripts.fetches("tetrominoes", "--force")
+
+  def test_archive_that_is_there_of_other_content(self, scripts: _Scripts):
+    scripts.run("checkpoints")
+    archive = scripts.folder / "checkpoints" / "iodine_checkpoints.zip"
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    archive.write_bytes(content)
+    assert "MD5 checksum is not" in scripts.run("checkpoints", code=1)
+
+  def test_partial_file_that_cannot_be_checked(self, scripts: _Scripts):
+    scripts.server.has_md5 = False
+    poisoned = bytearray(_CONTENT[:200_000])
+    poisoned[100_000:100_100] = bytes(100)
+    scripts.write_part(bytes(poisoned))
+    scripts.fetches()
+    assert scripts.server.gets == [None]
+    # What breaks off in this run is resumed.
+    scripts.target.unlink()
+    scripts.server.breaks = [100_003]
+    scripts.fetches()
+    assert scripts.server.gets == [None, None, "bytes=100003-"]
 
   def test_disk_fills_up(self, scripts: _Scripts):
     def limit():
@@ -450,7 +481,26 @@ class TestArguments:
       output = scripts.datasets(name, code=1)
       assert f" https://{bucket}/multi-object-datasets{place}:" in output
     output = scripts.run("checkpoints", code=1)
-    assert f"http://{bucket}/deepmind-research-iodine{_CHECKPOINTS}:" in output
+    address = f"https://{bucket}/deepmind-research-iodine{_CHECKPOINTS}"
+    assert f" {address}:" in output
+
+  def test_https_does_not_lead_to_http(self, scripts: _Scripts):
+    scripts.add_tool("curl", 'echo "$@" >>"$HOME/options"; exit 6')
+    for scheme, expected in (
+      ("https", "=https"),
+      ("HTTPS", "=https"),
+      (
+        "http",
+        "=http,https",
+      ),
+    ):
+      scripts.environment["IODINE_DATASETS_URL"] = f"{scheme}://nowhere"
+      scripts.datasets(code=1)
+      options = scripts.pauses.with_name("options")
+      words = options.read_text().split()
+      options.unlink()
+      last = len(words) - words[::-1].index("--proto-redir")
+      assert words[last] == expected
 
   @pytest.mark.parametrize("folder", ["-rf", "much data/here/", "--help"])
   def test_odd_folders_and_addresses(self, scripts: _Scripts, folder: str):
