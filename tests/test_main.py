@@ -74,6 +74,7 @@ def test_a_run_leaves_checkpoint_configuration_and_pictures(whole_run):
   assert names == {
     "checkpoint",
     "config.json",
+    "data.json",
     "decomposition.png",
     "events.out.tfevents",
     f"model.ckpt-{STEPS}.data-00000-of-00001",

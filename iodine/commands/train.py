@@ -12,7 +12,8 @@ import tensorflow as tf
 from iodine import training
 from iodine.config import resolution
 from iodine.config.entries import ENTRIES
-from iodine.data import opening
+from iodine.data import fingerprint, opening
+from iodine.data.fingerprint import Fingerprint
 from iodine.data.pipeline import IODINEDataset
 from iodine.errors import ConfigError
 from iodine.experiment import Record
@@ -106,6 +107,7 @@ class _Run:
     seed: of the run; a continued one keeps its own.
     folder: of the run; None for any worker but the chief, and before it is
       opened.
+    data: what the data are; None where `folder` is.
   """
 
   entries: Mapping[str, Any]
@@ -115,6 +117,7 @@ class _Run:
   lock: contextlib.ExitStack
   seed: int
   folder: pathlib.Path | None = None
+  data: Fingerprint | None = None
 
   def train(self) -> None:
     """Opens data and folder, and takes the steps."""
@@ -130,6 +133,7 @@ class _Run:
       )
       trainer = make_trainer(*self.parts, self.seed, devices)
     if self.folder is None and devices.is_chief:
+      self.data = opening.fingerprint_of(dataset)
       self._open_folder()  # not before the data turned out to be good
     training_loop.run(
       trainer,
@@ -176,11 +180,13 @@ class _Run:
       if fault := ENTRIES["seed"].fault(name, seed):
         raise ConfigError(f"{self.folder}: its config.json says {fault}")
     self.parts.dataset.seed = data_seed
+    now = opening.fingerprint_of(self.parts.dataset)
+    self.data = fingerprint.check(self.folder, now)
     self.record.set_seed(self.seed)  # of the initial weights
 
   def _save_config(self, trainer: training.Trainer) -> None:
     """Writes what the run is, once its seeds are known."""
-    if self.folder is None:
+    if self.folder is None or self.data is None:
       return
     dataset, parts = self.parts.dataset, self.devices.num_sub_batches
     seeds = {"seed": int(trainer.seed.numpy()), "data.seed": dataset.seed}
@@ -189,6 +195,7 @@ class _Run:
     )
     if parts > 1:
       entries[resolution.SUB_BATCH_SIZE] = dataset.batch_size // parts
+    fingerprint.save(self.folder, self.data)
     run_folder.save_config(self.folder, entries)
     step = int(trainer.optimizer.step.numpy())
     run_versions.save_versions(self.folder, step)

@@ -270,6 +270,7 @@ ENTRIES: dict[str, Entry] = {
       "seed",
       "path",
       "cache_dir",
+      "verify",
       "reader",
     ),
   ),

@@ -85,7 +85,7 @@ def format_files(dataset: IODINEDataset) -> list[str]:
   if not isinstance(dataset, RecordDataset):
     count = dataset.estimated_num_examples()
     return [f"data      {dataset}: {count or 'unknown number of'} scenes"]
-  files = dataset.files()
+  files = dataset.stored_files()
   lines = [f"file      {path}: {_size(path)}" for path in files]
   record = inspection.record_features(inspection.first_record(files[0]))
   expected = inspection.expected_features(dataset.expected_features())

@@ -95,6 +95,10 @@ class HDF5(IODINEDataset):
     )
     return starts.map(self._load).prefetch(1).unbatch()
 
+  def stored_files(self) -> list[str]:
+    """The one file."""
+    return [os.fspath(self.path)]
+
   def estimated_num_examples(self) -> int:
     """The number of scenes in the split."""
     return self._layout.num_scenes

@@ -93,6 +93,11 @@ class ImageFolder(IODINEDataset):
     self._num_entities(files)
     return _paths(files).map(self._load, num_parallel_calls=tf.data.AUTOTUNE)
 
+  def stored_files(self) -> list[str]:
+    """The images, then their masks."""
+    files = self._files()
+    return [file.path for file in (*files.images, *files.masks)]
+
   def estimated_num_examples(self) -> int:
     """The number of images."""
     return len(self._files().images)

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from iodine.data import fingerprint
+from iodine.data.fingerprint import Fingerprint
 from iodine.data.pipeline import IODINEDataset, NoSceneError
 from iodine.errors import ConfigError
 from iodine.progress import progress
@@ -13,6 +15,7 @@ from iodine.tfrecords import inspection
 __all__ = [
   "data_errors_as_config_errors",
   "first_batch",
+  "fingerprint_of",
   "prepare",
   "scenes_from",
   "training_data",
@@ -45,6 +48,17 @@ def prepare(dataset: IODINEDataset) -> None:
   """
   with data_errors_as_config_errors(dataset):
     dataset.prepare()
+
+
+def fingerprint_of(dataset: IODINEDataset) -> Fingerprint:
+  """Reads what the data are, as far as `dataset.verify` asks.
+
+  Raises:
+    ConfigError: if a file is missing or cannot be read.
+  """
+  prepare(dataset)
+  with data_errors_as_config_errors(dataset):
+    return fingerprint.take(dataset.stored_files(), dataset.verify)
 
 
 def first_batch(dataset: IODINEDataset) -> dict[str, Any]:

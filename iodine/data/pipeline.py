@@ -45,6 +45,7 @@ _NOT_IN_CACHE_KEY = (
   "skip",
   "take",
   "cache_dir",
+  "verify",
   "name",
 )
 # Cache keys use the modules that classes were in when caches were introduced.
@@ -99,6 +100,8 @@ class IODINEDataset(abc.ABC):
     cache_dir: folder for preprocessed scenes, each the size of `batch_spec`;
       None: no cache. The first training run writes them; later runs with the
       same files and options read them, shuffled across the whole file.
+    verify: whether a training run reads every byte of the files when it starts,
+      to compare them when it is continued, and not samples alone.
     name: name of the dataset.
     num_true_objects: L; None: no masks.
     num_background_entities: how many of the L entities are background.
@@ -128,6 +131,7 @@ class IODINEDataset(abc.ABC):
   skip: int = 0
   take: int | None = None
   cache_dir: str | None = None
+  verify: bool = False
   name: str = "dataset"
 
   def __post_init__(self):
@@ -166,6 +170,17 @@ class IODINEDataset(abc.ABC):
     """Estimates how many scenes the files hold; None: unknown. Opens them."""
     return None
 
+  def stored_files(self) -> Sequence[str] | None:
+    """Lists the files that scenes are read from, in order; None: unknown.
+
+    A run that is continued checks that they still hold the same.
+
+    Raises:
+      FileNotFoundError: if one does not exist.
+      ValueError: if they cannot be told.
+    """
+    return None
+
   def prepare(self) -> None:  # noqa: B027
     """Writes missing files, if the dataset can generate them.
 
@@ -177,8 +192,8 @@ class IODINEDataset(abc.ABC):
     """Returns a copy with other options; files are not opened again.
 
     Args:
-      **options: batch_size, shuffle_buffer, seed, skip, take, cache_dir or
-        name, the options that do not change a scene.
+      **options: batch_size, shuffle_buffer, seed, skip, take, cache_dir,
+        verify or name, the options that do not change a scene.
 
     Raises:
       ValueError: if an option would change a scene.
@@ -323,6 +338,7 @@ class IODINEDataset(abc.ABC):
     yield checks.image_dim_fault(self.image_dim)
     yield checks.crop_fault(self.crop_region)
     yield checks.flag_fault("grayscale", self.grayscale)
+    yield checks.flag_fault("verify", self.verify)
     yield checks.path_fault("cache_dir", self.cache_dir, optional=True)
     yield from checks.bound_faults(
       self.min_num_objects, self.max_num_objects, self._most_objects()

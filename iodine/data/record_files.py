@@ -59,14 +59,14 @@ class RecordDataset(IODINEDataset):
 
   def examples(self) -> tf.data.Dataset:
     """Opens the files; see `IODINEDataset.examples`."""
-    paths = self.files()
+    paths = self.stored_files()
     path = paths[0] if len(paths) == 1 else paths
     examples = self._read(
       path, *self._reader_args(), map_parallel_calls=tf.data.AUTOTUNE
     )
     return examples.map(self._with_factors)
 
-  def files(self) -> list[str]:
+  def stored_files(self) -> list[str]:
     """Lists the files, wildcards expanded.
 
     Raises:
@@ -86,7 +86,7 @@ class RecordDataset(IODINEDataset):
 
   def estimated_num_examples(self) -> int:
     """Estimates the number of scenes from the sizes of the first ones."""
-    return sum(map(inspection.estimate_records, self.files()))
+    return sum(map(inspection.estimate_records, self.stored_files()))
 
   @abc.abstractmethod
   def _default_reader(self) -> Reader:
@@ -116,7 +116,7 @@ class RecordDataset(IODINEDataset):
   def _source(self) -> Any:
     return [
       [path, stat.length, stat.mtime_nsec]
-      for path in self.files()
+      for path in self.stored_files()
       for stat in [tf.io.gfile.stat(path)]
     ]
 

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import files, metrics, tf1_checkpoint
+from iodine.data.fingerprint import DATA_FILE
 from iodine.data.pipeline import IODINEDataset, Position
 from iodine.errors import RunError
 from iodine.runs import checkpoint_files
@@ -35,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 # writes in a run's folder, and what is found here is a killed one's.
 _SAVING = f".{CHECKPOINT_NAME}.saving"
 # What says what a run is, beside its checkpoints.
-_RECORDS = (CONFIG_FILE, VERSIONS_FILE)
+_RECORDS = (CONFIG_FILE, DATA_FILE, VERSIONS_FILE)
 
 
 @contextlib.contextmanager

@@ -297,6 +297,7 @@ def test_kills_while_a_checkpoint_is_written_lose_nothing(
   [
     "checkpoint",
     "config.json",
+    "data.json",
     "decomposition.png",
     "manifest.json",
     "metrics.json",
