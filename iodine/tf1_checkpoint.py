@@ -4,8 +4,12 @@ Variables of the port carry the reference's names, because `utils.build` opens
 the scope of a plan's key around each module. What differs is renamed here.
 """
 
+import contextlib
+import glob
+import pathlib
 import re
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -192,9 +196,10 @@ def read(path: str) -> dict[str, np.ndarray]:
   """
   try:
     checkpoint_index.check(path)
-    reader = tf.train.load_checkpoint(path)
-    names = reader.get_variable_to_shape_map()
-    return {name: _array(reader.get_tensor(name)) for name in names}
+    with _without_wildcards(path) as prefix:
+      reader = tf.train.load_checkpoint(prefix)
+      names = reader.get_variable_to_shape_map()
+      return {name: _array(reader.get_tensor(name)) for name in names}
   except (
     OSError,
     ValueError,
@@ -207,6 +212,23 @@ def read(path: str) -> dict[str, np.ndarray]:
       f"{path}: cannot be read as a checkpoint ({reason}). Expected the prefix "
       f"of a pair PREFIX.index and PREFIX.data-00000-of-00001."
     ) from error
+
+
+@contextlib.contextmanager
+def _without_wildcards(path: str) -> Iterator[str]:
+  """Names a checkpoint by a path in which TensorFlow sees no pattern.
+
+  It looks for the index with wildcards, and would not find `runs/[a]_1`.
+  """
+  if glob.escape(path) == path and "\\" not in path:
+    yield path
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    for kind in ("index", "data-*"):
+      for file in glob.glob(f"{glob.escape(path)}.{kind}"):
+        link = pathlib.Path(folder, f"model.ckpt{file[len(path) :]}")
+        link.symlink_to(pathlib.Path(file).absolute())
+    yield f"{folder}/model.ckpt"
 
 
 def _array(value: np.ndarray | np.generic | bytes) -> np.ndarray:

@@ -32,6 +32,7 @@ NUM_SCENES = 40
 STEPS = 80
 CHECKPOINT_STEPS = 10
 KEPT = 2
+NUM_STORMS, KILLS_OF_A_STORM = 12, 5
 # A thread that kills its process as soon as a file of such a name appears.
 KILLED_AT_FILE = """
 import os, pathlib, signal, sys, threading
@@ -59,6 +60,51 @@ def die(path, target):
   return replace(path, target)
 
 pathlib.Path.replace = die
+from iodine import main
+main.main(["iodine", *words])
+"""
+# Dies at the n-th change of the files below a folder: one by Python, of which the
+# interpreter tells, or one by TensorFlow, of which a thread sees the traces.
+KILLED_AT_CHANGE = """
+import os, signal, sys, threading
+folder, count, *words = sys.argv[1:]
+left = [int(count)]
+sys.setswitchinterval(1e-4)
+
+def change():
+  left[0] -= 1
+  if left[0] <= 0:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def notice(event, args):
+  is_written = event == "open" and isinstance(args[2], int) and args[2] & (
+      os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+  if is_written or event in (
+      "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"):
+    if str(args[0]).startswith(folder):
+      change()
+
+def state():
+  found = []
+  for place, _, names in os.walk(folder):
+    for name in names:
+      path = os.path.join(place, name)
+      try:
+        found.append((path, os.stat(path).st_size))
+      except OSError:
+        pass
+  return sorted(found)
+
+def watch():
+  before = state()
+  while True:
+    now = state()
+    if now != before:
+      before = now
+      change()
+
+sys.addaudithook(notice)
+threading.Thread(target=watch, daemon=True).start()
 from iodine import main
 main.main(["iodine", *words])
 """
@@ -269,6 +315,17 @@ def test_kills_at_random_moments_lose_nothing(run, undisturbed, seed):
     run.kill(at_step(first, rng.uniform(0.0, 0.1)))
   run.kill(after(rng.uniform(1.0, 8.0)))
   run.kill(at_step(rng.randrange(41, 70), rng.uniform(0.0, 0.05)))
+  run.finish()
+  assert_as_undisturbed(run, undisturbed)
+
+
+@pytest.mark.parametrize("seed", range(NUM_STORMS))
+def test_a_storm_of_kills_at_changes_of_files_loses_nothing(
+  run, undisturbed, seed
+):
+  rng = random.Random(seed)
+  for _ in range(KILLS_OF_A_STORM):
+    run.die(KILLED_AT_CHANGE, str(run.base), str(rng.randrange(1, 60)))
   run.finish()
   assert_as_undisturbed(run, undisturbed)
 
