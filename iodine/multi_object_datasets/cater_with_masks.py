@@ -76,9 +76,7 @@ def dataset(
   """Reads, decompresses and parses CATER files.
 
   Each split of the released videos has 100 files; name them with a glob such as
-  "cater_with_masks_train.tfrecords-*-of-00100". Files compressed with zlib do
-  not state their size, so each is inflated again at its first end to check that
-  it is complete.
+  "cater_with_masks_train.tfrecords-*-of-00100".
 
   T is `SEQUENCE_LENGTH`, L is `MAX_NUM_ENTITIES`.
 

@@ -1,21 +1,21 @@
-"""Detects that a file was not read to its end, and explains why."""
+"""Detects damage before, or when, TensorFlow meets it, and explains it."""
 
 from __future__ import annotations
 
-import functools
 import re
 
 import tensorflow as tf
 
 from iodine.tfrecords import format as tfrecord_format
+from iodine.tfrecords import walking
 
 __all__ = [
   "READ_ERRORS",
   "RECORD_INFIX",
-  "check_end",
+  "check_next",
   "explain",
   "record_name",
-  "stated_size",
+  "unread",
 ]
 
 # Raised when iterating over a dataset. (TensorFlow quotes parts of a damaged
@@ -47,44 +47,61 @@ def record_name(path: str, index: int) -> str:
   return f"{path}{RECORD_INFIX}{index}"
 
 
-def stated_size(path: str, compression: str) -> int:
-  """Returns the inflated size that a file states, without reading the data.
+def check_next(path: str, compression: str, file_bytes: int, index: int) -> int:
+  """Checks the heads of the next records, before TensorFlow reads them.
+
+  Inflates a compressed file as far as it has to, once per version of it.
 
   Args:
     path: path of the file.
     compression: compression of the file: "GZIP", "ZLIB" or "".
+    file_bytes: size of the file when it was opened.
+    index: number of the next record.
 
   Returns:
-    Number of inflated bytes modulo 2**32, or -1 if not stated. Wrong for a
-    damaged file or a gzip file of several members.
-  """
-  if compression == "ZLIB":
-    return -1
-  with tf.io.gfile.GFile(path, "rb") as file:
-    if not compression:
-      return file.size() % 2**32
-    file.seek(max(0, file.size() - 4))
-    return int.from_bytes(file.read(4), "little")
-
-
-def check_end(path: str, compression: str, index: int, size: int) -> None:
-  """Checks that nothing of a file was left unread.
-
-  Inflates the whole file, once per version of it.
-
-  Args:
-    path: path of the file.
-    compression: compression of the file: "GZIP", "ZLIB" or "".
-    index: number of records read.
-    size: size of these records in inflated bytes.
+    The number of records, from the first, that can be read; `index` if the file
+    ends there.
 
   Raises:
-    ValueError: names file, record and likely cause.
+    ValueError: if the next record cannot be read; names file, record and likely
+      cause.
   """
-  stat = tf.io.gfile.stat(path)
-  fault = _find_fault(path, compression, size, stat.length, stat.mtime_nsec)
+  try:
+    walk = walking.walk_of(path, compression)
+    walk.go_on(until=lambda: walk.count > index)
+    now_bytes = tf.io.gfile.stat(path).length
+  except tf.errors.OpError as error:
+    raise ValueError(f"Cannot read {error.message}") from None
+  if walk.count > index:
+    return walk.count
+  fault = walk.fault
+  if not fault and (walk.count < index or now_bytes != file_bytes):
+    fault = "the file was changed after it was opened."
   if fault:
     raise ValueError(f"{record_name(path, index)}: {fault}")
+  return index
+
+
+def unread(path: str, compression: str, index: int) -> ValueError:
+  """Explains why TensorFlow did not read a record whose head is fine.
+
+  Args:
+    path: as in `check_next`.
+    compression: as in `check_next`.
+    index: number of the record.
+
+  Returns:
+    An error that names file, record and likely cause.
+  """
+  fault = None
+  if compression:
+    # TensorFlow inflates ahead, so it stops before damage of the stream.
+    walk = walking.walk_of(path, compression)
+    stop = walk.end + walking.STEP_BYTES
+    walk.go_on(until=lambda: walk.end > stop)
+    fault = walk.fault
+  fault = fault or tfrecord_format.NO_RECORD
+  return ValueError(f"{record_name(path, index)}: {fault}")
 
 
 def explain(error: tf.errors.OpError | UnicodeDecodeError, source: str) -> str:
@@ -115,45 +132,3 @@ def explain(error: tf.errors.OpError | UnicodeDecodeError, source: str) -> str:
     return f"{source}: {line}"
   name, reason = unparsed.groups()
   return f"{name}: {reason.rstrip('.')}. {_OTHER_KIND}"
-
-
-@functools.lru_cache(maxsize=1024)
-def _find_fault(
-  path: str, compression: str, size: int, length: int, mtime_nsec: int
-) -> str | None:
-  """Describes what follows the first `size` inflated bytes; None: nothing.
-
-  Cached by the file's length and modification time.
-  """
-  del mtime_nsec
-  try:
-    total, head = _measure(path, compression, size, length)
-  except tfrecord_format.DamagedStream as error:
-    return str(error)
-  if total <= size:
-    # A compressed file may not state its size.
-    return None if compression else "the file was changed after it was opened."
-  data_length = tfrecord_format.record_length(head)
-  if len(head) < tfrecord_format.RECORD_HEAD or (
-    data_length is not None
-    and size + data_length + tfrecord_format.RECORD_OVERHEAD > total
-  ):
-    return f"the file breaks off within this record. {tfrecord_format.CUT_OFF}"
-  return f"the record is empty or fails its checksum. {tfrecord_format.CHANGED}"
-
-
-def _measure(
-  path: str, compression: str, offset: int, length: int
-) -> tuple[int, bytes]:
-  """Returns the number of inflated bytes, and the record head at an offset."""
-  if not compression:
-    with tf.io.gfile.GFile(path, "rb") as file:
-      file.seek(min(offset, length))
-      return length, file.read(tfrecord_format.RECORD_HEAD)
-  total, head = 0, b""
-  for piece in tfrecord_format.inflated(path, compression):
-    start = offset + len(head) - total
-    if 0 <= start < len(piece):
-      head += piece[start : start + tfrecord_format.RECORD_HEAD - len(head)]
-    total += len(piece)
-  return total, head

@@ -7,9 +7,11 @@ data, and their masked CRC-32C (4 bytes). The whole file may be compressed.
 
 from __future__ import annotations
 
+import itertools
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,7 +19,8 @@ __all__ = [
   "CHANGED",
   "CUT_OFF",
   "DamagedStream",
-  "PIECE_BYTES",
+  "MAX_RECORD_BYTES",
+  "NO_RECORD",
   "PathLike",
   "RECORD_HEAD",
   "RECORD_OVERHEAD",
@@ -25,7 +28,8 @@ __all__ = [
   "expand_paths",
   "first_record",
   "inflated",
-  "record_length",
+  "open_seekable",
+  "record_bytes",
 ]
 
 PathLike = str | os.PathLike | Sequence[str | os.PathLike]
@@ -33,6 +37,9 @@ PathLike = str | os.PathLike | Sequence[str | os.PathLike]
 # Bytes before a record's data, and bytes before and after it together.
 RECORD_HEAD = 12
 RECORD_OVERHEAD = 16
+# A record that claims more is damaged: whoever reads it has to hold as much in
+# memory. A scene of CLEVR, the largest of the public ones, takes 3.3 MB.
+MAX_RECORD_BYTES = 1 << 28
 # Likely causes of damage, with remedies.
 CUT_OFF = (
   "A download, a copy or a generator was probably interrupted. Fetch or write "
@@ -41,9 +48,14 @@ CUT_OFF = (
 CHANGED = (
   "Bytes were probably changed, lost or added. Fetch or write the file again."
 )
-# Files are read in pieces of this size: enough to inflate one record head, even
-# if the gzip header contains a long file name.
-PIECE_BYTES = 1 << 16
+NO_RECORD = f"the record is empty or fails its checksum. {CHANGED}"
+_BREAKS_OFF = f"the file breaks off within this record. {CUT_OFF}"
+# Bytes read from a file at a time, then inflated at a time: enough for a record
+# head, even if the gzip header contains a long file name. As compressed bytes
+# may hold a thousand times as many, what is inflated has a bound of its own.
+_READ_BYTES = 1 << 19
+_PIECE_BYTES = 1 << 16
+_INFLATED_BYTES = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 _AUTO_WBITS = 32 + zlib.MAX_WBITS  # zlib detects gzip or zlib itself
 
@@ -98,7 +110,7 @@ def detect_compression(path: str) -> str:
   # Tested first: the length at the start of an uncompressed file may look like
   # a zlib header, but a compressed file passes the checksum by chance only once
   # in 2**32 times.
-  if record_length(head) is not None:
+  if _record_length(head) is not None:
     return ""
   if head.startswith(_GZIP_MAGIC):
     compression = "GZIP"
@@ -113,7 +125,14 @@ def detect_compression(path: str) -> str:
   return compression
 
 
-def inflated(path: str, compression: str) -> Iterator[bytes]:
+def open_seekable(path: str) -> Any:
+  """Opens a file to read a few bytes here and there."""
+  if "://" in path:
+    return tf.io.gfile.GFile(path, "rb")
+  return open(path, "rb", buffering=0)
+
+
+def inflated(path: str, compression: str) -> Iterator[tuple[int, bytes]]:
   """Reads a file from its start.
 
   Args:
@@ -121,31 +140,37 @@ def inflated(path: str, compression: str) -> Iterator[bytes]:
     compression: compression of the file: "GZIP", "ZLIB" or "".
 
   Yields:
-    Its decompressed data, piece by piece. The members of a gzip file are
+    The number of the file's bytes that have been read, and the decompressed
+    data that were added, a megabyte at most. The members of a gzip file are
     concatenated.
 
   Raises:
     DamagedStream: if compressed data is damaged, truncated, or followed by data
       that TensorFlow does not read.
+    tf.errors.OpError: if the file cannot be read.
   """
   inflater = None
-  with tf.io.gfile.GFile(path, "rb") as file:
-    while chunk := file.read(PIECE_BYTES):
-      if not compression:
-        yield chunk
-        continue
-      while chunk:
-        if inflater is None or inflater.eof:
-          if inflater is not None:
-            _check_follower(chunk, compression)
-          inflater = zlib.decompressobj(_AUTO_WBITS)
-        try:
-          yield inflater.decompress(chunk)
-        except zlib.error as error:
-          raise DamagedStream(
-            f"the {compression} data are damaged ({error}). {CHANGED}"
-          ) from None
-        chunk = inflater.unused_data
+  num_read = 0
+  for chunk in _chunks(path):
+    num_read += len(chunk)
+    if not compression:
+      yield num_read, chunk
+      continue
+    piece = b""
+    # What zlib holds back after a full piece takes no more of the chunk.
+    while chunk or len(piece) == _INFLATED_BYTES:
+      if inflater is None or (inflater.eof and chunk):
+        if inflater is not None:
+          _check_follower(chunk, compression)
+        inflater = zlib.decompressobj(_AUTO_WBITS)
+      try:
+        piece = inflater.decompress(chunk, _INFLATED_BYTES)
+      except zlib.error as error:
+        raise DamagedStream(
+          f"the {compression} data are damaged ({error}). {CHANGED}"
+        ) from None
+      chunk = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+      yield num_read - len(chunk), piece
   if compression and not (inflater and inflater.eof):
     raise DamagedStream(
       f"the {compression} data break off before their end. {CUT_OFF}"
@@ -156,23 +181,50 @@ def first_record(path: str, compression: str) -> bytes:
   """Returns the data of record 0, unchecked.
 
   Raises:
-    ValueError: if the file is truncated within that record.
+    ValueError: if the file is truncated within that record, or the record
+      claims to be longer than any may be.
   """
-  data = b""
+  data = bytearray()
   size = None
   try:
-    for piece in inflated(path, compression):
+    for _, piece in inflated(path, compression):
       data += piece
-      size = size or record_length(data)
-      if size is not None and len(data) >= RECORD_HEAD + size:
-        return data[RECORD_HEAD : RECORD_HEAD + size]
-    fault = f"the file breaks off within this record. {CUT_OFF}"
+      if size is None and len(data) >= RECORD_HEAD:
+        size = record_bytes(bytes(data[:RECORD_HEAD]))
+      if size is not None and len(data) >= size:
+        return bytes(data[RECORD_HEAD : size - RECORD_OVERHEAD + RECORD_HEAD])
+    fault = _BREAKS_OFF
   except DamagedStream as error:
     fault = str(error)
   raise ValueError(f"{path}, record 0: {fault}")
 
 
-def record_length(data: bytes | bytearray) -> int | None:
+def record_bytes(head: bytes, rest: int | None = None) -> int:
+  """Returns the number of bytes that a record takes.
+
+  Args:
+    head: its first `RECORD_HEAD` bytes, or what there is of them.
+    rest: bytes from the record's start to the end of the file; None: unknown.
+
+  Raises:
+    DamagedStream: if this is no head, or its record cannot be read.
+  """
+  if len(head) < RECORD_HEAD:
+    raise DamagedStream(_BREAKS_OFF)
+  length = _record_length(head)
+  if length is None:
+    raise DamagedStream(NO_RECORD)
+  if length > MAX_RECORD_BYTES:
+    raise DamagedStream(
+      f"the record claims to be {length:,} bytes long, more than the "
+      f"{MAX_RECORD_BYTES:,} that are read. {CHANGED}"
+    )
+  if rest is not None and length + RECORD_OVERHEAD > rest:
+    raise DamagedStream(_BREAKS_OFF)
+  return length + RECORD_OVERHEAD
+
+
+def _record_length(data: bytes) -> int | None:
   """Returns the length stated in a record's head; None: not a head."""
   if len(data) < RECORD_HEAD:
     return None
@@ -180,6 +232,18 @@ def record_length(data: bytes | bytearray) -> int | None:
   if _masked_crc32c(data[:8]) != checksum:
     return None
   return int.from_bytes(data[:8], "little")
+
+
+def _chunks(path: str) -> Iterator[bytes]:
+  """Reads a file in chunks; in between, it is not open."""
+  for start in itertools.count(0, _READ_BYTES):
+    with tf.io.gfile.GFile(path, "rb") as file:
+      file.seek(start)
+      data = file.read(_READ_BYTES)
+    for i in range(0, len(data), _PIECE_BYTES):
+      yield data[i : i + _PIECE_BYTES]
+    if len(data) < _READ_BYTES:
+      return
 
 
 def _expand(path: str) -> list[str]:
@@ -209,7 +273,7 @@ def _read_head(path: str) -> bytes:
     )
   try:
     with tf.io.gfile.GFile(path, "rb") as file:
-      head = file.read(PIECE_BYTES)
+      head = file.read(_PIECE_BYTES)
   except tf.errors.OpError as error:
     raise ValueError(f"{path} cannot be read: {error.message}") from None
   if not head:
@@ -217,7 +281,7 @@ def _read_head(path: str) -> bytes:
   return head
 
 
-def _masked_crc32c(data: bytes | bytearray) -> int:
+def _masked_crc32c(data: bytes) -> int:
   """CRC-32C (Castagnoli), rotated and offset as stored in TFRecord files."""
   crc = 0xFFFFFFFF
   for byte in data:
@@ -256,7 +320,7 @@ def _check_inflated(path: str, head: bytes, compression: str) -> None:
       f"{path} holds no record: its {compression} data end after "
       f"{len(data)} bytes. {CUT_OFF}"
     )
-  if record_length(data) is None:
+  if _record_length(data) is None:
     raise ValueError(
       f"{path} is no TFRecord file: it holds {compression} data that start "
       f"with {data!r}. {_likely_cause(data)}"

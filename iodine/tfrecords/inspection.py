@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError  # type: ignore
 
-from iodine.tfrecords import damage
+from iodine.tfrecords import damage, walking
 from iodine.tfrecords import format as tfrecord_format
 from iodine.tfrecords.damage import READ_ERRORS, explain
 from iodine.tfrecords.format import PathLike, detect_compression, expand_paths
@@ -32,8 +30,9 @@ __all__ = [
   "record_features",
 ]
 
-_NO_RECORD = f"no whole record follows. {tfrecord_format.CHANGED}"
-_SAMPLE_PIECES = 256  # 16 MiB
+# Of a file, and of what these bytes are inflated to.
+_SAMPLE_BYTES = 1 << 24
+_MAX_INFLATED_BYTES = 1 << 28
 _KINDS = {tf.string: "bytes", tf.float32: "float", tf.int64: "int64"}
 
 
@@ -62,8 +61,8 @@ def first_record(path: str) -> bytes:
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if it is a directory, empty, not a TFRecord file or truncated
-      within this record.
+    ValueError: if it is a directory, empty, not a TFRecord file, truncated
+      within this record, or the record claims to be longer than any may be.
   """
   return tfrecord_format.first_record(path, detect_compression(path))
 
@@ -131,19 +130,11 @@ def count_records(path: str) -> int:
     ValueError: if it is a directory, empty, not a TFRecord file, or visibly
       damaged; names record and likely cause.
   """
-  compression = detect_compression(path)
-  if compression or "://" in path:
-    ends = _skip_inflated(path, compression)
-  else:
-    ends = _skip_seekable(path)
-  count = size = 0
-  try:
-    for end in ends:
-      count, size = count + 1, end
-  except tfrecord_format.DamagedStream as error:
-    damage.check_end(path, compression, count, size)
-    raise ValueError(f"{damage.record_name(path, count)}: {error}") from None
-  return count
+  walk = walking.Walk(path, detect_compression(path))
+  walk.go_on(until=lambda: False)
+  if walk.fault:
+    raise ValueError(f"{damage.record_name(path, walk.count)}: {walk.fault}")
+  return walk.count
 
 
 def estimate_records(path: str) -> int:
@@ -163,50 +154,14 @@ def estimate_records(path: str) -> int:
   record_bytes = len(first_record(path)) + tfrecord_format.RECORD_OVERHEAD
   file_bytes = tf.io.gfile.stat(path).length
   pieces = tfrecord_format.inflated(path, detect_compression(path))
-  sample_bytes = 0
+  num_read = sample_bytes = 0
   with contextlib.suppress(tfrecord_format.DamagedStream):
-    for piece in itertools.islice(pieces, _SAMPLE_PIECES):
+    for num_read, piece in pieces:
       sample_bytes += len(piece)
-  share = min(_SAMPLE_PIECES * tfrecord_format.PIECE_BYTES / file_bytes, 1)
-  return round(sample_bytes / share / record_bytes)
-
-
-def _skip_seekable(path: str) -> Iterator[int]:
-  """Yields where each record of a local file without compression ends."""
-  with open(path, "rb", buffering=0) as file:
-    end, size = 0, os.fstat(file.fileno()).st_size
-    while end < size:
-      length = tfrecord_format.record_length(
-        file.read(tfrecord_format.RECORD_HEAD)
-      )
-      if (
-        length is None or end + length + tfrecord_format.RECORD_OVERHEAD > size
-      ):
-        raise tfrecord_format.DamagedStream(_NO_RECORD)
-      end = file.seek(end + length + tfrecord_format.RECORD_OVERHEAD)
-      yield end
-
-
-def _skip_inflated(path: str, compression: str) -> Iterator[int]:
-  """Likewise for any file, in inflated bytes."""
-  begin, data = 0, bytearray()  # data starting at `begin`
-  for piece in tfrecord_format.inflated(path, compression):
-    data += piece
-    end = 0
-    while len(data) - end >= tfrecord_format.RECORD_HEAD:
-      length = tfrecord_format.record_length(
-        data[end : end + tfrecord_format.RECORD_HEAD]
-      )
-      if length is None:
-        raise tfrecord_format.DamagedStream(_NO_RECORD)
-      if end + length + tfrecord_format.RECORD_OVERHEAD > len(data):
+      if num_read >= _SAMPLE_BYTES or sample_bytes >= _MAX_INFLATED_BYTES:
         break
-      end += length + tfrecord_format.RECORD_OVERHEAD
-      yield begin + end
-    begin += end
-    del data[:end]
-  if data:
-    raise tfrecord_format.DamagedStream(_NO_RECORD)
+  share = num_read / file_bytes
+  return round(sample_bytes / share / record_bytes)
 
 
 def _feature(feature: tf.train.Feature) -> Feature:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from iodine.tfrecords import damage, inspection
@@ -49,7 +51,7 @@ def read(
       or its first record does not match `features`.
   """
 
-  def parse(record: tf.Tensor, name: tf.Tensor, *_: tf.Tensor) -> Example:
+  def parse(record: tf.Tensor, name: tf.Tensor) -> Example:
     with tf.control_dependencies([_check_lengths(record, name)]):
       # TensorFlow's errors name only examples in a batch.
       batch = tf.io.parse_example(
@@ -57,14 +59,10 @@ def read(
       )
     return decode({key: value[0] for key, value in batch.items()})
 
-  paths = tfrecord_format.expand_paths(tfrecords_path)
-  compressions = [tfrecord_format.detect_compression(path) for path in paths]
-  for path, compression in zip(paths, compressions, strict=True):
+  located = _locate(tfrecords_path)
+  for path, compression, _ in zip(*located, strict=True):
     _check_first_record(path, compression, features, parse)
-  sizes = tf.constant(
-    list(map(damage.stated_size, paths, compressions)), tf.int64
-  )
-  files = tf.data.Dataset.from_tensor_slices((paths, compressions, sizes))
+  files = tf.data.Dataset.from_tensor_slices(located)
   records = files.flat_map(
     functools.partial(_open_records, read_buffer_size=read_buffer_size)
   )
@@ -88,19 +86,30 @@ def decode_bytes(example: Example, keys: Sequence[str]) -> Example:
   return decoded
 
 
+def _locate(
+  tfrecords_path: PathLike,
+) -> tuple[list[str], list[str], list[int]]:
+  """Returns paths, compressions and sizes in bytes of files."""
+  paths = tfrecord_format.expand_paths(tfrecords_path)
+  compressions = [tfrecord_format.detect_compression(path) for path in paths]
+  sizes = [tf.io.gfile.stat(path).length for path in paths]
+  return paths, compressions, sizes
+
+
 def _open_records(
   path: tf.Tensor,
   compression: tf.Tensor,
-  stated_size: tf.Tensor,
+  file_bytes: tf.Tensor,
   *,
   read_buffer_size: int | None,
 ) -> tf.data.Dataset:
-  """Opens one file as a dataset of triples: a record, its name, and True.
+  """Opens one file as a dataset of pairs: a record, and its name.
 
-  TensorFlow ends a file silently at an incomplete record head, where compressed
-  data is cut between two records, and after the first of several zlib streams.
-  Its errors never name the record, and some not even the file. So reading
-  always ends with a check that nothing is left.
+  TensorFlow believes a record's head, whatever length that claims. It ends a
+  file silently at an incomplete head, where compressed data is cut between two
+  records, and after the first of several zlib streams. Its errors never name
+  the record, and some not even the file. So it is asked for no record but those
+  whose heads have been checked, and has to give every one of them.
   """
   records = tf.data.TFRecordDataset(
     path, compression_type=compression, buffer_size=read_buffer_size
@@ -111,34 +120,45 @@ def _open_records(
   # An example is never empty, so an empty record can mark the end.
   records = records.concatenate(tf.data.Dataset.from_tensors(b""))
 
-  def check_end(index, size):
-    return tf.cond(
-      size % 2**32 == stated_size,
-      lambda: False,
-      lambda: tf.numpy_function(
-        _check_end, [path, compression, index, size], tf.bool
-      ),
+  def check_next(index, _):
+    count = tf.numpy_function(
+      _check_next, [path, compression, file_bytes, index], tf.int64
     )
+    count = tf.ensure_shape(count, [])
+    return count, count - index
 
-  # One function, because each call costs tens of microseconds per record.
-  def count(counts, record):
-    index, size = counts
-    length = tf.cast(tf.strings.length(record), tf.int64)
+  def name_record(index, record):
     name = tf.strings.join(
       [path, damage.RECORD_INFIX, tf.strings.as_string(index)]
     )
-    goes_on = tf.cond(length > 0, lambda: True, lambda: check_end(index, size))
-    counts_after = (index + 1, size + length + tfrecord_format.RECORD_OVERHEAD)
-    return counts_after, (record, name, goes_on)
+    check = tf.cond(
+      tf.strings.length(record) > 0,
+      lambda: True,
+      lambda: tf.numpy_function(_unread, [path, compression, index], tf.bool),
+    )
+    with tf.control_dependencies([check]):
+      return tf.identity(record), name
 
-  start = (tf.constant(0, tf.int64), tf.constant(0, tf.int64))
-  return records.scan(start, count).take_while(lambda *element: element[-1])
+  # Numbers of records, each checked when the first of them is asked for.
+  zero = tf.constant(0, tf.int64)
+  stretches = tf.data.Dataset.counter().scan(zero, check_next)
+  stretches = stretches.take_while(lambda length: length > 0)
+  choices = stretches.flat_map(tf.data.Dataset.from_tensors(zero).repeat)
+  # Unlike `zip`, this reads no record after the choices' end, or their error.
+  records = tf.data.Dataset.choose_from_datasets([records], choices)
+  return records.enumerate().map(name_record)
 
 
-def _check_end(path: bytes, compression: bytes, index: int, size: int) -> bool:
-  """Calls `check_end` with a graph's values; False: there is no more record."""
-  damage.check_end(path.decode(), compression.decode(), int(index), int(size))
-  return False
+def _check_next(
+  path: bytes, compression: bytes, file_bytes: int, index: int
+) -> np.int64:
+  """Calls `damage.check_next` with a graph's values."""
+  place = os.fsdecode(path), compression.decode()
+  return np.int64(damage.check_next(*place, int(file_bytes), int(index)))
+
+
+def _unread(path: bytes, compression: bytes, index: int) -> bool:
+  raise damage.unread(os.fsdecode(path), compression.decode(), int(index))
 
 
 def _check_lengths(record: tf.Tensor, name: tf.Tensor) -> tf.Tensor:
@@ -151,7 +171,7 @@ def _check_lengths(record: tf.Tensor, name: tf.Tensor) -> tf.Tensor:
   data = tf.io.decode_raw(record, tf.uint8)
   two = tf.bitwise.bitwise_and(data[:-1], data[1:])
   four = tf.bitwise.bitwise_and(two[1:-2], two[3:])
-  looks_long = (data[:-4] == _STRING_TAG) & (four >= 0x80)
+  looks_long = tf.equal(data[:-4], _STRING_TAG) & (four >= 0x80)
   return tf.cond(
     tf.reduce_any(looks_long),
     lambda: tf.py_function(_check_example, [record, name], tf.bool),

@@ -63,7 +63,7 @@ pathlib.Path.replace = die
 from iodine import main
 main.main(["iodine", *words])
 """
-# Dies at the n-th change of the files below a folder: one by Python, of which the
+# Dies at the n-th change of files below a folder: one by Python, of which the
 # interpreter tells, or one by TensorFlow, of which a thread sees the traces.
 KILLED_AT_CHANGE = """
 import os, signal, sys, threading

@@ -15,6 +15,7 @@ from iodine.multi_object_datasets import (
   objects_room,
   tetrominoes,
 )
+from iodine.tfrecords import format as tfrecord_format
 
 WBITS = {"GZIP": 31, "ZLIB": 15}
 # Of features whose bytes are one string.
@@ -132,6 +133,13 @@ def write(
 def framed(folder: pathlib.Path, record: bytes) -> bytes:
   """Returns the bytes that a record takes in a file without compression."""
   return write(folder / "framed", [record], "").read_bytes()
+
+
+def head(length: int) -> bytes:
+  """Returns a record's head, with the right checksum, whatever its length."""
+  data = length.to_bytes(8, "little")
+  checksum = tfrecord_format._masked_crc32c(data)
+  return data + checksum.to_bytes(4, "little")
 
 
 def compress(

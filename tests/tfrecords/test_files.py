@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import threading
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -17,6 +18,7 @@ from iodine.multi_object_datasets import (
   objects_room,
   tetrominoes,
 )
+from iodine.tfrecords import format as tfrecord_format
 from iodine.tfrecords import inspection
 from iodine.tfrecords import reading as tfrecord_reading
 from iodine.tfrecords.inspection import Feature
@@ -341,6 +343,11 @@ def append_something(framed, compression):
   return data + b"something that is no record"
 
 
+def append_something_with_the_same_size(framed, compression):
+  data = record_files.compress(framed[:2], compression)
+  return data + b"something" + data[-4:]  # where gzip states the size
+
+
 def append_zeros(framed, compression):
   return record_files.compress(framed[:2], compression) + bytes(1000)
 
@@ -366,6 +373,7 @@ DAMAGES = {
   change_a_length: (CHECKSUM, CHECKSUM, CHECKSUM),
   change_the_last_checksum: (STREAM, STREAM, CHECKSUM),
   append_something: (FOLLOWS, FOLLOWS, CHECKSUM),
+  append_something_with_the_same_size: (FOLLOWS, FOLLOWS, CHECKSUM),
   append_zeros: (FOLLOWS, FOLLOWS, CHECKSUM),
   append_a_stream: (None, ANOTHER, None),
 }
@@ -459,7 +467,7 @@ class TestDamage:
     thread.start()
     thread.join(timeout=60)
     assert results
-    assert results[1] == f"the data: {paths[1]}; No such file or directory"
+    assert results[1] == f"Cannot read {paths[1]}; No such file or directory"
 
   @pytest.mark.parametrize("compression", COMPRESSIONS)
   @pytest.mark.parametrize("num_records", [0, 1])
@@ -484,6 +492,92 @@ class TestDamage:
     assert re.match(r"Tetrominoes: scenes: truncated record at \d+", reason)
     assert "\n" not in reason
     assert "{{" not in reason
+
+
+def claiming(length, framed, index, compression, num_zeros=1 << 22):
+  """Good records, a head that claims `length` bytes, then zeros."""
+  parts = [framed] * index
+  parts += [record_files.head(length), bytes(num_zeros)]
+  return record_files.compress(parts, compression)
+
+
+class TestClaims:
+  """Heads with the right checksum that claim more than is there."""
+
+  @pytest.mark.parametrize("compression", COMPRESSIONS)
+  @pytest.mark.parametrize("index", [0, 2, 100])
+  @pytest.mark.parametrize(
+    "length", [tfrecord_format.MAX_RECORD_BYTES + 1, 2**40, 2**64 - 1]
+  )
+  def test_too_long_a_record(
+    self, tmp_path, framed, compression, index, length
+  ):  # which TensorFlow reserves memory for, or inflates all there is
+    path = tmp_path / "scenes"
+    path.write_bytes(
+      claiming(length, framed["tetrominoes"][0], index, compression)
+    )
+    fault = f"{path}, record {index}: the record claims to be {length:,} bytes"
+    if index:
+      count, reason = read(tetrominoes.dataset(path))
+      assert count == index
+      assert reason.startswith(fault)
+    else:
+      for function in (tetrominoes.dataset, inspection.first_record):
+        with pytest.raises(ValueError, match=fault):
+          function(str(path))
+    with pytest.raises(ValueError, match=fault):
+      inspection.count_records(str(path))
+
+  @pytest.mark.parametrize("compression", COMPRESSIONS)
+  def test_longer_than_the_rest(self, tmp_path, framed, compression):
+    path = tmp_path / "scenes"
+    path.write_bytes(
+      claiming(1 << 23, framed["tetrominoes"][0], 2, compression)
+    )
+    count, reason = read(tetrominoes.dataset(path))
+    assert count == 2
+    assert reason.startswith(f"{path}, record 2: {CUT_OFF}")
+
+  def test_four_gibibytes_of_zeros(self, tmp_path, framed):
+    # The size modulo 2^32 is that of the two records.
+    path = tmp_path / "scenes"
+    path.write_bytes(b"".join(framed["tetrominoes"][:2]))
+    os.truncate(path, path.stat().st_size + 2**32)
+    count, reason = read(tetrominoes.dataset(path))
+    assert count == 2
+    assert reason.startswith(f"{path}, record 2: {CHECKSUM}")
+
+  @pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
+  def test_what_is_inflated_is_not_kept(self, tmp_path, framed, compression):
+    path = tmp_path / "scenes"
+    size = 1 << 26
+    parts = [
+      framed["tetrominoes"][0],
+      *(record_files.head(size), bytes(size + 4)),
+      *(record_files.head(2**40), bytes(size)),
+    ]
+    path.write_bytes(record_files.compress(parts, compression))
+    tracemalloc.start()
+    try:
+      assert inspection.estimate_records(str(path)) > 2
+      with pytest.raises(ValueError, match="record 2: the record claims"):
+        inspection.count_records(str(path))
+      assert tracemalloc.get_traced_memory()[1] < size / 8
+    finally:
+      tracemalloc.stop()
+
+  def test_a_bomb_is_not_inflated(self, tmp_path):
+    path = tmp_path / "scenes"
+    size = 1 << 26
+    parts = [record_files.head(2**40), bytes(size)]
+    path.write_bytes(record_files.compress(parts, "GZIP"))
+    tracemalloc.start()
+    try:
+      with pytest.raises(ValueError, match="record 0: the record claims"):
+        inspection.first_record(str(path))
+      assert tracemalloc.get_traced_memory()[1] < size / 8
+    finally:
+      tracemalloc.stop()
 
 
 class TestInspection:
