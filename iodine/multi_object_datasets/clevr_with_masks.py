@@ -54,8 +54,8 @@ def dataset(
   L is `MAX_NUM_ENTITIES`; entity 0 is the background.
 
   Args:
-    tfrecords_path: one path or glob, or a sequence of these. The compression
-      (gzip, zlib or none) is detected.
+    tfrecords_path: one path or glob, or a sequence, a tensor or a dataset of
+      these. The compression (gzip, zlib or none) is detected.
     read_buffer_size: bytes in the read buffer; None: TensorFlow's default.
     map_parallel_calls: number of scenes to parse in parallel; None: one.
 

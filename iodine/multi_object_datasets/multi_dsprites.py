@@ -74,8 +74,8 @@ def dataset(
   for "binarized", else 3.
 
   Args:
-    tfrecords_path: one path or glob, or a sequence of these. The compression
-      (gzip, zlib or none) is detected.
+    tfrecords_path: one path or glob, or a sequence, a tensor or a dataset of
+      these. The compression (gzip, zlib or none) is detected.
     dataset_variant: "binarized", "colored_on_grayscale" or
       "colored_on_colored". Must be the variant of the file.
     read_buffer_size: bytes in the read buffer; None: TensorFlow's default.

@@ -63,8 +63,8 @@ def dataset(
   sky, floor and two halves of the wall.
 
   Args:
-    tfrecords_path: one path or glob, or a sequence of these. The compression
-      (gzip, zlib or none) is detected.
+    tfrecords_path: one path or glob, or a sequence, a tensor or a dataset of
+      these. The compression (gzip, zlib or none) is detected.
     dataset_variant: "train", "six_objects", "empty_room" or
       "identical_color". Must be the variant of the file.
     read_buffer_size: bytes in the read buffer; None: TensorFlow's default.

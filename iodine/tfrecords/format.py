@@ -11,8 +11,9 @@ import itertools
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 __all__ = [
@@ -32,7 +33,9 @@ __all__ = [
   "record_bytes",
 ]
 
-PathLike = str | os.PathLike | Sequence[str | os.PathLike]
+PathLike: TypeAlias = (
+  "str | bytes | os.PathLike | Sequence[str | bytes | os.PathLike] | tf.Tensor"
+)
 
 # Bytes before a record's data, and bytes before and after it together.
 RECORD_HEAD = 12
@@ -68,9 +71,9 @@ def expand_paths(tfrecords_path: PathLike) -> list[str]:
   """Expands a path, a glob or a sequence of these to a list of files.
 
   Args:
-    tfrecords_path: one path or glob, or a sequence of these. A glob such as
-      "cater_train.tfrecords-*-of-00100" expands to the matching files, sorted
-      by name, unless a file has that literal name.
+    tfrecords_path: one path or glob, or a sequence, an array or an eager tensor
+      of these. A glob such as "cater_train.tfrecords-*-of-00100" expands to
+      the matching files, sorted by name, unless a file has that literal name.
 
   Returns:
     The files. Only those from globs are known to exist.
@@ -79,10 +82,8 @@ def expand_paths(tfrecords_path: PathLike) -> list[str]:
     FileNotFoundError: if a glob matches nothing.
     ValueError: if there is no path or an invalid one.
   """
-  if isinstance(tfrecords_path, (str, os.PathLike)):
-    tfrecords_path = [tfrecords_path]
   try:
-    paths = [os.fspath(path) for path in tfrecords_path]
+    paths = [os.fsdecode(path) for path in _flat(tfrecords_path)]
   except TypeError:
     raise ValueError(
       f"tfrecords_path={tfrecords_path!r}: expected a path or a sequence of "
@@ -123,6 +124,19 @@ def detect_compression(path: str) -> str:
     )
   _check_inflated(path, head, compression)
   return compression
+
+
+def _flat(paths: Any) -> Iterator[Any]:
+  """Yields each path; raises TypeError for something else."""
+  if tf.is_tensor(paths):
+    paths = tf.get_static_value(paths)
+  if isinstance(paths, str | bytes | os.PathLike):
+    yield paths
+  elif isinstance(paths, np.ndarray):
+    yield from paths.ravel().tolist()
+  else:
+    for part in paths:
+      yield from _flat(part)
 
 
 def open_seekable(path: str) -> Any:

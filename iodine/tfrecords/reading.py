@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -31,16 +32,17 @@ def read(
   """Reads, inflates, parses and decodes TFRecord files.
 
   Args:
-    tfrecords_path: one path or glob, or a sequence of these, read in turn. The
-      compression (gzip, zlib or none) is detected.
+    tfrecords_path: one path or glob, or a sequence, a tensor or a dataset of
+      these, read in turn. The compression (gzip, zlib or none) is detected.
     features: descriptions of the features of a record.
     decode: maps parsed features to the features of a scene.
     read_buffer_size: bytes in the read buffer; None: TensorFlow's default.
     map_parallel_calls: number of scenes to parse in parallel; None: one.
 
   Returns:
-    An unbatched dataset of what `decode` returns. If a file turns out to be
-    damaged, truncated or of mixed records, iterating raises one of
+    An unbatched dataset of what `decode` returns; in graph mode, with the
+    methods of TensorFlow 1 such as `make_one_shot_iterator`. If a file turns
+    out to be damaged, truncated or of mixed records, iterating raises one of
     `inspection.READ_ERRORS`; `inspection.explain` extracts file, record and
     likely cause. (An uncompressed file that was cut exactly between two records
     goes unnoticed.)
@@ -48,7 +50,8 @@ def read(
   Raises:
     FileNotFoundError: if a file does not exist or a glob matches none.
     ValueError: if a path is a directory, an empty file or not a TFRecord file,
-      or its first record does not match `features`.
+      or its first record does not match `features`. Paths that only a graph
+      will know are looked at as they are read; in graph mode, so are records.
   """
 
   def parse(record: tf.Tensor, name: tf.Tensor) -> Example:
@@ -59,14 +62,23 @@ def read(
       )
     return decode({key: value[0] for key, value in batch.items()})
 
-  located = _locate(tfrecords_path)
-  for path, compression, _ in zip(*located, strict=True):
-    _check_first_record(path, compression, features, parse)
-  files = tf.data.Dataset.from_tensor_slices(located)
+  is_eager = tf.compat.v1.executing_eagerly_outside_functions()
+  names = _unknown_names(tfrecords_path)
+  if names is None:
+    located = _locate(tfrecords_path)
+    if is_eager:
+      for path, compression, _ in zip(*located, strict=True):
+        _check_first_record(path, compression, features, parse)
+    files = tf.data.Dataset.from_tensor_slices(located)
+  else:
+    files = names.flat_map(_locate_in_graph)
   records = files.flat_map(
     functools.partial(_open_records, read_buffer_size=read_buffer_size)
   )
-  return records.map(parse, num_parallel_calls=map_parallel_calls)
+  scenes = records.map(parse, num_parallel_calls=map_parallel_calls)
+  if is_eager:
+    return scenes
+  return tf.compat.v1.data.Dataset.range(1).flat_map(lambda _: scenes)
 
 
 def decode_bytes(example: Example, keys: Sequence[str]) -> Example:
@@ -86,6 +98,26 @@ def decode_bytes(example: Example, keys: Sequence[str]) -> Example:
   return decoded
 
 
+def _unknown_names(tfrecords_path: Any) -> tf.data.Dataset | None:
+  """Makes a dataset of paths that only a graph will know; None: they are known.
+
+  Raises:
+    ValueError: if it is a dataset of something else.
+  """
+  if isinstance(tfrecords_path, tf.data.Dataset):
+    spec = tfrecords_path.element_spec
+    if getattr(spec, "dtype", None) != tf.string:
+      raise ValueError(
+        f"tfrecords_path is a dataset of {spec}: expected one of strings."
+      )
+    return tfrecords_path
+  parts = tf.nest.flatten(tfrecords_path)
+  if all(tf.get_static_value(x) is not None for x in parts if tf.is_tensor(x)):
+    return None
+  names = tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)
+  return tf.data.Dataset.from_tensors(names)
+
+
 def _locate(
   tfrecords_path: PathLike,
 ) -> tuple[list[str], list[str], list[int]]:
@@ -94,6 +126,14 @@ def _locate(
   compressions = [tfrecord_format.detect_compression(path) for path in paths]
   sizes = [tf.io.gfile.stat(path).length for path in paths]
   return paths, compressions, sizes
+
+
+def _locate_in_graph(names: tf.Tensor) -> tf.data.Dataset:
+  types = (tf.string, tf.string, tf.int64)
+  files = tf.numpy_function(_locate, [tf.reshape(names, [-1])], types)
+  return tf.data.Dataset.from_tensor_slices(
+    tuple(tf.ensure_shape(column, [None]) for column in files)
+  )
 
 
 def _open_records(

@@ -15,6 +15,7 @@ from iodine.multi_object_datasets import (
   tetrominoes,
 )
 from iodine.synthetic import __main__ as synthetic
+from iodine.tfrecords import inspection
 from tests.support import record_files
 from tests.support.places import REAL_SCENES
 
@@ -128,6 +129,106 @@ def test_objects_room(tmp_path, variant, entities):
 def test_unknown_variant(module):
   with pytest.raises(ValueError, match="'mono': expected one of"):
     module.dataset("scenes", "mono")
+
+
+# What tf.data.TFRecordDataset takes as names of files, and what maps over them.
+NAMES = {
+  "string": lambda paths: tetrominoes.dataset(paths[0]),
+  "bytes": lambda paths: tetrominoes.dataset(paths[0].encode()),
+  "array": lambda paths: tetrominoes.dataset(np.array(paths)),
+  "scalar": lambda paths: tetrominoes.dataset(tf.constant(paths[0])),
+  "vector": lambda paths: tetrominoes.dataset(tf.constant(paths)),
+  "matrix": lambda paths: tetrominoes.dataset(tf.constant([paths])),
+  "scalars": lambda paths: tetrominoes.dataset(list(map(tf.constant, paths))),
+  "dataset": lambda paths: tetrominoes.dataset(names(paths)),
+  "batches": lambda paths: tetrominoes.dataset(names(paths).batch(2)),
+  "interleave": lambda paths: names(paths).interleave(tetrominoes.dataset),
+  "parallel": lambda paths: names(paths).interleave(
+    tetrominoes.dataset, cycle_length=2, num_parallel_calls=2
+  ),
+  "flat_map": lambda paths: (
+    names(paths).batch(3).flat_map(lambda some: tetrominoes.dataset(some, 1000))
+  ),
+  "glob": lambda paths: names([paths[0][:-1] + "*"]).flat_map(
+    tetrominoes.dataset
+  ),
+}
+
+
+def names(paths):
+  return tf.data.Dataset.from_tensor_slices(paths)
+
+
+@pytest.fixture(name="paths", scope="module")
+def fixture_paths(tmp_path_factory):
+  """Three files of two scenes, each of another compression."""
+  folder = tmp_path_factory.mktemp("scenes")
+  record, _ = record_files.READERS["tetrominoes"].example(0)
+  return [
+    str(record_files.write(folder / f"scenes{i}", [record] * 2, compression))
+    for i, compression in enumerate(["GZIP", "", "ZLIB"])
+  ]
+
+
+def in_a_session(iterator):
+  """Counts what a TensorFlow 1 iterator gives."""
+  following = iterator.get_next()
+  count = 0
+  with tf.compat.v1.Session() as session:
+    while True:
+      try:
+        session.run(following)
+      except tf.errors.OutOfRangeError:
+        return count
+      count += 1
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_that_tensorflow_takes(paths, kind):
+  expected = 2 if kind in ("string", "bytes", "scalar") else 6
+  dataset = NAMES[kind](paths)
+  assert len(list(dataset)) == expected
+  assert dataset.element_spec == tetrominoes.dataset(paths[0]).element_spec
+  with tf.Graph().as_default():
+    dataset = NAMES[kind](paths)
+    iterator = tf.compat.v1.data.make_one_shot_iterator(dataset)
+    assert in_a_session(iterator) == expected
+
+
+def test_a_script_of_tensorflow_1(paths):
+  with tf.Graph().as_default():
+    dataset = tetrominoes.dataset(paths[0]).repeat(2).batch(4)
+    scene = dataset.make_one_shot_iterator().get_next()
+    with tf.compat.v1.train.SingularMonitoredSession() as session:
+      assert session.run(scene)["image"].shape == (4, 35, 35, 3)
+
+
+def test_a_placeholder(paths):
+  with tf.Graph().as_default():
+    placeholder = tf.compat.v1.placeholder(tf.string, [None])
+    dataset = tetrominoes.dataset(placeholder)
+    iterator = tf.compat.v1.data.make_initializable_iterator(dataset)
+    image = iterator.get_next()["image"]
+    with tf.compat.v1.Session() as session:
+      session.run(iterator.initializer, {placeholder: paths[1:]})
+      assert session.run(image).shape == (35, 35, 3)
+
+
+def test_names_of_something_else(paths):
+  with pytest.raises(ValueError, match="a dataset of .*int64.*: expected one"):
+    tetrominoes.dataset(tf.data.Dataset.range(3))
+  with pytest.raises(
+    ValueError, match=r"tfrecords_path=.*3.*: expected a path"
+  ):
+    tetrominoes.dataset(tf.constant(3))
+
+
+def test_a_file_of_a_dataset_of_names_that_is_missing(tmp_path):
+  path = str(tmp_path / "nowhere")
+  with pytest.raises(tf.errors.OpError) as error:
+    list(names([path]).interleave(tetrominoes.dataset))
+  reason = inspection.explain(error.value, source="the data")
+  assert reason == f"There is no file {path}."
 
 
 @pytest.mark.skipif(not REAL_SCENES.exists(), reason="no real scenes here")
