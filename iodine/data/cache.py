@@ -1,7 +1,12 @@
-"""Preprocessed scenes on disk, in files of equal length, read in any order."""
+"""Preprocessed scenes on disk, in files of equal length, read in any order.
+
+Processes may write the same cache at a time: each writes to a folder of its
+own, and the first to finish gives the cache its name.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -9,20 +14,28 @@ import math
 import operator
 import os
 import pathlib
-import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from iodine import leftovers
+from iodine.tfrecords import walking
+
 __all__ = ["SceneCache"]
 
+# To be raised when the files change, or what preprocessing makes of the same
+# scenes and options: caches of another number are not found, and written anew.
+_FORMAT = 1
 # Approximate bytes of one file: a shuffled epoch holds a scene of each of
 # `_CYCLE_LENGTH` files at a time and reads the files in random order.
 _FILE_BYTES = 64 * 2**20
 _MAX_SCENES_PER_FILE = 1024
 _CYCLE_LENGTH = 16
 _INDEX_NAME = "index.json"
+# Of every cache in a folder that is being written.
+_PARTIALS = f".*-{'[0-9a-f]' * 16}.*.partial"
 
 
 class SceneCache:
@@ -57,6 +70,8 @@ class SceneCache:
     )
     self._key = {
       **key,
+      # Caches of the first format do not tell its number.
+      **({"format": _FORMAT} if _FORMAT > 1 else {}),
       "tensors": [[x.dtype.name, *x.shape] for x in flat],
       "scenes_per_file": self._scenes_per_file,
     }
@@ -93,17 +108,21 @@ class SceneCache:
       lambda place, scene: (place, self._pack(scene)),
       num_parallel_calls=tf.data.AUTOTUNE,
     ).prefetch(tf.data.AUTOTUNE)
-    # Not iodine.files, which replaces existing files: a folder cannot replace
-    # another, and the cache of a faster process is just as good.
-    partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-    try:
-      partial.mkdir(parents=True)
-      self._write_files(partial, iter(records), on_progress)
-      if self.num_scenes() is None:  # else another process was faster
-        shutil.rmtree(self.path, ignore_errors=True)  # if damaged
-        partial.rename(self.path)
-    finally:
-      shutil.rmtree(partial, ignore_errors=True)
+    folder = self.path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+      leftovers.writing_in(folder, _PARTIALS),
+      tempfile.TemporaryDirectory(
+        prefix=f".{self.path.name}.",
+        suffix=".partial",
+        dir=folder,
+        ignore_cleanup_errors=True,
+      ) as partial,
+    ):
+      new = pathlib.Path(partial, "new")
+      new.mkdir()
+      self._write_files(new, iter(records), on_progress)
+      self._publish(new, pathlib.Path(partial, "damaged"))
 
   def read(self, skip: int = 0, take: int | None = None) -> tf.data.Dataset:
     """Opens the records in the order they were written.
@@ -180,8 +199,24 @@ class SceneCache:
     text = json.dumps(index, indent=1)
     (folder / _INDEX_NAME).write_text(text, encoding="utf-8")
 
+  def _publish(self, new: pathlib.Path, damaged: pathlib.Path) -> None:
+    """Gives a cache its name, unless another process was faster.
+
+    Not by iodine.files, which replaces existing files: a folder cannot replace
+    another, and the cache of a faster process is just as good.
+    """
+    if self.num_scenes() is not None:
+      return
+    with contextlib.suppress(FileNotFoundError):
+      self.path.rename(damaged)
+    try:
+      new.rename(self.path)
+    except OSError:
+      if self.num_scenes() is None:
+        raise
+
   def _parts(self, skip: int, take: int | None) -> tf.data.Dataset:
-    """The files and what to skip and take in each: (path, skip, take)."""
+    """The files: (path, number of scenes, what to skip and take of these)."""
     num_scenes = self.num_scenes()
     if num_scenes is None:
       raise FileNotFoundError(f"There is no whole cache {self.path}.")
@@ -192,6 +227,7 @@ class SceneCache:
     return tf.data.Dataset.from_tensor_slices(
       (
         tf.constant([str(self.path / _file_name(i // size)) for i in starts]),
+        tf.constant([min(num_scenes - i, size) for i in starts], tf.int64),
         tf.constant([max(skip - i, 0) for i in starts], tf.int64),
         tf.constant([stop - max(skip, i) for i in starts], tf.int64),
       )
@@ -202,8 +238,61 @@ def _file_name(number: int) -> str:
   return f"{number:06d}.tfrecords"
 
 
-def _open(path: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
-  return tf.data.TFRecordDataset(path).skip(skip).take(take)
+def _open(
+  path: tf.Tensor, num_scenes: tf.Tensor, skip: tf.Tensor, take: tf.Tensor
+) -> tf.data.Dataset:
+  """Opens the records of a file; if one is damaged, an error names the file.
+
+  All heads of records are checked before TensorFlow reads any.
+  """
+  path = _raise_if(_heads_fault, path, num_scenes)
+  records = tf.data.TFRecordDataset(path).ignore_errors()
+  # A file that cannot be opened fails endlessly; never ignore that error.
+  first_byte = tf.data.FixedLengthRecordDataset(path, record_bytes=1).take(1)
+  records = first_byte.flat_map(lambda _: records)
+  # Reached only if TensorFlow has not read as many.
+  rest = tf.data.Dataset.from_tensors(path).map(
+    lambda path: _raise_if(_record_fault, path, num_scenes)
+  )
+  return records.concatenate(rest).take(num_scenes).skip(skip).take(take)
+
+
+def _raise_if(
+  find_fault: Callable[[str, int], str | None],
+  path: tf.Tensor,
+  num_scenes: tf.Tensor,
+) -> tf.Tensor:
+  """Returns the path; raises an error in the graph if the file has a fault."""
+
+  def check(path: bytes, num_scenes: int) -> bytes:
+    name = os.fsdecode(path)
+    if fault := find_fault(name, int(num_scenes)):
+      raise ValueError(
+        f"{name}: {fault} Delete the folder {os.path.dirname(name)}: it is a "
+        "cache, and written anew."
+      )
+    return path
+
+  checked = tf.numpy_function(
+    check, [path, num_scenes], tf.string, stateful=False
+  )
+  return tf.ensure_shape(checked, [])
+
+
+def _heads_fault(path: str, num_scenes: int) -> str | None:
+  try:
+    walk = walking.walk_of(path, "")
+  except tf.errors.OpError as error:
+    return f"the file cannot be read: {error.message}."
+  walk.go_on(until=lambda: False)
+  if walk.fault or walk.count != num_scenes:
+    return f"{walk.count} of {num_scenes} scenes can be read."
+  return None
+
+
+def _record_fault(path: str, num_scenes: int) -> str:
+  del path, num_scenes
+  return "a scene fails its checksum."
 
 
 def _write_file(path: pathlib.Path, records: Sequence[bytes]) -> None:

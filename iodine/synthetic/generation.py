@@ -5,12 +5,14 @@ generator, so scene i depends only on the seed and i, not on how many are
 written.
 """
 
+import glob
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from iodine import leftovers
 from iodine.files import whole_file
 from iodine.synthetic.records import Feature, RecordLayout
 
@@ -61,7 +63,7 @@ def write_tfrecords(
   """Writes scenes to a GZIP TFRecord file.
 
   It is written to a temporary file in the same folder and renamed when complete
-  or removed on failure.
+  or removed on failure. Those of killed processes are removed first.
 
   Args:
     path: path of the file to write. Its folder is created.
@@ -79,7 +81,8 @@ def write_tfrecords(
   path = pathlib.Path(path)
   _check_output(path, overwrite)
   path.parent.mkdir(parents=True, exist_ok=True)
-  with whole_file(path) as partial:
+  partials = f".{glob.escape(path.name)}.*.partial"  # of whole_file
+  with leftovers.writing_in(path.parent, partials), whole_file(path) as partial:
     _write_records(
       partial,
       RecordLayout(features),

@@ -8,6 +8,8 @@ import pytest
 import tensorflow as tf
 
 from iodine.data import cache as scene_cache
+from iodine.tfrecords import inspection
+from tests.support import record_files
 
 SPEC = {
   "image": tf.TensorSpec([1, 3, 5, 2], tf.float32),
@@ -148,12 +150,10 @@ def test_nothing_is_left_of_a_failure(tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
-def test_keeps_the_cache_of_a_faster_process(tmp_path, monkeypatch):
+def test_keeps_the_cache_of_a_faster_process(tmp_path):
   cache = make(tmp_path)
-  own_id = os.getpid()
 
-  def other_process(num_read):
-    monkeypatch.setattr(os, "getpid", lambda: own_id + 1)
+  def other_process(num_read):  # with the same id, as in another container
     make(tmp_path).write(scenes(7))
     return os.stat(cache.path).st_ino
 
@@ -163,6 +163,104 @@ def test_keeps_the_cache_of_a_faster_process(tmp_path, monkeypatch):
   )
   assert [os.stat(cache.path).st_ino] == inodes
   assert [path.name for path in tmp_path.iterdir()] == [cache.path.name]
+
+
+def test_removes_what_killed_processes_left(tmp_path):
+  left = [
+    ".clevr-0123456789abcdef.17.partial",
+    ".x-y-0123456789abcdef.a.partial",
+  ]
+  kept = [".clevr-0123456789abcdef", ".video.mp4.partial"]
+  for name in left + kept:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "000000.tfrecords").write_bytes(b"scenes")
+  cache = make(tmp_path)
+
+  def check(num_read):  # while another process writes, nothing is removed
+    if num_read == 3:
+      (tmp_path / left[0]).mkdir()
+      make(tmp_path, key="b").write(scenes(1))
+      assert (tmp_path / left[0]).exists()
+
+  cache.write(scenes(4), check)
+  names = {path.name for path in tmp_path.iterdir()}
+  others = {cache.path.name, make(tmp_path, key="b").path.name}
+  assert names == {*kept, *others, left[0]}
+
+
+def test_a_damaged_cache_goes_only_when_the_new_one_is_there(tmp_path):
+  cache = make(tmp_path)
+  cache.write(scenes(7))
+  index = cache.path / "index.json"
+  index.unlink()
+
+  def fail(num_read):
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    cache.write(scenes(7), fail)
+  assert [path.name for path in tmp_path.iterdir()] == [cache.path.name]
+  cache.write(scenes(7))
+  assert index.exists()
+  assert [path.name for path in tmp_path.iterdir()] == [cache.path.name]
+
+
+def damage_a_scene(data):
+  data[len(data) // 2] ^= 1
+
+
+def claim_too_much(data):
+  data[:12] = record_files.head(2**40)
+
+
+@pytest.mark.parametrize(
+  ("damage", "reason"),
+  [
+    (damage_a_scene, "a scene fails its checksum."),
+    (claim_too_much, "0 of 3 scenes can be read."),
+  ],
+)
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_damaged_bytes_are_one_clear_error(tmp_path, damage, reason, is_mixed):
+  cache = make(tmp_path)
+  cache.write(scenes(7))
+  file = sorted(cache.path.glob("*.tfrecords"))[1]
+  data = bytearray(file.read_bytes())
+  damage(data)
+  file.write_bytes(data)
+  records = cache.read()
+  if is_mixed:
+    records = cache.read_mixed(0, None, tf.constant(1, tf.int64))
+  with pytest.raises(tf.errors.OpError) as error:
+    numbers(cache, records)
+  assert inspection.explain(error.value, source="the data") == (
+    f"{file}: {reason} Delete the folder {cache.path}: it is a cache, and "
+    "written anew."
+  )
+
+
+def test_a_file_that_is_gone_is_one_clear_error(tmp_path):
+  cache = make(tmp_path)
+  cache.write(scenes(7))
+  records = cache.read()
+  file = sorted(cache.path.glob("*.tfrecords"))[1]
+  file.unlink()
+  with pytest.raises(tf.errors.OpError) as error:
+    numbers(cache, records)
+  reason = inspection.explain(error.value, source="the data")
+  assert reason.startswith(f"{file}: the file cannot be read: ")
+
+
+def test_the_format_is_part_of_the_key(tmp_path, monkeypatch):
+  cache = make(tmp_path)
+  # Caches of the first format go on being found.
+  assert cache.path.name == "things-be7b338990a7d2bb"
+  cache.write(scenes(4))
+  monkeypatch.setattr(scene_cache, "_FORMAT", 2)
+  other = make(tmp_path)
+  assert other.num_scenes() is None
+  other.write(scenes(5))
+  assert (cache.num_scenes(), other.num_scenes()) == (4, 5)
 
 
 def test_folder_that_cannot_be_written(tmp_path):

@@ -328,6 +328,13 @@ class TestWriting:
       _write(tmp_path / "scenes", on_progress=fail)
     assert not list(tmp_path.iterdir())
 
+  def test_what_killed_processes_left_is_removed(self, tmp_path):
+    for name in (".scenes.17.partial", ".scenes.abc.partial", ".b.17.partial"):
+      (tmp_path / name).write_text("half")
+    _write(tmp_path / "scenes")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".b.17.partial", "scenes"]
+
   def test_failure_keeps_the_file_to_replace(self, tmp_path):
     path = tmp_path / "scenes"
     path.write_text("old")
