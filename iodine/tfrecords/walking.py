@@ -125,7 +125,7 @@ def walk_of(path: str, compression: str) -> Walk:
   return _walk(path, compression, stat.length, stat.mtime_nsec)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def _walk(path: str, compression: str, length: int, mtime_nsec: int) -> Walk:
   del length, mtime_nsec
   return Walk(path, compression)
