@@ -157,22 +157,20 @@ class HDF5(IODINEDataset):
             f"{self.path} has no group split={self.split!r}; there is: "
             f"{', '.join(file) or 'nothing'}."
           )
+        _check_home(group, self.path)
         yield group
     except (OSError, KeyError, RuntimeError) as error:
-      raise ValueError(
-        f"{self.path}: damaged, cut off or no HDF5 file ({error}). Copy or "
-        "download it again."
-      ) from None
+      raise ValueError(f"{self.path}: {_reason(self.path, error)}.") from None
 
   def _check_layout(self, group: Any) -> _Layout:
     """Raises ValueError unless the datasets are consistent."""
-    count, height, width, channels = _shape(group, "imgs", 4)
+    count, height, width, channels = self._shape(group, "imgs", 4)
     if channels not in (1, 3):
       raise _unfit(group["imgs"], "[N, h, w, C] with 1 or 3 channels C")
     _check_pixels(group["imgs"], height * width)
     num_entities, scene_bytes = None, height * width * channels
     if "masks" in group:
-      num_entities = _shape(group, "masks", 5)[1]
+      num_entities = self._shape(group, "masks", 5)[1]
       expected = (count, num_entities, height, width)
       if group["masks"].shape[:4] != expected or num_entities < 2:
         raise _unfit(
@@ -184,7 +182,7 @@ class HDF5(IODINEDataset):
       scene_bytes += height * width * num_entities
     if self.factor_columns:
       num_factors = 1 + max(max(x) for x in self.factor_columns.values())
-      shape = _shape(group, "factors", 3)
+      shape = self._shape(group, "factors", 3)
       if shape[:2] != (count, num_entities) or shape[2] < num_factors:
         raise _unfit(
           group["factors"],
@@ -196,6 +194,20 @@ class HDF5(IODINEDataset):
     if per_slice > chunk:  # whole chunks, which may be compressed
       per_slice -= per_slice % chunk
     return _Layout(count, (height, width, channels), num_entities, per_slice)
+
+  def _shape(self, group: Any, name: str, rank: int) -> tuple[int, ...]:
+    """The shape of a dataset; raises ValueError unless it can be read."""
+    dataset = group.get(name)
+    if not isinstance(dataset, _h5py().Dataset):
+      raise ValueError(
+        f"{self.path}: split {group.name} has no dataset {name!r}; there is: "
+        f"{', '.join(group) or 'nothing'}."
+      )
+    _check_home(dataset, self.path)
+    _check_storage(dataset, self.path)
+    if len(dataset.shape or ()) != rank:
+      raise _unfit(dataset, f"{rank} dimensions")
+    return dataset.shape
 
   def _faults(self) -> Iterator[str | None]:
     yield checks.path_fault("path", self.path)
@@ -239,17 +251,71 @@ def _are_columns(value: Any) -> bool:
   )
 
 
-def _shape(group: Any, name: str, rank: int) -> tuple[int, ...]:
-  """The shape of a dataset; raises ValueError if its rank is wrong."""
-  shape = getattr(group.get(name), "shape", None)
-  if shape is None:
-    raise ValueError(
-      f"{group.file.filename}: split {group.name} has no dataset {name!r}; "
-      f"there is: {', '.join(group) or 'nothing'}."
+def _reason(path: str | os.PathLike, error: Exception) -> str:
+  """What an error of HDF5 tells about a file, and the remedy."""
+  text = str(error)
+  if "unable to lock" in text:
+    return (
+      f"is locked ({text}). Another process has it open to write: wait until "
+      "it is done. If none does, the file system has no locks: set "
+      "HDF5_USE_FILE_LOCKING=FALSE"
     )
-  if len(shape) != rank:
-    raise _unfit(group[name], f"{rank} dimensions")
-  return shape
+  if "already open for" in text:
+    return (
+      f"is marked as being written ({text}). Wait until that is done; if the "
+      "process that wrote it was killed, `h5clear -s FILE` takes the mark away"
+    )
+  if isinstance(error, OSError) and error.errno is not None:
+    return os.strerror(error.errno)
+  if isinstance(error, OSError) and not _h5py().is_hdf5(path):
+    return (
+      "no HDF5 file, or its beginning is damaged. Copy or download it again"
+    )
+  fault = "cut off" if "truncated file" in text else "damaged or cut off"
+  return f"{fault} ({text}). Copy or download it again"
+
+
+def _check_home(part: Any, path: str | os.PathLike) -> None:
+  """Raises ValueError if a link led to another file, any that can be read."""
+  home = part.file.filename
+  if not os.path.samefile(home, path):
+    raise ValueError(
+      f"{path}: {part.name} is in another file, {home}. Copy it into this one."
+    )
+
+
+def _check_storage(dataset: Any, path: str | os.PathLike) -> None:
+  """Raises ValueError unless the file alone holds numbers that can be read."""
+  filters = _h5py().h5z
+  name = dataset.name
+  if dataset.external or dataset.is_virtual:
+    kind = "external" if dataset.external else "virtual"
+    raise ValueError(
+      f"{path}: the data of {name} are in other files ({kind} storage). Copy "
+      "them into this one."
+    )
+  settings = dataset.id.get_create_plist()
+  for i in range(settings.get_nfilters()):
+    code, _, _, label = settings.get_filter(i)
+    if not filters.filter_avail(code):
+      shown = label.decode(errors="replace") or "of no name"
+      raise ValueError(
+        f"{path}: {name} is stored with filter {code} ({shown}), which is not "
+        "installed. Set HDF5_PLUGIN_PATH to the folder of its plugin (the "
+        "package hdf5plugin has many), or `h5repack -f GZIP=4` the file where "
+        "it can be read."
+      )
+  try:
+    dtype = dataset.dtype
+  except (TypeError, ValueError) as error:  # NumPy has nothing like it
+    raise ValueError(
+      f"{path}: {name} holds no numbers that can be read ({error})."
+    ) from None
+  if dtype.kind not in "biuf":
+    raise ValueError(
+      f"{path}: {name} holds {dtype}; expected numbers. Store images and masks "
+      "as uint8."
+    )
 
 
 def _check_pixels(dataset: Any, num_pixels: int) -> None:

@@ -1,5 +1,6 @@
 """Tests of iodine.data.hdf5: layout, slices, faults."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -181,16 +182,19 @@ def test_no_file(tmp_path):
 def test_no_hdf5(tmp_path, content):
   path = tmp_path / "a.h5"
   path.write_bytes(content)
-  text = fault(build(path))
-  assert text.startswith(f"data: {path}: damaged, cut off or no HDF5 file (")
+  assert fault(build(path)) == (
+    f"data: {path}: no HDF5 file, or its beginning is damaged. Copy or "
+    "download it again."
+  )
 
 
 def test_cut_off(path):
   whole = path.read_bytes()
-  for size in range(0, len(whole), len(whole) // 20):
+  for size in range(100, len(whole), len(whole) // 20):
     path.write_bytes(whole[:size])
     text = fault(build(path))
-    assert text.startswith(f"data: {path}: damaged, cut off or no HDF5 file (")
+    assert text.startswith(f"data: {path}: cut off (")
+    assert text.endswith("). Copy or download it again.")
 
 
 def test_data_that_are_damaged(tmp_path):
@@ -202,7 +206,156 @@ def test_data_that_are_damaged(tmp_path):
   damaged[place.byte_offset + place.size // 2] ^= 0xFF
   path.write_bytes(damaged)
   text = fault(build(path, factor_columns=COLUMNS))
-  assert text.startswith(f"data: {path}: damaged, cut off or no HDF5 file (")
+  assert text.startswith(f"data: {path}: damaged or cut off (")
+
+
+def test_a_file_that_another_process_writes(path):
+  holder = subprocess.Popen(
+    [
+      sys.executable,
+      "-c",
+      "import h5py, sys; file = h5py.File(sys.argv[1], 'r+');"
+      "print(1, flush=True); sys.stdin.read()",
+      path,
+    ],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+  )
+  with holder:
+    holder.stdout.readline()
+    text = fault(build(path))
+    holder.stdin.close()
+  assert text.startswith(f"data: {path}: is locked (")
+  assert "Another process has it open to write" in text
+  assert "HDF5_USE_FILE_LOCKING=FALSE" in text
+  assert "download" not in text
+  build(path)("eval")
+
+
+@pytest.mark.parametrize(
+  ("error", "message"),
+  [
+    (PermissionError(13, "unable to open file"), "Permission denied."),
+    (OSError(5, "file read failed, errno = 5"), "Input/output error."),
+    (OSError(37, "unable to lock file, errno = 37"), "is locked ("),
+    (OSError("file is already open for write"), "is marked as being written"),
+  ],
+)
+def test_errors_are_told_by_their_kind(path, monkeypatch, error, message):
+  def opened(*args, **kwargs):
+    raise error
+
+  monkeypatch.setattr(h5py, "File", opened)
+  text = fault(build(path))
+  assert text.startswith(f"data: {path}: {message}")
+  assert "download" not in text
+
+
+# --- What is not in the file itself -------------------------------------------
+
+
+def test_external_storage_is_refused(tmp_path):
+  secret = tmp_path / "secret"
+  secret.write_bytes(bytes(ARRAYS["imgs"].size))
+  path = write(tmp_path / "a.h5", without=["imgs"])
+  with h5py.File(path, "a") as file:
+    shape = ARRAYS["imgs"].shape
+    file["test"].create_dataset(
+      "imgs", shape, "u1", external=[(str(secret), 0, ARRAYS["imgs"].size)]
+    )
+  assert fault(build(path)) == (
+    f"data: {path}: the data of /test/imgs are in other files (external "
+    "storage). Copy them into this one."
+  )
+
+
+@pytest.mark.parametrize("name", ["imgs", "masks", "factors"])
+def test_virtual_data_are_refused(tmp_path, path, name):
+  other = write(tmp_path / "b.h5", without=[name])
+  with h5py.File(other, "a") as file:
+    shape = ARRAYS[name].shape
+    layout = h5py.VirtualLayout(shape, ARRAYS[name].dtype)
+    layout[...] = h5py.VirtualSource(path, f"test/{name}", shape)
+    file["test"].create_virtual_dataset(name, layout)
+  text = fault(build(other, factor_columns=COLUMNS))
+  assert f"the data of /test/{name} are in other files (virtual st" in text
+
+
+@pytest.mark.parametrize("linked", ["test", "test/imgs", "test/masks"])
+@pytest.mark.parametrize("is_soft", [False, True])
+def test_links_to_other_files_are_refused(tmp_path, path, linked, is_soft):
+  other = write(tmp_path / "b.h5")
+  with h5py.File(other, "a") as file:
+    del file[linked]
+    place = "elsewhere" if is_soft else linked
+    file[place] = h5py.ExternalLink(path, f"/{linked}")
+    if is_soft:
+      file[linked] = h5py.SoftLink("/elsewhere")
+  assert fault(build(other)) == (
+    f"data: {other}: /{linked} is in another file, {path}. Copy it into this "
+    "one."
+  )
+
+
+def test_links_within_a_file_are_followed(path):
+  with h5py.File(path, "a") as file:
+    file["more/imgs"] = h5py.SoftLink("/test/imgs")
+  (batch,) = build(path, split="more")("eval")
+  assert batch["image"].shape[0] == N
+
+
+def test_a_filter_that_is_not_installed(tmp_path):
+  path = write(tmp_path / "a.h5", without=["imgs"])
+  with h5py.File(path, "a") as file:
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((1, H, W, 3))
+    settings.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, (3,))
+    space = h5py.h5s.create_simple(ARRAYS["imgs"].shape)
+    kind = h5py.h5t.NATIVE_UINT8
+    h5py.h5d.create(file["test"].id, b"imgs", kind, space, settings)
+  text = fault(build(path))
+  assert text.startswith(
+    f"data: {path}: /test/imgs is stored with filter 32015 (of no name), which "
+    "is not installed. Set HDF5_PLUGIN_PATH"
+  )
+
+
+@pytest.mark.parametrize(
+  ("values", "shown"),
+  [
+    (np.zeros([N, H, W, 3], [("a", "u1")]), "[('a', 'u1')]"),
+    (np.zeros([N, H, W, 3], complex), "complex128"),
+    (np.full([N, H, W, 3], b"ab"), "|S2"),
+    (np.full([N, H, W, 3], "ab", object), "object"),
+    (np.zeros([N, H, W, 3], "(2,)u1"), ""),
+  ],
+)
+@pytest.mark.parametrize("name", ["imgs", "factors"])
+def test_odd_types(tmp_path, values, shown, name):
+  path = write(tmp_path / "a.h5", without=[name])
+  with h5py.File(path, "a") as file:
+    kind = h5py.string_dtype() if values.dtype == object else values.dtype
+    file["test"].create_dataset(name, values.shape, kind)
+  text = fault(build(path, factor_columns=COLUMNS))
+  assert text.startswith(f"data: {path}: /test/{name} ")
+  assert shown in text
+
+
+def test_a_type_that_numpy_does_not_have(tmp_path):
+  path = write(tmp_path / "a.h5", without=["imgs"])
+  with h5py.File(path, "a") as file:
+    space = h5py.h5s.create_simple(ARRAYS["imgs"].shape)
+    kind = h5py.h5t.UNIX_D32LE
+    h5py.h5d.create(file["test"].id, b"imgs", kind, space)
+  text = fault(build(path))
+  assert text.startswith(f"data: {path}: /test/imgs holds no numbers that can")
+
+
+def test_an_empty_dataset(tmp_path):
+  path = write(tmp_path / "a.h5", without=["imgs"])
+  with h5py.File(path, "a") as file:
+    file["test/imgs"] = h5py.Empty("u1")
+  assert "imgs has the shape None; expected 4 dim" in fault(build(path))
 
 
 def test_missing_group_or_dataset(tmp_path, path):
