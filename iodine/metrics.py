@@ -148,8 +148,8 @@ def mean_segmentation_covering(
 ) -> tf.Tensor:
   """Mean over objects of their best IoU with a predicted segment.
 
-  Objects of all sizes count equally; the background and objects without a pixel
-  are ignored.
+  Objects of all sizes count equally; the background, objects without a pixel
+  and pixels that belong to nothing are ignored.
 
   Args:
     true_mask: [B, L, H, W, 1] float32 in {0, 1}, background first.
@@ -161,6 +161,7 @@ def mean_segmentation_covering(
   """
   objects = _points(true_mask)[..., num_background_entities:]
   segments = tf.one_hot(tf.argmax(_points(pred_mask), -1), pred_mask.shape[1])
+  segments *= tf.reduce_max(_points(true_mask), axis=-1, keepdims=True)
   overlap = tf.einsum("bno,bnk->bok", objects, segments)
   object_size = tf.reduce_sum(objects, axis=1)
   segment_size = tf.reduce_sum(segments, axis=1)

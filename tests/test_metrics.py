@@ -128,3 +128,15 @@ def test_frame():
 def test_mean_of_defined(scores, expected):
   mean = metrics.mean_of_defined(tf.constant(scores))
   np.testing.assert_equal(mean.numpy(), np.float32(expected))
+
+
+def test_pixels_that_belong_to_nothing_do_not_count():
+  owner = np.array([[0, 0, 1, 1, -1, -1]])
+  true = np.float32(owner[:, None] == np.arange(2)[:, None])
+  for last in (0, 1):  # what is predicted there
+    segments = np.array([[0, 0, 1, 1, last, last]])
+    predicted = np.float32(segments[:, None] == np.arange(2)[:, None])
+    shape = (1, 2, 1, 6, 1)
+    masks = (tf.reshape(true, shape), tf.reshape(predicted, shape))
+    assert float(metrics.mean_segmentation_covering(*masks, 1)[0]) == 1
+    assert float(metrics.adjusted_rand_indices(*masks, 1)["ari"][0]) == 1

@@ -114,8 +114,8 @@ def load_labels(
 
   Args:
     path: path of the file: 1-bit to 16-bit grayscale, whose values are the
-      labels, or with a palette, whose indices are. Grayscale may be stored as
-      colour, and have an opaque alpha channel.
+      labels, or with a palette, whose indices are. Grayscale may have an
+      opaque alpha channel.
     size: (H, W) to resize to, by nearest neighbour; None: no resizing.
     crop_region: as in `load_image`.
 
@@ -327,32 +327,24 @@ def _label_channel(image: ImageFile.ImageFile) -> Image.Image:
   mode = image.mode
   if mode in _LABEL_MODES:
     return image
-  if mode not in ("LA", "RGB", "RGBA"):
-    raise _in_colour(mode)
-  if _raw_mode(image).endswith("16B"):
+  if _raw_mode(image) == "LA;16B":
     raise ImageFileError(
-      f"a mask of 16 bits with colour or alpha (mode {mode}). Store it as a "
-      "PNG in grayscale without alpha"
+      "a mask of 16 bits with alpha. Store it without an alpha channel"
     )
-  labels, *others = image.split()
-  if mode.endswith("A") and others.pop().getextrema() != (255, 255):
+  if mode != "LA":
     raise ImageFileError(
-      f"a mask with alpha (mode {mode}) that is transparent in places. Remove "
-      "the alpha channel; 0 is the background"
+      f"a mask in colour (mode {mode}). Store it as a PNG in grayscale or with "
+      "a palette, the value of a pixel being the number of its object and 0 "
+      "the background"
     )
-  values = np.asarray(labels)
-  if not all(np.array_equal(values, other) for other in others):
-    raise _in_colour(mode)
+  labels, alpha = image.split()
+  if alpha.getextrema() != (255, 255):
+    raise ImageFileError(
+      "a mask with alpha that is transparent in places. Remove the alpha "
+      "channel; 0 is the background"
+    )
   labels.info = image.info
   return labels
-
-
-def _in_colour(mode: str) -> ImageFileError:
-  return ImageFileError(
-    f"a mask in colour (mode {mode}). Store it as a PNG in grayscale or with a "
-    "palette, the value of a pixel being the number of its object and 0 the "
-    "background"
-  )
 
 
 def _rgb(image: Image.Image, gray_step: int) -> Image.Image:

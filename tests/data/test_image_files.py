@@ -332,35 +332,28 @@ def test_labels_are_resized_by_nearest_neighbour(tmp_path):
   np.testing.assert_array_equal(loaded, LABELS[2:10:3, 3:17:3])
 
 
-@pytest.mark.parametrize("mode", ["LA", "RGB", "RGBA"])
-def test_gray_labels_in_a_file_for_colours(tmp_path, mode):
-  image = Image.fromarray(LABELS).convert(mode)
+def test_gray_labels_with_opaque_alpha(tmp_path):
+  image = Image.fromarray(LABELS).convert("LA")
   exif = Image.Exif()
   exif[ExifTags.Base.Orientation] = 4
   path = save(tmp_path / "a.png", image, exif=exif)
   np.testing.assert_array_equal(image_files.load_labels(path), LABELS[::-1])
 
 
-@pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_labels_that_are_transparent_in_places(tmp_path, mode):
-  image = Image.fromarray(LABELS).convert(mode)
-  image.putpixel((3, 4), (*[1] * (len(mode) - 1), 254))
+def test_labels_that_are_transparent_in_places(tmp_path):
+  image = Image.fromarray(LABELS).convert("LA")
+  image.putpixel((3, 4), (1, 254))
   path = save(tmp_path / "a.png", image)
   with pytest.raises(
-    ImageFileError,
-    match=rf"a.png: a mask with alpha \(mode {mode}\) that is transparent in",
+    ImageFileError, match=r"a.png: a mask with alpha that is transparent in pl"
   ):
     image_files.load_labels(path)
 
 
-@pytest.mark.parametrize(("color_type", "channels"), [(2, 3), (4, 2), (6, 4)])
-def test_labels_of_sixteen_bits_with_more_channels(
-  tmp_path, color_type, channels
-):
+def test_labels_of_sixteen_bits_with_alpha(tmp_path):
   path = tmp_path / "a.png"
-  rows = packed(16, [300] * (channels - 1) + [65535])
-  path.write_bytes(png(1, 1, 16, color_type, rows))
-  with pytest.raises(ImageFileError, match="mask of 16 bits with colour or a"):
+  path.write_bytes(png(1, 1, 16, 4, packed(16, [300, 65535])))
+  with pytest.raises(ImageFileError, match="a mask of 16 bits with alpha"):
     image_files.load_labels(path)
 
 

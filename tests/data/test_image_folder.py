@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import unicodedata
 
 import numpy as np
 import pytest
@@ -177,6 +178,63 @@ def test_a_name_that_is_no_text(folder):
   assert numbers(next(iter(build(folder)("summary")))) == [0, 1]
 
 
+def test_content_counts_and_what_is_left_out_is_told(folder, caplog):
+  caplog.set_level(logging.INFO)
+  pixels = Image.fromarray(np.full([H, W, 3], 120, np.uint8))
+  pixels.save(folder / "6.jfif", format="JPEG")
+  pixels.save(folder / "7", format="PNG")
+  pixels.save(folder / "8.tif")
+  pixels.save(folder / "9.tif")
+  (folder / "more").mkdir()
+  os.mkfifo(folder / "pipe.png")
+  dataset = build(folder, batch_size=8)
+  (batch,) = dataset("eval")
+  assert len(batch["image"]) == 8
+  lines = [x for x in caplog.messages if x.startswith(str(folder))]
+  assert lines == [
+    f"{folder}: 3 files are not looked at (.tif, .png)",
+    f"{folder}: 1 folder is not searched (more)",
+  ]
+
+
+def test_a_folder_of_other_images_says_what_it_holds(tmp_path):
+  Image.new("RGB", (3, 3)).save(tmp_path / "a.tif")
+  text = fault(build(tmp_path))
+  assert "holds no image" in text
+  assert text.endswith("; 1 file is not looked at (.tif)")
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_of_masks_in_another_unicode_form(tmp_path, forms):
+  folder = write_images(tmp_path / "images", 1)
+  write_masks(folder, [2])
+  image, mask = (unicodedata.normalize(form, "\u00e9") for form in forms)
+  os.rename(folder / "0.png", folder / f"{image}.png")
+  os.rename(folder / "masks/0.png", folder / "masks" / f"{mask}.png")
+  assert build(folder).num_true_objects == 3
+
+
+def test_masks_that_belong_to_no_image_are_told(folder, caplog):
+  caplog.set_level(logging.INFO)
+  write_masks(folder)
+  Image.new("L", (3, 3)).save(folder / "masks" / "more.png")
+  assert build(folder).num_true_objects == 3
+  assert f"{folder}/masks: 1 mask belongs to no image (more.png)" in caplog.text
+
+
+def test_pixels_of_a_label_to_ignore_belong_to_nothing(folder):
+  write_masks(folder)
+  dataset = build(folder, batch_size=COUNT, ignore_label=300)
+  assert dataset.num_true_objects == 2
+  (batch,) = dataset("eval")
+  owned = batch["mask"].numpy().sum(axis=2)[2, 0, :, 0, 0]
+  rows = ((np.arange(H) + 0.5) * 20 / H).astype(int)
+  np.testing.assert_array_equal(owned, (rows < 4) | (rows >= 8))
+  np.testing.assert_array_equal(
+    batch["visibility"], [[1, 0], [1, 0], [1, 1]] * 2
+  )
+
+
 # --- Folders that cannot be used ----------------------------------------------
 
 
@@ -210,6 +268,7 @@ def test_without_a_folder_there_is_a_description():
   [
     ({"image_dim": 5}, "image_dim=5: expected"),
     ({"min_num_objects": -1}, "min_num_objects=-1: expected"),
+    ({"ignore_label": 0}, "ignore_label=0: expected"),
     ({"path": ""}, "path='': expected a path or None"),
   ],
 )
