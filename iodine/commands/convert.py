@@ -1,7 +1,12 @@
-"""Checkpoints from and to the reference's format."""
+"""Checkpoints from and to the reference's format.
+
+Both commands may be killed at any time: what they write is there when all of it
+is, and a repetition removes what was left of a killed one.
+"""
 
 import glob
 import logging
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +16,13 @@ from iodine.commands.train import make_trainer
 from iodine.config import resolution
 from iodine.data.pipeline import Position
 from iodine.errors import ConfigError
-from iodine.files import make_folder
+from iodine.files import (
+  make_folder,
+  put,
+  remove_remains,
+  results_in,
+  scratch_folder,
+)
 from iodine.runs import checkpoint_files, loading
 from iodine.runs import checkpoints as run_checkpoints
 from iodine.runs import folder as run_folder
@@ -33,6 +44,9 @@ def convert_checkpoint(entries: Mapping[str, Any]) -> str:
   """
   source = _required(entries, "tf1_checkpoint")
   folder = pathlib.Path(entries["checkpoint_dir"]).expanduser()
+  place = pathlib.Path(os.path.realpath(folder))
+  for written in (place, place.parent):
+    remove_remains(written)
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise ConfigError(
       f"checkpoint_dir={str(folder)!r}: exists already. Name a new folder."
@@ -40,13 +54,18 @@ def convert_checkpoint(entries: Mapping[str, Any]) -> str:
   dataset, model, optimizer = resolution.build(entries)
   trainer = make_trainer(dataset, model, optimizer, entries["seed"])
   checkpoint_files.restore(source, trainer.model, trainer.optimizer)
-  make_folder(folder, "checkpoint_dir")
-  run = run_checkpoints.RunCheckpoints(folder, trainer, keep=1)
-  prefix = run.save(dataset, Position(0, 0))
   # What the original was trained with, for `evaluate`.
   size = loading.inner_batch_size(entries, checkpoint_files.find(source))
   own = {**entries["model"], "inner_batch_size": size}
-  run_folder.save_config(folder, {**entries, "model": own})
+  parent = place if place.is_dir() else place.parent
+  with results_in(parent, "checkpoint_dir"):
+    make_folder(parent, "checkpoint_dir")
+    with scratch_folder(parent) as new:
+      run = run_checkpoints.RunCheckpoints(new, trainer, keep=1)
+      name = pathlib.Path(run.save(dataset, Position(0, 0))).name
+      run_folder.save_config(new, {**entries, "model": own})
+      put(new, place, _in_order(new))
+  prefix = str(folder / name)
   _LOG.info("Wrote %s", prefix)
   return prefix
 
@@ -63,6 +82,7 @@ def export_tf1(entries: Mapping[str, Any]) -> str:
   """
   prefix = str(pathlib.Path(_required(entries, "tf1_checkpoint")).expanduser())
   path = pathlib.Path(prefix)
+  remove_remains(path.parent)
   if path.is_dir() or list(path.parent.glob(f"{glob.escape(path.name)}.*")):
     raise ConfigError(
       f"tf1_checkpoint={prefix!r}: exists already. Name a new prefix, such as "
@@ -73,10 +93,34 @@ def export_tf1(entries: Mapping[str, Any]) -> str:
   checkpoint_files.restore(
     entries["checkpoint_dir"], trainer.model, trainer.optimizer
   )
-  make_folder(path.parent, "tf1_checkpoint")
-  tf1_checkpoint.save(prefix, trainer.model, trainer.optimizer)
+  with results_in(path.parent, "tf1_checkpoint"):
+    make_folder(path.parent, "tf1_checkpoint")
+    with scratch_folder(path.parent) as new:
+      try:
+        tf1_checkpoint.save(
+          str(new / path.name), trainer.model, trainer.optimizer
+        )
+      except tf1_checkpoint.CheckpointError as error:
+        reason = str(error).replace(str(new), str(path.parent))
+        raise ConfigError(reason) from error
+      put(new, path.parent, _in_order(new))
   _LOG.info("Wrote %s", prefix)
   return prefix
+
+
+# Files of a converted run in the order in which they come: as long as one is
+# missing, the folder is taken for remains, and no run starts anew there.
+_LAST = ("manifest.json", run_folder.CONFIG_FILE, ".index", "checkpoint")
+
+
+def _in_order(new: pathlib.Path) -> list[str]:
+  """The files of a checkpoint: data first, then as in `_LAST`."""
+
+  def rank(name: str) -> int:
+    suffix = pathlib.PurePath(name).suffix
+    return max(_LAST.index(x) if x in _LAST else -1 for x in (name, suffix))
+
+  return sorted((path.name for path in new.iterdir()), key=rank)
 
 
 def _required(entries: Mapping[str, Any], key: str) -> str:

@@ -51,6 +51,7 @@ _MOST = 10  # checkpoints or files that an error lists
 _STEP = re.compile(r"(.*)-(\d+)")
 _WEIGHTS = re.compile(
   r".*\.(index|data-\d{5}-of-\d{5})|.*_temp|.*\.tempstate.*"
+  r"|\.iodine-[0-9a-f]{8}"  # of a scratch folder
 )
 _TABLE_END = bytes.fromhex("57fb808b247547db")  # of any table of TensorFlow's
 

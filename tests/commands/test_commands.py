@@ -395,6 +395,20 @@ def test_convert_refuses_a_folder_in_use(data_dir, tmp_path, capsys, name):
   assert "exists already" in fail(capsys, 2, *words, *_SOURCE)
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_conversion_that_was_cut_off_is_not_continued(
+  data_dir, converted, tmp_path, capsys, count
+):
+  # As a kill leaves a folder that was there, and empty, before.
+  (tmp_path / ".iodine-0123abcd" / "new").mkdir(parents=True)
+  for name in [f"model.ckpt-3{_DATA}", "manifest.json", "config.json"][:count]:
+    shutil.copy(converted / name, tmp_path)
+  words = (*_tiny_cos(data_dir, tmp_path), "continue_run=True")
+  error = fail(capsys, 2, *words, "stop_after_steps=5")
+  assert "there is no whole checkpoint" in error or "is missing" in error
+  assert not list(tmp_path.glob("*.index"))
+
+
 @pytest.mark.parametrize("suffix", [".index", _DATA, ".meta"])
 def test_export_refuses_existing_files(
   data_dir, trained, tmp_path, capsys, suffix

@@ -11,6 +11,7 @@ from PIL import Image
 
 from iodine import exploration
 from iodine.data import datasets
+from iodine.files import LIST_FILE
 from iodine.pictures import animations, sections
 from iodine.pictures import latents as latent_pictures
 from tests.support.tiny_runs import NUM_SCENES, TINY, contents, fail, run
@@ -58,7 +59,8 @@ def inferred(monkeypatch) -> list:
 
 
 def _names(folder) -> set[str]:
-  return {path.name for path in folder.iterdir()}
+  """Of all files but the list of those that were written."""
+  return {path.name for path in folder.iterdir()} - {LIST_FILE}
 
 
 def _scenes(data_dir) -> np.ndarray:
@@ -91,7 +93,7 @@ def test_visualize_again_replaces_its_own_files_only(
   words, folder, trained, tmp_path
 ):
   folder = folder / "visualize"
-  folder.mkdir(parents=True)
+  run("visualize", *words)
   for name in ("mine.png", *PAGE):
     (folder / name).write_text("of an earlier run")
   # Without its event files, nothing tells of the training.
@@ -100,7 +102,7 @@ def test_visualize_again_replaces_its_own_files_only(
   )
   run("visualize", *words, f"checkpoint_dir={tmp_path}/run")
   after = contents(folder)
-  assert set(after) == {*PAGE - {"training.png"}, "mine.png"}
+  assert set(after) == {*PAGE - {"training.png"}, "mine.png", LIST_FILE}
   old = {k for k, v in after.items() if v == b"of an earlier run"}
   assert old == {"mine.png"}
   assert b"training.png" not in after["index.html"]
