@@ -1,6 +1,8 @@
 """The decomposition of your own image."""
 
+import itertools
 import logging
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +16,7 @@ from iodine.commands.visualize import pictures_folder
 from iodine.data import image_files
 from iodine.data.opening import data_errors_as_config_errors
 from iodine.errors import ConfigError
-from iodine.files import new_files
+from iodine.files import new_files, plain_name, source_of
 from iodine.pictures import animations, sections
 from iodine.runs import loading
 from iodine.scene_model import shows_decomposition
@@ -35,7 +37,8 @@ def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
   Returns:
     A folder, `pictures_dir`/<the data's name>/decompose/<the file's name>, of
     image.png, reconstruction.png, masks.png, slot_1.png and so on, transparent
-    where their masks are, and overview.png.
+    where their masks are, and overview.png. Where another file of that name has
+    its pictures there, a number follows the name.
 
   Raises:
     ConfigError: for a mistake in image, checkpoint or configuration.
@@ -57,9 +60,12 @@ def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
   batch = dataset.image_batch(pixels)
   # For some a video, in which nothing moves.
   batch["image"] = tf.repeat(batch["image"], model.num_frames, axis=1)
-  folder = pictures_folder(entries, dataset, "decompose") / path.stem
+  source = os.path.realpath(path)
+  folder = _own_folder(
+    pictures_folder(entries, dataset, "decompose"), path.stem, source
+  )
   files = ["image.png", "reconstruction.png", "masks.png", "overview.png"]
-  with new_files(folder, [*files, "slot_*.png"]) as new:
+  with new_files(folder, [*files, "slot_*.png"], source) as new:
     info = exploration.infer(model, batch, entries["seed"])
     if not shows_decomposition(info):
       raise ConfigError(
@@ -69,6 +75,14 @@ def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
     sections.decomposition(info, new, files[-1])
   _LOG.info("Wrote %s", folder)
   return folder
+
+
+def _own_folder(parent: pathlib.Path, stem: str, source: str) -> pathlib.Path:
+  """The folder of an image, by the stem of its file's name."""
+  name = plain_name(stem)
+  names = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(2)))
+  folders = (parent / name for name in names)
+  return next(f for f in folders if source_of(f) in (None, source))
 
 
 def _save_slots(folder: pathlib.Path, info: Mapping[str, Any]) -> None:

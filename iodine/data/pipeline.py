@@ -29,6 +29,7 @@ from iodine import checks
 from iodine.data import preprocessing, stream
 from iodine.data.cache import SceneCache
 from iodine.data.stream import Position
+from iodine.files import is_plain_name
 from iodine.tfrecords import inspection
 
 __all__ = ["IODINEDataset", "NoSceneError", "Position"]
@@ -102,7 +103,7 @@ class IODINEDataset(abc.ABC):
       same files and options read them, shuffled across the whole file.
     verify: whether a training run reads every byte of the files when it starts,
       to compare them when it is continued, and not samples alone.
-    name: name of the dataset.
+    name: name of the dataset, which files and folders get.
     num_true_objects: L; None: no masks.
     num_background_entities: how many of the L entities are background.
     num_channels: C.
@@ -330,6 +331,11 @@ class IODINEDataset(abc.ABC):
   def _faults(self) -> Iterator[str | None]:
     """Yields the errors in the arguments, and None for correct ones."""
     int_fault = checks.int_fault
+    if not isinstance(self.name, str) or not is_plain_name(self.name):
+      yield (
+        f"name={self.name!r}: expected a name that files and folders can have, "
+        "such as 'shapes'"
+      )
     yield int_fault("batch_size", self.batch_size, 1)
     yield int_fault("shuffle_buffer", self.shuffle_buffer, 1, optional=True)
     yield int_fault("skip", self.skip, 0)

@@ -313,6 +313,40 @@ def test_decompose_again_leaves_no_slots_of_before(words, folder, tmp_path):
   }
 
 
+def test_decompose_keeps_images_of_one_name_apart(words, folder, tmp_path):
+  paths = [tmp_path / name for name in ("a/x.png", "b/x.png", "a/x.jpg")]
+  for i, path in enumerate(paths):
+    path.parent.mkdir(exist_ok=True)
+    _photo(path, "RGB", (20 + i, 20))
+  for path in (*paths, *paths):
+    run("decompose", *words, f"image={path}")
+  assert _names(folder / "decompose") == {"x", "x_2", "x_3"}
+
+
+@pytest.mark.parametrize("name", ["...png", "....png", "\x1b[31m.png"])
+def test_decompose_stays_in_its_folder(words, folder, tmp_path, name):
+  path = tmp_path / name
+  _photo(tmp_path / "photo.png", "RGB", (20, 20)).rename(path)
+  folder = folder / "decompose"
+  folder.mkdir(parents=True)
+  (folder.parent / "slot_1.png").write_text("of the user")
+  run("decompose", *words, f"image={path}")
+  assert {p.name for p in folder.parent.iterdir()} == {
+    "decompose",
+    "slot_1.png",
+  }
+  (own,) = folder.iterdir()
+  assert own.name.isprintable()
+  assert _names(own) >= DECOMPOSED
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "..", "/tmp/x", "", 1])
+def test_names_of_data_that_lead_elsewhere(words, tmp_path, capsys, name):
+  error = fail(capsys, 2, "visualize", *words, f"data.name={name!r}")
+  assert "name=" in error and "expected a name that files" in error
+  assert not (tmp_path / "pictures").exists()
+
+
 def test_decompose_needs_no_data(words, folder, tmp_path):
   path = _photo(tmp_path / "photo.png", "RGB", (20, 20))
   run("decompose", *words, f"image={path}", f"data_dir={tmp_path}/nowhere")
