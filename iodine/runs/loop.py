@@ -298,8 +298,7 @@ class _Loop:
     """Opens the folder's summaries, to go on from here, and closes them."""
     if self.folder is not None:
       with self._explain_summaries():
-        self._writer = tf.summary.create_file_writer(str(self.folder))
-        summaries.write_restart(self._writer, self._step)
+        self._writer = summaries.open_writer(self.folder, self._step)
     with contextlib.ExitStack() as default:
       default.enter_context(self._writer.as_default())
       try:
