@@ -4,7 +4,8 @@
 # Interpreter that .venv is made with: `make setup PYTHON=python3.12`.
 PYTHON ?= python3
 # "oldest" takes the lowest versions that requirements.txt allows, on Python 3.10
-# to 3.12, in an environment of their own: `make test DEPENDENCIES=oldest`.
+# to 3.12, "locked" the files that requirements.lock lists by their hashes, each
+# in an environment of its own: `make test DEPENDENCIES=oldest`.
 DEPENDENCIES ?= newest
 # Processes that run the tests: 0 runs them in pytest's own.
 PYTEST_WORKERS ?= 2
@@ -13,11 +14,16 @@ PYTEST_ARGS ?=
 
 ifeq ($(DEPENDENCIES),oldest)
 VENV := .venv-oldest
-CONSTRAINTS := -c $(VENV)/oldest.txt
+PACKAGES := -r requirements.txt -r requirements-dev.txt -c $(VENV)/oldest.txt
 else ifeq ($(DEPENDENCIES),newest)
 VENV := .venv
+PACKAGES := -r requirements.txt -r requirements-dev.txt
+else ifeq ($(DEPENDENCIES),locked)
+VENV := .venv-locked
+LOCK := requirements.lock
+PACKAGES := --require-hashes -r $(LOCK)
 else
-$(error DEPENDENCIES=$(DEPENDENCIES): must be newest or oldest)
+$(error DEPENDENCIES=$(DEPENDENCIES): must be newest, oldest or locked)
 endif
 VENV_PYTHON := $(VENV)/bin/python
 # All tests of a file run in one process, which makes its fixtures once.
@@ -29,8 +35,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all test-faults golden lint fix demo notebook \
-  clean distclean FORCE
+.PHONY: help setup test test-all test-faults golden lint fix lock audit demo \
+  notebook clean distclean FORCE
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' \
@@ -80,7 +86,7 @@ $(SETUP_DONE): FORCE
 endif
 endif
 
-$(SETUP_DONE): requirements.txt requirements-dev.txt pyproject.toml
+$(SETUP_DONE): requirements.txt requirements-dev.txt pyproject.toml $(LOCK)
 	@rm -f $@
 	@if ! $(VENV_PYTHON) -c "$$CHECK_VENV" $(WANTED_VERSION) 2>/dev/null; then \
 	  command -v $(PYTHON) >/dev/null || { \
@@ -89,14 +95,14 @@ $(SETUP_DONE): requirements.txt requirements-dev.txt pyproject.toml
 	  $(PYTHON) -c "$$CHECK_PYTHON" $(PYTHON) || exit 1; \
 	  echo "Making $(VENV) with $$($(PYTHON) --version)"; \
 	  $(PYTHON) -m venv --clear $(VENV) || exit 1; \
-	  $(VENV_PYTHON) -m pip install -qq --upgrade pip || exit 1; \
+	  test -n "$(LOCK)" || \
+	    $(VENV_PYTHON) -m pip install -qq --upgrade pip || exit 1; \
 	fi
 	@echo "Installing packages in $(VENV) (a minute or more the first time)"
 	@# The lower bounds, as equalities.
 	@sed -n 's/^\([^#>]*\)>=\([0-9.]*\).*/\1==\2/p' requirements.txt \
 	  > $(VENV)/oldest.txt
-	@$(VENV_PYTHON) -m pip install -qq -r requirements.txt \
-	  -r requirements-dev.txt $(CONSTRAINTS)
+	@$(VENV_PYTHON) -m pip install -qq $(PACKAGES)
 	@$(VENV_PYTHON) -m pip install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -126,6 +132,27 @@ fix: setup  ## Format, and mend what the style checker can mend
 	$(VENV_PYTHON) -m ruff check --fix .
 	$(VENV_PYTHON) -m ruff format .
 
+# --- Supply chain -------------------------------------------------------------
+
+# uv, pip-audit and cyclonedx-py, which are of no use to the project itself.
+CI_PYTHON := .venv-ci/bin/python
+UV_COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" .venv-ci/bin/uv pip compile \
+  --quiet --no-config --default-index https://pypi.org/simple --universal \
+  --python-version 3.10 --generate-hashes --upgrade
+
+lock: .venv-ci/.setup-done  ## Write the lock files anew, with hashes from PyPI
+	$(UV_COMPILE) requirements.txt requirements-dev.txt -o requirements.lock
+	$(UV_COMPILE) requirements-ci.txt -o requirements-ci.lock
+
+audit: .venv-ci/.setup-done  ## Look up known faults of what is locked; sbom.json
+	.venv-ci/bin/cyclonedx-py requirements requirements.lock -o sbom.json
+	.venv-ci/bin/pip-audit --require-hashes --disable-pip -r requirements.lock
+
+.venv-ci/.setup-done: requirements-ci.lock
+	$(PYTHON) -m venv --clear .venv-ci
+	$(CI_PYTHON) -m pip install -qq --require-hashes -r requirements-ci.lock
+	@touch $@
+
 # --- Demonstration ------------------------------------------------------------
 
 demo: setup  ## Train on synthetic scenes and draw their decomposition
@@ -137,8 +164,8 @@ notebook: setup  ## Execute Eval.ipynb and store what it shows
 # --- Cleaning -----------------------------------------------------------------
 
 clean:  ## Remove caches and build products
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info sbom.json .mypy_cache .pytest_cache .ruff_cache
 	find iodine tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## Remove .venv, too; data and checkpoints stay
-	rm -rf .venv .venv-oldest
+	rm -rf .venv .venv-oldest .venv-locked .venv-ci

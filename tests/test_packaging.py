@@ -228,7 +228,9 @@ def test_every_import_is_a_requirement():
   assert not {name: sorted(imported[name]) for name in undeclared}
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize(
+  "name", ["requirements.txt", "requirements-dev.txt", "requirements-ci.txt"]
+)
 def test_every_requirement_has_a_lower_bound(name: str):
   for entry in _requirements(name).values():
     operators = {specifier.operator for specifier in entry.specifier}
@@ -247,6 +249,40 @@ def test_make_and_package_metadata_support_the_same_pythons():
   assert f"(3, {first}) <= version[:2] <= (3, {last})" in makefile
   (matrix,) = re.findall(r"python-version: \[(.*)\]", workflow)
   assert re.findall(r'"3\.(\d+)"', matrix) == versions
+
+
+# --- Supply chain -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  "lock, names",
+  [
+    ("requirements.lock", ["requirements.txt", "requirements-dev.txt"]),
+    ("requirements-ci.lock", ["requirements-ci.txt"]),
+  ],
+)
+def test_locks_hold_what_is_required_with_hashes(lock: str, names: list[str]):
+  text = (REPOSITORY / lock).read_text()
+  assert "://" not in text  # no index, no package from elsewhere
+  entries = re.split(r"\n(?=[a-z])", re.sub(r"(?m)^ *#.*\n", "", text).strip())
+  locked: dict[str, list[str]] = {}
+  for entry in entries:
+    name, version = re.match(r"(\S+)==([\w.]+)", entry).groups()
+    assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry), name
+    locked.setdefault(name, []).append(version)
+  for file in names:
+    for name, required in _requirements(file).items():
+      assert locked[name], name
+      for version in locked[name]:
+        assert required.specifier.contains(version), (name, version)
+
+
+def test_actions_are_named_by_commit():
+  workflow = (REPOSITORY / ".github/workflows/test.yml").read_text()
+  actions = re.findall(r"uses: (.*)", workflow)
+  assert actions
+  for action in actions:
+    assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v[\d.]+", action)
 
 
 # --- The Makefile -------------------------------------------------------------
@@ -384,7 +420,16 @@ class TestSetup:
 
     result = _run(["make", "setup", "DEPENDENCIES=old"], cwd=checkout)
     assert result.returncode != 0
-    assert "DEPENDENCIES=old: must be newest or oldest" in result.stderr
+    assert "DEPENDENCIES=old: must be newest, oldest or locked" in result.stderr
+
+  def test_installs_what_is_locked_by_its_hashes(self, checkout: pathlib.Path):
+    shutil.copy(REPOSITORY / "requirements.lock", checkout)
+    fake = f"PYTHON={_fake_python(checkout, '')}"
+    _checked(["make", "setup", fake, "DEPENDENCIES=locked"], cwd=checkout)
+    assert (checkout / ".venv-locked" / ".setup-done").exists()
+    first, own = (checkout / "pip.log").read_text().splitlines()
+    assert first.endswith("--require-hashes -r requirements.lock")
+    assert "--no-deps" in own  # nothing else is fetched, not even pip
 
   def test_makes_the_environment_anew_for_another_python(
     self, checkout: pathlib.Path
