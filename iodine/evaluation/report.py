@@ -17,7 +17,7 @@ from iodine.errors import ConfigError
 from iodine.evaluation.scores import Evaluation, Score
 from iodine.files import write_whole
 from iodine.metrics import SCENE_SCORES
-from iodine.pictures import curves
+from iodine.pictures import curves, page
 
 __all__ = ["check_paper", "table_rows", "text_table", "write"]
 
@@ -142,11 +142,15 @@ def write(
   }
   result_text = json.dumps(result, indent=1, allow_nan=False) + "\n"
   rows = table_rows(evaluation, paper)
-  marks = ["| " + " | ".join(row) + " |" for row in [_HEADER, *rows]]
+  marks = [
+    "| " + " | ".join(map(page.markdown, row)) + " |"
+    for row in [_HEADER, *rows]
+  ]
   marks.insert(1, "| --- |" + " ---: |" * (len(_HEADER) - 1))
   text = "\n".join(
     [
-      f"{evaluation.scenes} scenes, checkpoint `{checkpoint}`",
+      f"{evaluation.scenes} scenes, checkpoint "
+      f"{page.markdown_code(checkpoint)}",
       "",
       *marks,
       "",

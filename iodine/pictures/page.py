@@ -1,10 +1,11 @@
 """A self-contained page of pictures that works offline."""
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Section", "page"]
+__all__ = ["Section", "markdown", "markdown_code", "page"]
 
 
 class Section(NamedTuple):
@@ -49,7 +50,7 @@ def page(
   Returns:
     HTML; special characters in the arguments are escaped.
   """
-  title, text = html.escape(title), html.escape(text)
+  title, text = _escaped(title), _escaped(text)
   lines = [
     "<!DOCTYPE html>",
     '<html lang="en">',
@@ -65,14 +66,43 @@ def page(
     "<dl>",
   ]
   for name, value in facts:
-    name, value = html.escape(name), html.escape(value)
+    name, value = _escaped(name), _escaped(value)
     lines.append(f"<dt>{name}</dt><dd>{value}</dd>")
   lines.append("</dl>")
   for section in sections:
-    heading = html.escape(section.title)
+    heading = _escaped(section.title)
     lines.append(f"<h2>{heading}</h2>")
-    lines.append(f"<p>{html.escape(section.text)}</p>")
+    lines.append(f"<p>{_escaped(section.text)}</p>")
     for file in section.files:
-      name = html.escape(file)
+      name = _escaped(file)
       lines.append(f'<img src="{name}" alt="{heading}: {name}">')
   return "\n".join([*lines, "</body>", "</html>", ""])
+
+
+def _escaped(text: str) -> str:
+  return html.escape(_visible(text))
+
+
+def markdown(text: str) -> str:
+  """Escapes text so that Markdown shows it as it is, in a line or table."""
+  return re.sub(r"([\\`*\[\]<>|&])", r"\\\1", _visible(text, "\n\t"))
+
+
+def markdown_code(text: str) -> str:
+  """Writes text as Markdown's code, in a line."""
+  text = _visible(text, "\n\t")
+  longest = max(map(len, re.findall("`+", text)), default=0)
+  fence = "`" * (longest + 1)
+  return f"{fence} {text} {fence}" if longest else f"{fence}{text}{fence}"
+
+
+# Control characters, marks that turn the direction of text, lone surrogates.
+_INVISIBLE = re.compile(
+  "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def _visible(text: str, others: str = "") -> str:
+  r"""Writes what does not show as Python does, such as \x1b, and `others`."""
+  text = _INVISIBLE.sub(lambda match: ascii(match[0])[1:-1], text)
+  return text.translate({ord(c): ascii(c)[1:-1] for c in others})
