@@ -13,6 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
+  "MOST_BATCH",
+  "MOST_FREQUENCIES",
+  "MOST_ITERS",
+  "MOST_SIZE",
   "above_zero_fault",
   "bound_faults",
   "check",
@@ -20,16 +24,30 @@ __all__ = [
   "check_modules",
   "check_positive_ints",
   "check_shapes",
+  "check_sizes",
+  "check_weights",
   "crop_fault",
   "flag_fault",
   "image_dim_fault",
   "int_fault",
   "is_int",
   "is_number",
+  "number_fault",
   "path_fault",
   "paths_fault",
   "share_fault",
+  "size_fault",
+  "text_hint",
 ]
+
+# What is larger is a slip of the keyboard: no machine has the memory or time.
+MOST_SIZE = 8_192  # of a layer, a latent, a kernel, the side of an image
+MOST_FREQUENCIES = 64  # of coordinates, whose square is a number of channels
+MOST_ITERS = 1_000
+MOST_BATCH = 65_536
+_MOST_WEIGHTS = 2**30  # of a layer: 4 GiB
+_MOST_INT = 2**63 - 1  # that TensorFlow holds
+_MOST_SHOWN = 80  # characters of a value
 
 
 def is_int(value: Any) -> bool:
@@ -53,28 +71,60 @@ def int_fault(
   if value is None and optional:
     return None
   if is_int(value) and value >= low and (high is None or value <= high):
-    return None
+    return number_fault(name, value)
   bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
   alternative = " or None" if optional else ""
   wanted = f"expected an integer {bounds}{alternative}"
-  return f"{name}={value!r}: {_text(value)}{wanted}"
+  return f"{name}={_shown(value)}: {text_hint(value)}{wanted}"
+
+
+def size_fault(
+  name: str,
+  value: Any,
+  low: int = 1,
+  most: int = MOST_SIZE,
+  optional: bool = False,
+) -> str | None:
+  """Expects an integer from `low` on that a machine can serve, or None."""
+  if is_int(value) and value > most:
+    return f"{name}={_shown(value)}: is too large; expected at most {most:,}"
+  return int_fault(name, value, low, optional=optional)
+
+
+def number_fault(name: str, value: Any) -> str | None:
+  """Expects of a number that it is finite, and of an integer 64 bits."""
+  if is_int(value):
+    if -_MOST_INT <= value <= _MOST_INT:
+      return None
+    return f"{name}={_shown(value)}: is too large; expected 64 bits at most"
+  if is_number(value) and not math.isfinite(value):
+    return f"{name}={value!r}: expected a finite number"
+  return None
+
+
+def _shown(value: Any) -> str:
+  """A value in an error, which is not to fill the screen."""
+  text = repr(value)
+  if len(text) <= _MOST_SHOWN:
+    return text
+  return f"{text[: _MOST_SHOWN - 20]}...{text[-10:]}"
 
 
 def above_zero_fault(name: str, value: Any) -> str | None:
   """Expects a finite number above 0."""
   if is_number(value) and 0 < value < math.inf:
     return None
-  return f"{name}={value!r}: {_text(value)}expected a number above 0"
+  return f"{name}={value!r}: {text_hint(value)}expected a number above 0"
 
 
 def share_fault(name: str, value: Any) -> str | None:
   """Expects a number in [0, 1)."""
   if is_number(value) and 0 <= value < 1:
     return None
-  return f"{name}={value!r}: {_text(value)}expected a number in [0, 1)"
+  return f"{name}={value!r}: {text_hint(value)}expected a number in [0, 1)"
 
 
-def _text(value: Any) -> str:
+def text_hint(value: Any) -> str:
   """Points out that a value is text, since it may look like a number."""
   return "is text; " if isinstance(value, str) else ""
 
@@ -125,9 +175,12 @@ def paths_fault(name: str, value: Any) -> str | None:
 
 def image_dim_fault(value: Any) -> str | None:
   """Expects (height, width)."""
-  if _is_pair(value) and min(value) >= 1:
-    return None
-  return f"image_dim={value!r}: expected (height, width), two positive integers"
+  if not _is_pair(value) or min(value) < 1:
+    return (
+      f"image_dim={_shown(value)}: expected (height, width), two positive "
+      "integers"
+    )
+  return size_fault("image_dim", max(value))
 
 
 def crop_fault(region: Any) -> str | None:
@@ -164,6 +217,20 @@ def check(*faults: str | None) -> None:
 def check_positive_ints(**values: Any) -> None:
   """Raises ValueError unless all values are integers of at least 1."""
   check(*(int_fault(name, value, 1) for name, value in values.items()))
+
+
+def check_sizes(**values: Any) -> None:
+  """Raises ValueError unless `size_fault` accepts all values."""
+  check(*(size_fault(name, value) for name, value in values.items()))
+
+
+def check_weights(name: str, shape: Sequence[int]) -> None:
+  """Raises ValueError if a layer's weights are too many for any machine."""
+  if math.prod(shape) > _MOST_WEIGHTS:
+    raise ValueError(
+      f"{name}: weights of shape {list(shape)} are {math.prod(shape):,} "
+      f"numbers; a layer has {_MOST_WEIGHTS:,} at most"
+    )
 
 
 def check_flags(**values: Any) -> None:

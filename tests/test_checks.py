@@ -87,11 +87,29 @@ def test_unknown_rank():
     (checks.share_fault("x", 0), None),
     (checks.share_fault("x", 1.0), "x=1.0: expected a number in [0, 1)"),
     (checks.flag_fault("x", False), None),
+    (checks.size_fault("n", 8192), None),
+    (checks.size_fault("n", 0), "n=0: expected an integer of at least 1"),
+    (
+      checks.size_fault("n", 10**100),
+      f"n=1{'0' * 59}...{'0' * 10}: is too large; expected at most 8,192",
+    ),
+    (
+      checks.image_dim_fault((3, 9000)),
+      "image_dim=9000: is too large; expected at most 8,192",
+    ),
+    (checks.number_fault("x", float("nan")), "x=nan: expected a finite number"),
+    (checks.number_fault("x", "nan"), None),
     (checks.flag_fault("x", 1), "x=1: expected True or False"),
   ],
 )
 def test_faults(fault, expected):
   assert fault == expected
+
+
+def test_weights_are_counted():
+  checks.check_weights("layer", [2**15, 2**15])
+  with pytest.raises(ValueError, match="layer: weights of shape .* 2,147,483,"):
+    checks.check_weights("layer", [2**16, 2**15])
 
 
 def test_all_faults_are_raised_together():

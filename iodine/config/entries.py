@@ -111,6 +111,10 @@ def _integer(
   return lambda name, value: checks.int_fault(name, value, low, high, optional)
 
 
+def _size(most: int = checks.MOST_SIZE, low: int = 1) -> _Fault:
+  return lambda name, value: checks.size_fault(name, value, low, most)
+
+
 def _optional(fault: _Fault) -> _Fault:
   return lambda name, value: None if value is None else fault(name, value)
 
@@ -149,9 +153,11 @@ ENTRIES: dict[str, Entry] = {
   "stop_after_steps": Entry(
     1_000_000, "the step at which the run ends", _integer(1), alike=True
   ),
-  "n_z": Entry(64, "size of a slot's latent", _integer(1), kept=True),
-  "num_components": Entry(7, "number of slots (K)", _integer(2), kept=True),
-  "num_iters": Entry(5, "refinement steps", _integer(1), kept=True),
+  "n_z": Entry(64, "size of a slot's latent", _size(), kept=True),
+  "num_components": Entry(7, "number of slots (K)", _size(low=2), kept=True),
+  "num_iters": Entry(
+    5, "refinement steps", _size(checks.MOST_ITERS), kept=True
+  ),
   "precision": Entry(
     "float32",
     "what convolutions compute in: float32, or bfloat16, about twice as fast "
@@ -165,7 +171,10 @@ ENTRIES: dict[str, Entry] = {
   ),
   "profile": Entry(False, "write a trace of ten steps for TensorBoard", _flag),
   "batch_size": Entry(
-    4, "images in a step, on all devices together", _integer(1), alike=True
+    4,
+    "images in a step, on all devices together",
+    _size(checks.MOST_BATCH),
+    alike=True,
   ),
   "strategy": Entry(
     None,
@@ -214,9 +223,7 @@ ENTRIES: dict[str, Entry] = {
   "num_scenes": Entry(
     320, "evaluate, describe_data: how many scenes", _integer(1)
   ),
-  "num_samples": Entry(
-    1, "evaluate: posterior samples of each scene", _integer(1)
-  ),
+  "num_samples": Entry(1, "evaluate: posterior samples of each scene", _size()),
   "evaluation_dir": Entry(
     None,
     "evaluate: folder of the results (None: beside the checkpoint)",

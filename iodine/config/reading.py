@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from iodine import checks
 from iodine.config.entries import PLANS
 from iodine.errors import ConfigError, did_you_mean
 
@@ -130,7 +131,8 @@ def check_entries(entries: Mapping[str, Any], source: str = "") -> None:
     source: where they come from, the start of every fault's line.
 
   Raises:
-    ConfigError: lists keys that are no names, and plans that are no mappings.
+    ConfigError: lists keys that are no names, plans that are no mappings, and
+      numbers that no computation can hold.
   """
   faults = [
     f"{source}{key}={entries[key]!r}: must be a mapping of entries"
@@ -141,22 +143,28 @@ def check_entries(entries: Mapping[str, Any], source: str = "") -> None:
     f"{source}{key!r}: no valid key. A key is a name; for what is inside of "
     "an entry, nest mappings in a file, and write data.path=... on the "
     "command line"
-    for entry in _walk(entries)
+    for _, entry in _walk(entries)
     if isinstance(entry, Mapping)
     for key in entry
     if not (isinstance(key, str) and key.isidentifier())
+  ]
+  faults += [
+    f"{source}{fault}"
+    for path, entry in _walk(entries)
+    if (fault := checks.number_fault(path, entry))
   ]
   if faults:
     raise ConfigError("\n".join(faults))
 
 
-def _walk(entries: Any) -> Iterator[Any]:
-  """Yields the entries and whatever is inside of them."""
-  waiting = [entries]
+def _walk(entries: Any) -> Iterator[tuple[str, Any]]:
+  """Yields entries, and whatever is inside of them, with their dotted paths."""
+  waiting = [("", entries)]
   while waiting:
-    entry = waiting.pop()
-    yield entry
+    path, entry = waiting.pop()
+    yield path, entry
     if isinstance(entry, Mapping):
-      waiting.extend(entry.values())
+      start = f"{path}." if path else ""
+      waiting.extend((f"{start}{key}", x) for key, x in entry.items())
     elif isinstance(entry, list | tuple):
-      waiting.extend(entry)
+      waiting.extend((f"{path}[{i}]", x) for i, x in enumerate(entry))

@@ -29,6 +29,7 @@ __all__ = [
   "without_derived",
 ]
 
+_FLOAT = 4  # bytes
 # What the learning rate is computed from.
 _RATE_SOURCES = ("base_learn_rate", "batch_size", "base_batch_size")
 # Images in a sub-batch, which training writes into its folder's config.json;
@@ -176,9 +177,40 @@ def build(
       built.append(plans.build(entries[key], key, given))
     except ConfigError as error:
       found += str(error).splitlines()
+  if not found:
+    found += _memory_faults(entries, dict(zip(parts, built, strict=True)))
   if found:
     raise ConfigError("\n".join(found))
   return built
+
+
+def _memory_faults(
+  entries: Mapping[str, Any], built: Mapping[str, Any]
+) -> list[str]:
+  """Tells of a batch whose decoded slots alone are more than the memory."""
+  if entries["strategy"] == "multi_worker" or not {"data", "model"} <= set(
+    built
+  ):
+    return []
+  data, slots = built["data"], built["model"].num_components
+  height, width = data.image_dim
+  channels = data.num_channels + 1  # and a mask
+  images = data.batch_size // entries["accumulate"]
+  needed = images * slots * height * width * channels * _FLOAT
+  memory = _memory()
+  if needed <= memory:
+    return []
+  return [
+    f"batch_size={data.batch_size}: the {slots} slots of {images:,} images of "
+    f"{height} x {width} pixels take more than {needed / 2**30:,.0f} GiB, and "
+    f"this machine has {memory / 2**30:,.0f} GiB; set a lower batch_size, "
+    "num_components or image_dim, or a higher accumulate"
+  ]
+
+
+def _memory() -> int:
+  """Bytes of this machine's memory."""
+  return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _entry_faults(entries: Mapping[str, Any]) -> list[str]:

@@ -37,6 +37,8 @@ __all__ = ["IODINEDataset", "NoSceneError", "Position"]
 _LOG = logging.getLogger(__name__)
 
 _SEED_LIMIT = 2**31 - 1  # TensorFlow reduces seeds modulo this number.
+# TensorFlow makes room for a shuffle buffer's scenes as it begins to read.
+_MOST_BUFFER = 10_000_000
 _SUBSETS = ("train", "summary", "eval")
 # Options that do not change a scene.
 _NOT_IN_CACHE_KEY = (
@@ -336,8 +338,12 @@ class IODINEDataset(abc.ABC):
         f"name={self.name!r}: expected a name that files and folders can have, "
         "such as 'shapes'"
       )
-    yield int_fault("batch_size", self.batch_size, 1)
-    yield int_fault("shuffle_buffer", self.shuffle_buffer, 1, optional=True)
+    yield checks.size_fault(
+      "batch_size", self.batch_size, most=checks.MOST_BATCH
+    )
+    yield checks.size_fault(
+      "shuffle_buffer", self.shuffle_buffer, 1, _MOST_BUFFER, optional=True
+    )
     yield int_fault("skip", self.skip, 0)
     yield int_fault("take", self.take, 1, optional=True)
     yield int_fault("seed", self.seed, 0, _SEED_LIMIT - 1, optional=True)

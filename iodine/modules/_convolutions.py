@@ -72,7 +72,7 @@ class ConvNet2D(snt.Module):
       raise ValueError("output_channels must not be empty")
     for i, channels in enumerate(self._output_channels):
       if channels is not None or i < count - 1:
-        checks.check(checks.int_fault(f"output_channels[{i}]", channels, 1))
+        checks.check(checks.size_fault(f"output_channels[{i}]", channels))
     self._kernel_shapes = _per_layer("kernel_shapes", kernel_shapes, count)
     self._strides = _per_layer("strides", strides, count)
     self._rates = _per_layer("rates", rates, count)
@@ -161,7 +161,7 @@ def _per_layer(name: str, values: Sequence[Any], count: int) -> tuple:
     if len(_pair(value)) != 2:
       raise ValueError(f"{name}={value!r}: must be an integer or a pair")
     for side in _pair(value):
-      checks.check(checks.int_fault(name, side, 1))
+      checks.check(checks.size_fault(name, side))
   values = tuple(tuple(v) if isinstance(v, list) else v for v in values)
   return values * count if len(values) == 1 else values
 
@@ -192,6 +192,7 @@ class _ConvLayer(snt.Module):
   @snt.once
   def _initialize(self, input_channels: int) -> None:
     shape = [*self._kernel_shape, input_channels, self._output_channels]
+    checks.check_weights(self.name, shape)
     initializer = snt.initializers.TruncatedNormal(
       stddev=1 / math.sqrt(math.prod(shape[:-1]))
     )

@@ -163,7 +163,8 @@ class LocScaleDistribution(DistributionModule):
     number = isinstance(scale_val, int | float) and math.isfinite(scale_val)
     if not number or (scale_val <= 0 and scale_val != TRAINABLE_SCALE):
       raise ValueError(
-        f"scale_val={scale_val!r}: must be above 0, or -1 for a trainable scale"
+        f"scale_val={scale_val!r}: {checks.text_hint(scale_val)}must be above "
+        "0, or -1 for a trainable scale"
       )
     self._scale_val = float(scale_val)
 
@@ -257,7 +258,7 @@ class MaskedMixture(DistributionModule):
       ValueError: if K is below 2 or the activation is unknown.
     """
     super().__init__(name=name)
-    checks.check(checks.int_fault("num_components", num_components, 2))
+    checks.check(checks.size_fault("num_components", num_components, 2))
     checks.check_modules(component_dist=component_dist)
     self._num_components = num_components
     self._dist = component_dist

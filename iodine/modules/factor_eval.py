@@ -257,7 +257,7 @@ def _check_factor(entry: Sequence) -> Factor:
     raise ValueError(f"mapping: {entry!r}: must be (name, size, type)")
   factor = Factor(*entry)
   checks.check(
-    checks.int_fault(f"mapping: size of {factor.name!r}", factor.size, 1)
+    checks.size_fault(f"mapping: size of {factor.name!r}", factor.size)
   )
   if factor.type not in TYPES:
     raise ValueError(

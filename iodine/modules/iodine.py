@@ -122,8 +122,9 @@ class IODINE(SceneModel):
         distribution without a KL divergence.
     """
     super().__init__(name=name)
-    checks.check_positive_ints(
-      n_z=n_z, num_components=num_components, num_iters=num_iters
+    checks.check_sizes(n_z=n_z, num_components=num_components)
+    checks.check(
+      checks.size_fault("num_iters", num_iters, most=checks.MOST_ITERS)
     )
     checks.check_modules(
       decoder=decoder,

@@ -88,7 +88,7 @@ def _check_sizes(output_sizes: Sequence[int | None]) -> tuple[int | None, ...]:
     raise ValueError(f"output_sizes={output_sizes!r}: must be a non-empty list")
   for i, size in enumerate(output_sizes):
     if size is not None or i < len(output_sizes) - 1:
-      checks.check(checks.int_fault(f"output_sizes[{i}]", size, 1))
+      checks.check(checks.size_fault(f"output_sizes[{i}]", size))
   return tuple(output_sizes)
 
 
@@ -342,7 +342,7 @@ class LSTM(snt.RNNCore):
     if not isinstance(hidden_sizes, list | tuple):
       raise ValueError(f"hidden_sizes={hidden_sizes!r}: must be a list")
     for i, size in enumerate(hidden_sizes):
-      checks.check(checks.int_fault(f"hidden_sizes[{i}]", size, 1))
+      checks.check(checks.size_fault(f"hidden_sizes[{i}]", size))
     # Sonnet 1 numbers modules that share a name.
     self._layers = [
       _LSTMLayer(size, name=f"lstm_{i}" if i else "lstm")

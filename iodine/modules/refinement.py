@@ -342,7 +342,7 @@ class PredictorCorrectorHead(snt.Module):
     if not isinstance(hidden_sizes, list | tuple):
       raise ValueError(f"hidden_sizes={hidden_sizes!r}: must be a list")
     for i, size in enumerate(hidden_sizes):
-      checks.check(checks.int_fault(f"hidden_sizes[{i}]", size, 1))
+      checks.check(checks.size_fault(f"hidden_sizes[{i}]", size))
     self._hidden_sizes = tuple(hidden_sizes)
     self._pred_gate_bias = pred_gate_bias
     self._corrector_gate_bias = corrector_gate_bias

@@ -11,7 +11,7 @@ import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iodine.checks import check_positive_ints
+from iodine import checks
 from iodine.config.plans import ALLOWED_CONSTRUCTORS, build
 from iodine.errors import ConfigError, did_you_mean
 
@@ -132,7 +132,11 @@ def coordinate_channels(
     )
     return np.stack([h, w] if order == "hw" else [w, h], axis=-1)
   if coord_type == "cos":
-    check_positive_ints(coord_freqs=coord_freqs)
+    checks.check(
+      checks.size_fault(
+        "coord_freqs", coord_freqs, most=checks.MOST_FREQUENCIES
+      )
+    )
     freqs = np.arange(coord_freqs, dtype=np.float32)
     x = np.linspace(0.0, np.pi, width, dtype=np.float32)
     y = np.linspace(0.0, np.pi, height, dtype=np.float32)

@@ -659,6 +659,64 @@ def test_a_file_cannot_run_code(name, text, tmp_path, monkeypatch, capsys):
     ("optimizer.beta1=2", "beta1=2: expected a number in [0, 1)"),
     ("clever6", "with clever6: no such configuration or file. Did you mean"),
     ("none/a.yaml", "with none/a.yaml: no such configuration or file."),
+    # What no machine has the memory or the time for.
+    *(
+      (f"{entry}={value}", f"{fault}: is too large; expected at most {most}")
+      for entry, value, fault, most in (
+        ("batch_size", 10**9, f"batch_size={10**9}", "65,536"),
+        ("data.batch_size", 10**9, f"batch_size={10**9}", "65,536"),
+        ("data.shuffle_buffer", 10**12, f"buffer={10**12}", "10,000,000"),
+        ("n_z", 10**12, f"n_z={10**12}", "8,192"),
+        ("model.n_z", 10**12, f"n_z={10**12}", "8,192"),
+        ("num_components", 10**9, f"num_components={10**9}", "8,192"),
+        ("num_iters", 10**8, f"num_iters={10**8}", "1,000"),
+        ("model.num_iters", 10**8, f"num_iters={10**8}", "1,000"),
+        ("num_samples", 10**9, f"num_samples={10**9}", "8,192"),
+        ("image_dim", "[9,1000000]", "image_dim=1000000", "8,192"),
+        ("data.image_dim", "[9,1000000]", "image_dim=1000000", "8,192"),
+        (
+          "model.refinement_core.encoder_net.mlp_opt.output_sizes",
+          "[1000000000]",
+          "output_sizes[0]=1000000000",
+          "8,192",
+        ),
+        (
+          "model.refinement_core.recurrent_net.hidden_sizes",
+          "[8,1000000000]",
+          "hidden_sizes[1]=1000000000",
+          "8,192",
+        ),
+        (
+          "model.decoder.pixel_decoder.cnn_opt.output_channels",
+          "[1000000000,None]",
+          "output_channels[0]=1000000000",
+          "8,192",
+        ),
+        (
+          "model.decoder.pixel_decoder.cnn_opt.kernel_shapes",
+          "[1000000000]",
+          "kernel_shapes=1000000000",
+          "8,192",
+        ),
+        ("model.coord_freqs", 10**9, f"coord_freqs={10**9}", "64"),
+      )
+    ),
+    ("stop_after_steps=1e30", "stop_after_steps=1e+30: expected an integer"),
+    (
+      f"stop_after_steps={10**30}",
+      f"stop_after_steps={10**30}: is too large; expected 64 bits at most",
+    ),
+    (f"data.skip={-(10**30)}", "data.skip=-1"),
+    ("learn_rate=1e400", "learn_rate=inf: expected a finite number"),
+    (
+      "model.output_dist.component_dist.scale_val=1e400",
+      "model.output_dist.component_dist.scale_val=inf: expected a finite",
+    ),
+    ("optimizer.decay_rate=-1e400", "decay_rate=-inf: expected a finite"),
+    (
+      "model.iter_loss_weight=[0,1,2,3,4,1e400]",
+      "model.iter_loss_weight[5]=inf: expected a finite",
+    ),
   ],
 )
 def test_a_fault_is_one_readable_error(word, fault, capsys):
@@ -666,6 +724,21 @@ def test_a_fault_is_one_readable_error(word, fault, capsys):
   assert error.startswith("ConfigError: ")
   assert fault in error
   assert len(error.splitlines()) == 1, error
+
+
+def test_a_batch_that_no_memory_holds(capsys, monkeypatch):
+  monkeypatch.setattr(configuration, "_memory", lambda: 2**30)
+  error = fail(capsys, "with", "clevr6", "batch_size=1000")
+  assert "batch_size=1000: the 7 slots of 1,000 images of 128 x 128" in error
+  assert "more than 2 GiB, and this machine has 1 GiB" in error
+
+
+def test_numbers_in_files_are_checked_too(tmp_path, capsys):
+  path = tmp_path / "a.json"
+  path.write_text('{"optimizer": {"decay_rate": NaN}, "n_z": 1e400}')
+  error = fail(capsys, "with", str(path))
+  assert "optimizer.decay_rate=nan: expected a finite number" in error
+  assert "n_z=inf: expected a finite number" in error
 
 
 def test_the_nearest_name_of_a_configuration_is_told(capsys):
