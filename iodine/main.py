@@ -17,7 +17,7 @@ from docopt import DocoptExit
 from iodine import commands
 from iodine.commands.train import prepare as prepare_training
 from iodine.config import resolution
-from iodine.errors import ConfigError, RunError
+from iodine.errors import ConfigError, LogFormatter, RunError
 from iodine.experiment import Experiment, Record, usage
 from iodine.runs import loading
 from iodine.runs.loop import Interrupted
@@ -150,7 +150,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv: the words of the command; None: those of this process.
   """
   argv = list(sys.argv if argv is None else argv)
-  logging.basicConfig(format="%(levelname)s - %(message)s", level=logging.INFO)
+  handler = logging.StreamHandler()
+  handler.setFormatter(LogFormatter("%(levelname)s - %(message)s"))
+  logging.basicConfig(handlers=[handler], level=logging.INFO)
   for name in ("absl", "tensorflow", "tensorboard"):
     logging.getLogger(name).setLevel(logging.ERROR)
   try:

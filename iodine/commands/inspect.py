@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from iodine import tf1_checkpoint
+from iodine import errors, tf1_checkpoint
 from iodine.config import reading, resolution
 from iodine.runs import checkpoint_files, loading
 
@@ -35,11 +35,11 @@ def inspect_checkpoint(entries: Mapping[str, Any]) -> None:
     value = values[name]
     shape = "x".join(map(str, value.shape)) or "scalar"
     dtype = "string" if value.dtype == object else value.dtype
-    print(f"{name:<{width}}  {shape:>12}  {dtype}")
+    print(f"{errors.printable(name):<{width}}  {shape:>12}  {dtype}")
   summary = _summary(values)
   print(
-    f"\n{prefix}: {summary.parameters:,} parameters, {summary.slots:,} numbers "
-    f"of Adam's, {summary.others} other entries"
+    f"\n{errors.printable(prefix)}: {summary.parameters:,} parameters, "
+    f"{summary.slots:,} numbers of Adam's, {summary.others} other entries"
   )
   fits = [name for name in reading.named_configs() if _fits(name, values)]
   print(

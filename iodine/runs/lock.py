@@ -17,6 +17,8 @@ __all__ = ["LOCK_FILE", "locked"]
 
 LOCK_FILE = "run.lock"
 
+_OWNER = ("process", "host", "started")
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -87,11 +89,13 @@ def _this_process() -> dict[str, int | str]:
 
 def _owner(file: int) -> str:
   """Names the process that a lock file is of."""
-  words = "process {process} on {host}, started {started}"
   try:
-    return words.format(**json.loads(os.pread(file, 1000, 0)))
-  except (ValueError, TypeError, KeyError):  # just being written
-    return "another process"
+    owner = json.loads(os.pread(file, 1000, 0))
+    process, host, started = (owner[key] for key in _OWNER)
+  except (ValueError, TypeError, KeyError, RecursionError):
+    return "another process"  # whose name is just being written
+  words = f"process {process} on {host}, started {started}"
+  return words if words.isprintable() else "another process"
 
 
 def _overwrite(file: int, text: str) -> None:

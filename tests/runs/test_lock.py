@@ -104,7 +104,13 @@ def test_an_error_frees_the_lock(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "content", [b"", b"{}", b"[1]", b"{", b"\xff\xfe", b"null", b"x" * 5000]
+  "content",
+  [b"", b"{}", b"[1]", b"{", b"\xff\xfe", b"null", b"x" * 5000]
+  + [
+    b"[" * 999,
+    b'{"process": 1, "host": "a\\u001b[31mb", "started": "now"}',
+    b'{"process": 1, "host": "a\\nConfigError", "started": "now"}',
+  ],
 )
 def test_an_owner_that_cannot_be_read_is_another_process(tmp_path, content):
   with run_lock.locked(tmp_path):
