@@ -161,7 +161,7 @@ def path_fault(name: str, value: Any, optional: bool = False) -> str | None:
   if _is_path(value) or (value is None and optional):
     return None
   alternative = " or None" if optional else ""
-  return f"{name}={value!r}: expected a path{alternative}"
+  return f"{name}={value!r}: {_path_hint(value)}expected a path{alternative}"
 
 
 def paths_fault(name: str, value: Any) -> str | None:
@@ -170,7 +170,10 @@ def paths_fault(name: str, value: Any) -> str | None:
     return None
   if isinstance(value, Sequence) and value and all(map(_is_path, value)):
     return None
-  return f"{name}={value!r}: expected a file name or a list of file names"
+  return (
+    f"{name}={value!r}: {_path_hint(value)}expected a file name or a list of "
+    "file names"
+  )
 
 
 def image_dim_fault(value: Any) -> str | None:
@@ -198,7 +201,19 @@ def crop_fault(region: Any) -> str | None:
 
 
 def _is_path(value: Any) -> bool:
-  return isinstance(value, str | os.PathLike) and bool(os.fspath(value))
+  if not isinstance(value, str | os.PathLike):
+    return False
+  path = os.fspath(value)
+  return bool(path) and (b"\0" if isinstance(path, bytes) else "\0") not in path
+
+
+def _path_hint(value: Any) -> str:
+  """Says why a value that may look like a path is none."""
+  if is_number(value):
+    return f"is a number; write './{value}', or "
+  if isinstance(value, str) and "\0" in value:
+    return "has a zero byte, which no path can; "
+  return ""
 
 
 def _is_pair(value: Any) -> bool:

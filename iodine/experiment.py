@@ -26,7 +26,7 @@ from sacred.run import Run
 from sacred.serializer import flatten
 from sacred.utils import apply_backspaces_and_linefeeds, iterate_flattened
 
-from iodine.config import reading, resolution
+from iodine.config import parsing, reading, resolution
 from iodine.config.entries import ENTRIES
 from iodine.errors import ConfigError, RunError, did_you_mean
 from iodine.files import write_whole
@@ -87,13 +87,17 @@ class Experiment(SacredExperiment):
     # Wrong entries are errors, which Sacred would only warn about.
     options = {**(options or {}), "--force": True}
     _check_options(options)
-    reading.check_entries(config_updates or {})
+    config_updates = parsing.parse_words(
+      config_updates or {}, options.get("UPDATE") or ()
+    )
+    reading.check_entries(config_updates)
     # Sacred would read a file of a configuration's name, and may run code that
     # it finds there; no file has these names.
     named = {
       f"configuration {i}": self._entries(name)
       for i, name in enumerate(named_configs)
     }
+    reading.warn_of_mixture(named_configs, [own() for own in named.values()])
     self.named_configs.update(named)
     try:
       run = super()._create_run(

@@ -10,11 +10,31 @@ from typing import Any, NamedTuple
 from iodine import checks
 from iodine.errors import did_you_mean
 
-__all__ = ["ENTRIES", "PLANS", "Entry", "data_dir", "defaults", "faults"]
+__all__ = [
+  "ENTRIES",
+  "PATHS",
+  "PLANS",
+  "Entry",
+  "data_dir",
+  "defaults",
+  "faults",
+]
 
 # The entries that are plans of constructors.
 PLANS = ("data", "model", "optimizer")
 
+# Entries, and keys of the plan `data`, that are paths: numbers are text there.
+PATHS = (
+  "checkpoint_dir",
+  "data_dir",
+  "data_file",
+  "evaluation_dir",
+  "pictures_dir",
+  "image",
+  "tf1_checkpoint",
+  "path",
+  "cache_dir",
+)
 
 _Fault = Callable[[str, Any], "str | None"]
 
@@ -82,6 +102,10 @@ def _text(name: str, value: Any) -> str | None:
   return f"{name}={value!r}: expected text"
 
 
+def _path(name: str, value: Any) -> str | None:
+  return checks.path_fault(name, value)
+
+
 def _above_zero(name: str, value: Any) -> str | None:
   return checks.above_zero_fault(name, value)
 
@@ -136,7 +160,7 @@ ENTRIES: dict[str, Entry] = {
     False, "go on from the last checkpoint in checkpoint_dir", _flag
   ),
   "checkpoint_dir": Entry(
-    "checkpoints/iodine", 'a new run appends "_<run id>"', _text
+    "checkpoints/iodine", 'a new run appends "_<run id>"', _path
   ),
   "save_summaries_steps": Entry(10, "steps between scalars", _integer(1)),
   "save_images_steps": Entry(500, "steps between pictures", _integer(1)),
@@ -205,9 +229,9 @@ ENTRIES: dict[str, Entry] = {
     _above_zero,
   ),
   "data_dir": Entry(
-    data_dir(), "folder of the datasets ($IODINE_DATA_DIR)", _text
+    data_dir(), "folder of the datasets ($IODINE_DATA_DIR)", _path
   ),
-  "data_file": Entry(None, "data.path = data_dir/data_file", _optional(_text)),
+  "data_file": Entry(None, "data.path = data_dir/data_file", _optional(_path)),
   "image_dim": Entry(
     None,
     "height and width that images are resized to (None: the dataset's own)",
@@ -227,12 +251,12 @@ ENTRIES: dict[str, Entry] = {
   "evaluation_dir": Entry(
     None,
     "evaluate: folder of the results (None: beside the checkpoint)",
-    _optional(_text),
+    _optional(_path),
   ),
   "pictures_dir": Entry(
     "pictures",
     "describe_data, visualize, traverse, decompose: folder of the pictures",
-    _text,
+    _path,
   ),
   "scene": Entry(1, "visualize, traverse: which scene, from 1 on", _integer(1)),
   "slot": Entry(
@@ -245,11 +269,11 @@ ENTRIES: dict[str, Entry] = {
     "visualize, traverse: which latents, from 0 on (None: those of highest KL)",
     _latents,
   ),
-  "image": Entry(None, "decompose: file of the picture", _optional(_text)),
+  "image": Entry(None, "decompose: file of the picture", _optional(_path)),
   "tf1_checkpoint": Entry(
     None,
     "convert_checkpoint, export_tf1: prefix of the reference's files",
-    _optional(_text),
+    _optional(_path),
   ),
   "paper_batch_size": Entry(
     None,

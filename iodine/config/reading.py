@@ -1,18 +1,25 @@
 """Configuration files as plain data."""
 
-import json
+import logging
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from iodine import checks
+from iodine.config import parsing
 from iodine.config.entries import PLANS
 from iodine.errors import ConfigError, did_you_mean
 
-__all__ = ["check_entries", "load_file", "merged", "named_configs"]
+__all__ = [
+  "check_entries",
+  "load_file",
+  "merged",
+  "named_configs",
+  "warn_of_mixture",
+]
+
+_LOG = logging.getLogger(__name__)
 
 # That a file may hold: aliases may make a kilobyte into any number of them.
 _MAX_ENTRIES = 10_000
@@ -100,17 +107,7 @@ def _parse(path: pathlib.Path) -> dict[str, Any]:
   """Reads the mapping that a file holds."""
   if path.suffix not in (".yaml", ".yml", ".json"):
     raise ConfigError(f"{path}: a configuration file ends in .yaml or .json")
-  try:
-    text = path.read_text(encoding="utf-8")
-    is_json = path.suffix == ".json"
-    entries = json.loads(text) if is_json else yaml.safe_load(text)
-  except (OSError, UnicodeDecodeError) as error:
-    raise ConfigError(f"{path}: cannot be read: {error}") from error
-  except RecursionError:
-    raise ConfigError(f"{path}: is nested too deeply") from None
-  # Parsers pass on what Python says of a number or a date.
-  except (yaml.YAMLError, ValueError) as error:
-    raise ConfigError(f"{path}: cannot be parsed: {error}") from error
+  entries = parsing.parse_file(path)
   if not isinstance(entries, dict):
     raise ConfigError(
       f"{path}: must hold a mapping of entries, e.g. `batch_size: 4`"
@@ -121,6 +118,29 @@ def _parse(path: pathlib.Path) -> dict[str, Any]:
       "(*) that refer to what they are part of"
     )
   return entries
+
+
+def warn_of_mixture(
+  names: Sequence[str], entries: Sequence[Mapping[str, Any]]
+) -> None:
+  """Warns of configurations that are whole, and were named together.
+
+  Args:
+    names: of configurations or files, of which later ones win.
+    entries: of each.
+  """
+  named = list(zip(names, entries, strict=True))
+  for plan in ("data", "model"):
+    whole = [name for name, own in named if "constructor" in own.get(plan, {})]
+    if len(whole) > 1:
+      _LOG.warning(
+        "%s all describe %s: what %s says wins, and the rest is mixed with "
+        "what the others say",
+        " and ".join(whole),
+        plan,
+        whole[-1],
+      )
+      return
 
 
 def check_entries(entries: Mapping[str, Any], source: str = "") -> None:

@@ -217,7 +217,7 @@ class HDF5(IODINEDataset):
     if columns is not None and not _are_columns(columns):
       yield (
         f"factor_columns={columns!r}: expected a mapping from names to lists "
-        "of columns counted from 0, such as {'position': [0, 1]}, or null"
+        "of columns counted from 0, such as {'position': [0, 1]}, or None"
       )
 
   def _most_objects(self) -> None:

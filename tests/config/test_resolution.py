@@ -193,8 +193,12 @@ PAPER = {
 
 def resolve(*words: Any) -> Mapping[str, Any]:
   """Returns the configuration of `print_config with <words>`."""
-  updates, names = sacred.arg_parser.get_config_updates([*map(str, words)])
-  return command_line.ex.run("print_config", updates, names).config
+  typed = [*map(str, words)]
+  updates, names = sacred.arg_parser.get_config_updates(typed)
+  run = command_line.ex.run(
+    "print_config", updates, names, options={"UPDATE": typed}
+  )
+  return run.config
 
 
 def at(config: Mapping[str, Any], path: str) -> Any:
@@ -594,6 +598,96 @@ def test_a_file_cannot_run_code(name, text, tmp_path, monkeypatch, capsys):
   assert [x.name for x in tmp_path.iterdir()] == [name]
 
 
+# --- What is text, and what a number ------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.e-4", ".1e-3", "+1e-4"])
+def test_numbers_in_yaml_are_those_of_json(text, tmp_path):
+  content = f"learn_rate: {text}\nlatents: ['{text}', e1e1]"
+  config = reading.load_file(write(tmp_path / "a.yaml", content))
+  assert config == {"learn_rate": 1e-4, "latents": [text, "e1e1"]}
+
+
+@pytest.mark.parametrize("value", ["2024", "007", "1e3", "0x10", "1_000"])
+def test_folders_may_have_numbers_for_names(value, tmp_path):
+  path = write(
+    tmp_path / "a.yaml",
+    f"checkpoint_dir: {value}\ndata: {{path: {value}, cache_dir: {value}}}",
+  )
+  words = [f"{key}={value}" for key in ("checkpoint_dir", "data.path", "image")]
+  typed = resolve("folder", *words)
+  read = resolve("folder", path)
+  for config in (typed, read):
+    assert config["checkpoint_dir"] == value
+    assert config["data"]["path"] == value
+  assert typed["image"] == read["data"]["cache_dir"] == value
+
+
+def test_lists_of_paths_may_have_numbers_for_names(tmp_path):
+  path = write(tmp_path / "a.yaml", "data: {path: [2024, 01]}")
+  assert resolve("clevr6", path)["data"]["path"] == ["2024", "01"]
+  path = write(tmp_path / "b.yaml", "checkpoint_dir: 2024-01-02")
+  assert resolve("clevr6", path)["checkpoint_dir"] == "2024-01-02"
+  path = write(tmp_path / "c.json", '{"pictures_dir": 2024}')
+  assert resolve("clevr6", path)["pictures_dir"] == "2024"
+
+
+def test_a_number_for_a_path_says_how_to_write_it(tmp_path, capsys):
+  path = write(tmp_path / "a.json", '{"pictures_dir": 1e3}')
+  error = fail(capsys, "with", "clevr6", path)
+  assert "pictures_dir=1000.0: is a number; write './1000.0'" in error
+
+
+def test_null_is_none_on_the_command_line():
+  config = resolve("tetrominoes", "data.shuffle_buffer=null", "slot=null")
+  assert config["data"]["shuffle_buffer"] is None
+  assert config["slot"] is None
+
+
+@pytest.mark.parametrize("ending", ["yaml", "json"])
+def test_a_byte_order_mark_is_no_part_of_a_file(ending, tmp_path):
+  path = tmp_path / f"a.{ending}"
+  path.write_bytes(b'\xef\xbb\xbf{"n_z": 5}')
+  assert resolve("tetrominoes", path)["n_z"] == 5
+
+
+@pytest.mark.parametrize(
+  "name, text, line, first, key",
+  [
+    ("a.yaml", "n_z: 3\nbatch_size: 4\nn_z: 5\n", 3, 1, "n_z"),
+    ("a.yaml", "data:\n  path: a\n  'path': b\n", 3, 2, "path"),
+    ("a.json", '{"data": {\n\t"path": "a",\n\t"path": "b"}}', 3, 2, "path"),
+    ("a.json", '{"n_z": 3,\n"model": {"n_z": 3, "n_z": 4}}', 2, 2, "n_z"),
+  ],
+)
+def test_a_key_that_is_there_twice(
+  name, text, line, first, key, tmp_path, capsys
+):
+  error = fail(capsys, "with", write(tmp_path / name, text))
+  assert f"{name}: cannot be parsed: line {line}: the key {key!r}" in error
+  assert f"is there already, in line {first}" in error
+
+
+def test_yaml_may_merge_what_it_then_changes(tmp_path):
+  text = "data: &a {path: a, reader: b}\nmodel: {<<: *a, path: c}"
+  config = reading.load_file(write(tmp_path / "a.yaml", text))
+  assert config["model"] == {"path": "c", "reader": "b"}
+
+
+@pytest.mark.parametrize("name", ["a.yaml", "a.json"])
+def test_more_digits_than_python_reads(name, tmp_path, capsys):
+  path = write(tmp_path / name, f'{{"n_z": {"9" * 5000}}}')
+  assert "n_z=inf: expected a finite number" in fail(capsys, "with", path)
+
+
+def test_two_whole_configurations_are_warned_of(tmp_path, caplog):
+  path = write(tmp_path / "a.yaml", "n_z: 5\nmodel: {coord_type: cos}")
+  resolve("demo", path)
+  assert "describe" not in caplog.text
+  resolve("demo", "tetrominoes")
+  assert "demo and tetrominoes all describe data: what tetrom" in caplog.text
+
+
 # --- Faults of entries --------------------------------------------------------
 
 
@@ -632,8 +726,11 @@ def test_a_file_cannot_run_code(name, text, tmp_path, monkeypatch, capsys):
     ("base_learn_rate=-1", "base_learn_rate=-1: expected a number above 0"),
     ("stop_after_steps=1e6", "stop_after_steps=1000000.0: expected an integer"),
     ("continue_run=1", "continue_run=1: expected True or False"),
-    ("checkpoint_dir=3", "checkpoint_dir=3: expected text"),
-    ("data_file=3", "data_file=3: expected text"),
+    ("checkpoint_dir=[3]", "checkpoint_dir=[3]: expected a path"),
+    ("checkpoint_dir='a\\0b'", "checkpoint_dir='a\\x00b': has a zero byte"),
+    ("data.path='a\\0b'", "path='a\\x00b': has a zero byte"),
+    ("pictures_dir=''", "pictures_dir='': expected a path"),
+    ("data_file={'a': 3}", "data_file={'a': 3}: expected a path"),
     ("seed=-1", "seed=-1: expected an integer from 0 to 2147483646"),
     ("seed=99999999999", "seed=99999999999: expected an integer from 0 to"),
     ("model=3", "model=3: must be a mapping of entries"),
@@ -749,7 +846,7 @@ def test_the_nearest_name_of_a_configuration_is_told(capsys):
 
 
 def test_all_faults_are_told_together(capsys):
-  words = ("n_zz=3", "batch_size=abc", "learn_rate=0", "data.path=3")
+  words = ("n_zz=3", "batch_size=abc", "learn_rate=0", "data.path={}")
   words += ("model.decoder.foo=1", "optimizer.beta_2=1")
   error = fail(capsys, "with", "tetrominoes", *words)
   lines = error.removeprefix("ConfigError: ").splitlines()

@@ -210,7 +210,10 @@ class TestLocScaleDistribution:
       (dict(loc_act="nope"), "unknown activation 'nope'"),
       (dict(scale="fixed", scale_val=0), "scale_val=0: must be above 0, or -1"),
       (dict(scale="fixed", scale_val=-0.5), "scale_val=-0.5: must be above 0"),
-      (dict(scale="fixed", scale_val="1"), "scale_val='1': must be above 0"),
+      (
+        dict(scale="fixed", scale_val="1"),
+        "scale_val='1': is text; must be above 0",
+      ),
       (
         dict(scale="fixed", scale_val=float("nan")),
         "scale_val=nan: must be above 0",

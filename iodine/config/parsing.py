@@ -1,0 +1,160 @@
+"""YAML and JSON as plain data: no code, no key twice, paths as they are typed.
+
+Numbers are those of JSON and YAML 1.2: YAML 1.1, which PyYAML reads, takes 1e-4
+for text. What is a path stays as it was typed, so that a folder may be called
+2024 or 007.
+"""
+
+import json
+import math
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from iodine.config.entries import PATHS
+from iodine.errors import ConfigError
+
+__all__ = ["parse_file", "parse_words"]
+
+_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+")
+
+
+class _RepeatedKey(ValueError):
+  """A mapping has a key twice."""
+
+
+def parse_file(path: pathlib.Path) -> Any:
+  """Reads what a YAML or JSON file holds.
+
+  Raises:
+    ConfigError: if it cannot be read or parsed.
+  """
+  try:
+    text = path.read_text(encoding="utf-8-sig")
+    return _parse_json(text) if path.suffix == ".json" else _parse_yaml(text)
+  except (OSError, UnicodeDecodeError) as error:
+    raise ConfigError(f"{path}: cannot be read: {error}") from error
+  except RecursionError:
+    raise ConfigError(f"{path}: is nested too deeply") from None
+  # Parsers pass on what Python says of a number or a date.
+  except (yaml.YAMLError, ValueError) as error:
+    raise ConfigError(f"{path}: cannot be parsed: {error}") from error
+
+
+def parse_words(
+  entries: Mapping[str, Any], words: Sequence[str]
+) -> dict[str, Any]:
+  """Entries of the command line, with paths as they were typed.
+
+  Args:
+    entries: as Sacred parsed them: 007 is text there, but 2024 a number.
+    words: KEY=VALUE, of which they were parsed; others are left out.
+
+  Returns:
+    The entries; None where `null` was typed.
+  """
+  result = _copied(entries)
+  for word in words:
+    key, equals, value = map(str.strip, word.partition("="))
+    *folders, name = key.split(".")
+    place = result
+    for folder in folders:
+      place = place.get(folder, {}) if isinstance(place, dict) else {}
+    if not equals or not isinstance(place, dict) or name not in place:
+      continue
+    if value == "null":
+      place[name] = None
+    elif name in PATHS and isinstance(place[name], int | float | complex):
+      place[name] = value
+  return result
+
+
+def _copied(entries: Any) -> Any:
+  if isinstance(entries, Mapping):
+    return {key: _copied(value) for key, value in entries.items()}
+  return entries
+
+
+def _integer(text: str) -> int | float:
+  try:
+    return int(text)
+  except ValueError:  # More digits than Python reads.
+    return math.inf
+
+
+# --- JSON ---------------------------------------------------------------------
+
+
+def _parse_json(text: str) -> Any:
+  try:
+    return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+  except _RepeatedKey:
+    _parse_yaml(text.replace("\t", " "))  # which knows the line
+    raise
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+  mapping = {}
+  for key, value in pairs:
+    if key in mapping:
+      raise _RepeatedKey(f"the key {key!r} is there twice")
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    mapping[key] = str(value) if key in PATHS and is_number else value
+  return mapping
+
+
+# --- YAML ---------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+  """PyYAML's, with the numbers of YAML 1.2."""
+
+  def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+    """Makes a dict of a mapping; its keys must differ."""
+    if isinstance(node, yaml.MappingNode):
+      lines: dict[str, int] = {}
+      for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+          continue
+        line = key.start_mark.line + 1
+        if key.value in lines:
+          raise _RepeatedKey(
+            f"line {line}: the key {key.value!r} is there already, in line "
+            f"{lines[key.value]}"
+          )
+        lines[key.value] = line
+        if key.value in PATHS:
+          _keep_as_typed(value)
+    return super().construct_mapping(node, deep)
+
+  def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
+    """Makes an integer, however many digits there are."""
+    try:
+      return super().construct_yaml_int(node)
+    except ValueError:
+      return math.inf
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_implicit_resolver(
+  "tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789")
+)
+
+
+def _keep_as_typed(node: yaml.Node) -> None:
+  """Makes text of a number, and of those in a list."""
+  if isinstance(node, yaml.SequenceNode):
+    for item in node.value:
+      if not isinstance(item, yaml.SequenceNode):
+        _keep_as_typed(item)
+  elif isinstance(node, yaml.ScalarNode) and node.tag.endswith(
+    (":int", ":float", ":timestamp")
+  ):
+    node.tag = "tag:yaml.org,2002:str"
+
+
+def _parse_yaml(text: str) -> Any:
+  return yaml.load(text, Loader=_Loader)
