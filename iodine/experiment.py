@@ -30,6 +30,7 @@ from iodine.config import parsing, reading, resolution
 from iodine.config.entries import ENTRIES
 from iodine.errors import ConfigError, RunError, did_you_mean
 from iodine.files import write_whole
+from iodine.runs import folder as run_folder
 
 __all__ = ["Experiment", "Record", "filter_output", "make_safe", "usage"]
 
@@ -59,6 +60,7 @@ class Experiment(SacredExperiment):
     self,
     prepare: Callable[[str | None, Mapping[str, Any]], Any],
     is_observed: Callable[[str | None, Mapping[str, Any]], bool],
+    reads_checkpoint: Callable[[str | None, Mapping[str, Any]], bool],
   ) -> None:
     """Adds the configurations, and what happens before a command.
 
@@ -66,8 +68,11 @@ class Experiment(SacredExperiment):
       prepare: called with a command's name and its configuration before the
         run is recorded; raises ConfigError where that must not start.
       is_observed: called likewise: whether this process records the run.
+      reads_checkpoint: called with a command's name and the entries of the
+        command line: whether a run's own file stands for its checkpoint.
     """
     self._prepare, self._is_observed = prepare, is_observed
+    self._reads_checkpoint = reads_checkpoint
     self.captured_out_filter = filter_output  # type: ignore
     self.configurations.append(_resolve)  # type: ignore
     for config_name, entries in reading.named_configs().items():
@@ -93,8 +98,9 @@ class Experiment(SacredExperiment):
     reading.check_entries(config_updates)
     # Sacred would read a file of a configuration's name, and may run code that
     # it finds there; no file has these names.
+    in_place = self._reads_checkpoint(command_name, config_updates)
     named = {
-      f"configuration {i}": self._entries(name)
+      f"configuration {i}": self._entries(name, in_place)
       for i, name in enumerate(named_configs)
     }
     reading.warn_of_mixture(named_configs, [own() for own in named.values()])
@@ -118,8 +124,13 @@ class Experiment(SacredExperiment):
       make_safe(run)
     return run
 
-  def _entries(self, name: str) -> ConfigDict:
-    """Returns the entries of a named configuration or a file."""
+  def _entries(self, name: str, in_place: bool) -> ConfigDict:
+    """Returns the entries of a named configuration or a file.
+
+    Args:
+      name: of a configuration, or a path.
+      in_place: see `folder.read_file`.
+    """
     if name in self.named_configs:
       return self.named_configs[name]
     if not os.path.exists(name):
@@ -127,8 +138,7 @@ class Experiment(SacredExperiment):
         f"with {name}: no such configuration or file. "
         + did_you_mean(name, self.named_configs, "configurations")
       )
-    entries = reading.load_file(name)
-    return ConfigDict(resolution.without_derived(entries))
+    return ConfigDict(run_folder.read_file(pathlib.Path(name), in_place))
 
   def _check_command(self, cmd_name: str) -> None:
     commands = dict(self.gather_commands())

@@ -47,8 +47,24 @@ def _is_training(command_name: str | None) -> bool:
   return command_name in (None, train.__name__)
 
 
+def _reads_checkpoint(
+  command_name: str | None, given: Mapping[str, Any]
+) -> bool:
+  """Whether a command reads the checkpoint that `checkpoint_dir` names."""
+  if _is_training(command_name):
+    return given.get("continue_run") is True
+  return command_name in (
+    evaluate.__name__,
+    export_tf1.__name__,
+    visualize.__name__,
+    traverse.__name__,
+    decompose.__name__,
+    inspect_checkpoint.__name__,
+  )
+
+
 ex = Experiment("iodine", save_git_info=False)
-ex.set_up(_prepare, _is_observed)
+ex.set_up(_prepare, _is_observed, _reads_checkpoint)
 
 
 @ex.main

@@ -63,7 +63,9 @@ def find(path: str) -> str:
     path: a folder, the prefix of a checkpoint's files, or one of the files. In
       a folder: the first of `candidates` with all of its files, or what its
       file `checkpoint` names in another folder. If there is no folder
-      "checkpoints/demo", it stands for the model that comes with the package.
+      "checkpoints/demo", it stands for the last of its runs, "demo_1",
+      "demo_2", ..., that has a checkpoint, or else for the model that comes
+      with the package.
 
   Returns:
     The prefix of its files; `.index` and all `.data-*` files exist.
@@ -79,6 +81,14 @@ def find(path: str) -> str:
     prefix = str(given)
   elif match := _FILE_OF_PAIR.fullmatch(str(given)):
     prefix = match[1]
+  elif newest := _newest_run(given):
+    prefix = _find_in_folder(newest)
+    _LOG.info(
+      "There is no %s: taking its newest run, %s. `checkpoint_dir=` names "
+      "another",
+      path,
+      newest,
+    )
   elif (shipped := _shipped(given)).is_dir():
     prefix = _find_in_folder(shipped)
     _LOG.info("There is no %s: taking the model that comes with IODINE", path)
@@ -97,6 +107,21 @@ def _shipped(path: pathlib.Path) -> pathlib.Path:
   """The folder in the package that stands in for a configuration's folder."""
   folder, name = path.parent, path.name
   return _PRETRAINED / (name if str(folder) == "checkpoints" else "none")
+
+
+def _newest_run(path: pathlib.Path) -> pathlib.Path | None:
+  """Of the runs PATH_1, PATH_2, ... that have a checkpoint, the last."""
+  if not path.parent.is_dir():
+    return None
+  start = f"{path.name}_"
+  runs = [
+    folder
+    for folder in path.parent.iterdir()
+    if folder.name.startswith(start)
+    and re.fullmatch("[0-9]+", folder.name[len(start) :])
+    and _prefixes(folder, "*.index")
+  ]
+  return max(runs, key=lambda run: int(run.name[len(start) :]), default=None)
 
 
 def _find_in_folder(folder: pathlib.Path) -> str:

@@ -16,6 +16,7 @@ __all__ = [
   "config_to_save",
   "load_config",
   "open_folder",
+  "read_file",
   "save_config",
 ]
 
@@ -116,6 +117,25 @@ def config_to_save(
   if "seed" in config["data"]:
     config["data"] = {**config["data"], "seed": seeds["data.seed"]}
   return config
+
+
+def read_file(path: pathlib.Path, in_place: bool) -> dict[str, Any]:
+  """Entries of a configuration file, which may be a run's own.
+
+  Args:
+    path: the file.
+    in_place: whether `checkpoint_dir` is the file's folder if that has a
+      checkpoint, as a run's folder does; else what the file says, to which a
+      new run appends its number.
+
+  Raises:
+    ConfigError: see `reading.load_file`.
+  """
+  entries = resolution.without_derived(reading.load_file(path))
+  folder = path.parent
+  if in_place and path.name == CONFIG_FILE and any(folder.glob("*.index")):
+    entries["checkpoint_dir"] = str(folder)
+  return entries
 
 
 def save_config(folder: pathlib.Path, entries: Mapping[str, Any]) -> None:

@@ -141,9 +141,9 @@ def _read(config_name_or_path: str | os.PathLike) -> dict[str, Any]:
       f"{config_name_or_path}: no such configuration, file or folder of a run. "
       + did_you_mean(str(config_name_or_path), named, "configurations")
     )
-  entries = resolution.without_derived(reading.load_file(file))
-  if file.name == run_folder.CONFIG_FILE:
-    entries["checkpoint_dir"] = str(file.parent)
+  entries = run_folder.read_file(file, in_place=True)
+  if path.is_dir():
+    entries["checkpoint_dir"] = str(path)
   return entries
 
 

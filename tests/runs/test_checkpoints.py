@@ -501,3 +501,38 @@ def test_the_shipped_model_stands_in_for_one_of_its_name(
   with pytest.raises(checkpoint_files.CheckpointError, match="no checkpoint"):
     checkpoint_files.find("checkpoints/demo")
   assert not checkpoint_files.is_shipped(str(tmp_path / "model.ckpt"))
+
+
+def _run(folder: pathlib.Path) -> pathlib.Path:
+  folder.mkdir(parents=True)
+  for suffix in (_INDEX, _DATA):
+    (folder / f"model.ckpt-3{suffix}").touch()
+  return folder
+
+
+def test_the_newest_run_goes_before_the_shipped_model(
+  tmp_path, monkeypatch, caplog
+):
+  caplog.set_level(logging.INFO)
+  monkeypatch.chdir(tmp_path)
+  folder = tmp_path / "checkpoints"
+  for name in ("demo_2", "demo_9", "demo_10", "demo_last", "demo_2_99"):
+    _run(folder / name)
+  (folder / "demo_11").mkdir()  # has none yet
+  prefix = checkpoint_files.find("checkpoints/demo")
+  assert prefix == "checkpoints/demo_10/model.ckpt-3"
+  assert "taking its newest run, checkpoints/demo_10. `checkp" in caplog.text
+  assert checkpoint_files.find("checkpoints/demo_2").startswith(
+    "checkpoints/demo_2/"
+  )
+  _run(folder / "demo")
+  assert checkpoint_files.find("checkpoints/demo").startswith(
+    "checkpoints/demo/"
+  )
+
+
+def test_the_newest_run_of_names_with_wildcards(tmp_path):
+  _run(tmp_path / "a_7")
+  _run(tmp_path / "[a]_1")
+  prefix = checkpoint_files.find(str(tmp_path / "[a]"))
+  assert prefix == str(tmp_path / "[a]_1" / "model.ckpt-3")

@@ -113,6 +113,28 @@ def test_home_is_expanded(tmp_path, monkeypatch):
   assert run_folder.open_folder("~/run_1", True, None) == tmp_path / "run_1"
 
 
+@pytest.mark.parametrize(
+  "name, has_checkpoint, in_place, place",
+  [
+    ("config.json", True, True, "run_1"),
+    ("config.json", True, False, "elsewhere"),  # for a new run
+    ("config.json", False, True, "elsewhere"),  # a record of Sacred's
+    ("mine.json", True, True, "elsewhere"),
+  ],
+)
+def test_a_runs_own_file_stands_for_its_checkpoint(
+  tmp_path, name, has_checkpoint, in_place, place
+):
+  folder = tmp_path / "run_1"
+  folder.mkdir()
+  path = folder / name
+  path.write_text(f'{{"checkpoint_dir": "{tmp_path}/elsewhere"}}')
+  if has_checkpoint:
+    (folder / "model.ckpt-3.index").touch()
+  entries = run_folder.read_file(path, in_place)
+  assert entries == {"checkpoint_dir": f"{tmp_path}/{place}"}
+
+
 def test_the_configuration_is_saved_whole_or_not_at_all(tmp_path):
   config = {"n_z": 3, "model": {"channels": [4, None]}, "rate": 2.5e-5}
   run_folder.save_config(tmp_path, config)

@@ -63,6 +63,15 @@ def test_a_run_is_loaded_from_its_folder(trained, tmp_path, given):
   np.testing.assert_array_equal(loaded["model"].initial_zp, weights)
 
 
+def test_a_runs_own_file_finds_its_checkpoint(trained, tmp_path, capsys):
+  run("inspect_checkpoint", "with", trained / "config.json")
+  assert f"\n{trained}/model.ckpt-2: " in capsys.readouterr().out
+  shutil.copytree(trained, tmp_path / "other")
+  words = (trained / "config.json", f"checkpoint_dir={tmp_path}/other")
+  run("inspect_checkpoint", "with", *words)
+  assert f"\n{tmp_path}/other/model.ckpt-2: " in capsys.readouterr().out
+
+
 def test_entries_can_be_overridden(trained):
   overrides = {"data.shuffle_buffer": None, "model": {"coord_freqs": 4}}
   loaded = load_checkpoint(
