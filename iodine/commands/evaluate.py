@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -52,7 +53,9 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
     rows = evaluation_report.table_rows(result, paper)
     print(evaluation_report.text_table(rows))
     evaluation_report.write(folder, result, paper, entries, trained.prefix)
-  _LOG.info("%.1f images/s; wrote %s", result.images_per_second, folder)
+  if math.isfinite(rate := result.images_per_second):  # not of one batch
+    _LOG.info("%.1f images/s", rate)
+  _LOG.info("Wrote %s", folder)
   return result
 
 

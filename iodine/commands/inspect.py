@@ -1,6 +1,7 @@
 """What is in a checkpoint."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,9 +9,16 @@ import numpy as np
 
 from iodine import errors, tf1_checkpoint
 from iodine.config import reading, resolution
+from iodine.progress import progress
 from iodine.runs import checkpoint_files, loading
 
 __all__ = ["inspect_checkpoint"]
+
+
+# Variables do not depend on these, but the time to create them does.
+_SMALLEST = {"num_iters": 1, "num_components": 2}
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +49,13 @@ def inspect_checkpoint(entries: Mapping[str, Any]) -> None:
     f"\n{errors.printable(prefix)}: {summary.parameters:,} parameters, "
     f"{summary.slots:,} numbers of Adam's, {summary.others} other entries"
   )
-  fits = [name for name in reading.named_configs() if _fits(name, values)]
+  fits = []
+  configurations = reading.named_configs()
+  with progress(len(configurations), "configurations", _LOG) as update:
+    for name, own in configurations.items():
+      if _fits(own, values):
+        fits.append(name)
+      update()
   print(
     f"Configurations that fit, with any number of slots: "
     f"{', '.join(fits) or 'none'}"
@@ -58,9 +72,11 @@ def _summary(values: Mapping[str, np.ndarray]) -> _Summary:
   )
 
 
-def _fits(name: str, values: Mapping[str, np.ndarray]) -> bool:
-  """Whether a named configuration describes the checkpoint's model."""
-  entries = resolution.resolve(reading.named_configs()[name])
+def _fits(
+  configuration: Mapping[str, Any], values: Mapping[str, np.ndarray]
+) -> bool:
+  """Whether a configuration describes the checkpoint's model."""
+  entries = resolution.resolve(configuration, _SMALLEST)
   dataset, model = resolution.build(entries, ("data", "model"))
   loading.initialize(model, dataset)
   return tf1_checkpoint.fits(values, model)
