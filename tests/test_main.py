@@ -118,6 +118,7 @@ def test_a_runs_own_file_is_a_valid_argument(whole_run, capsys):
     (whole_run / "storage" / "1" / "config.json").read_text()
   )
   # Whose plans leave out what the other entries say.
+  assert config.pop("format") == 1
   assert resolution.filled({k: sacreds[k] for k in config}) == config
   run("print_config", "with", path, "n_z=7")
   assert len(re.findall(r"\bn_z = 7\b", capsys.readouterr().out)) == 1

@@ -12,6 +12,8 @@ from iodine.config.entries import PLANS
 from iodine.errors import ConfigError, did_you_mean
 
 __all__ = [
+  "FORMAT",
+  "FORMAT_KEY",
   "check_entries",
   "load_file",
   "merged",
@@ -23,6 +25,10 @@ _LOG = logging.getLogger(__name__)
 
 # That a file may hold: aliases may make a kilobyte into any number of them.
 _MAX_ENTRIES = 10_000
+# Of the files that this version writes, and the key under which they say so. A
+# file without it is of format 1.
+FORMAT = 1
+FORMAT_KEY = "format"
 # That earlier versions wrote into a run's file; the data say it now.
 _OBSOLETE = (("model", "num_background_entities"),)
 
@@ -58,6 +64,7 @@ def load_file(path: str | os.PathLike) -> dict[str, Any]:
 def _load(path: pathlib.Path, seen: tuple[str, ...]) -> dict[str, Any]:
   """Reads a file that the named configurations `seen` are like."""
   entries = _parse(path)
+  _check_format(path, entries.pop(FORMAT_KEY, FORMAT))
   check_entries(entries, f"{path}: ")
   for plan, key in _OBSOLETE:
     if isinstance(entries.get(plan), dict):
@@ -75,6 +82,17 @@ def _load(path: pathlib.Path, seen: tuple[str, ...]) -> dict[str, Any]:
     raise ConfigError(f"{path}: like={name!r}: is like this one in turn")
   base = _load(known[name], (*seen, name))
   return merged(_taken_away(base, entries), _taken_away(entries, base))
+
+
+def _check_format(path: pathlib.Path, found: Any) -> None:
+  """Raises ConfigError for a file that a later version has written."""
+  if fault := checks.int_fault(FORMAT_KEY, found, 1):
+    raise ConfigError(f"{path}: {fault}")
+  if found > FORMAT:
+    raise ConfigError(
+      f"{path}: is of format {found}, and this version of IODINE reads up to "
+      f"{FORMAT}. Use the version that wrote it, or a later one."
+    )
 
 
 def _taken_away(

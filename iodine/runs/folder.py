@@ -156,7 +156,8 @@ def save_config(folder: pathlib.Path, entries: Mapping[str, Any]) -> None:
       before,
       after or entries["batch_size"],
     )
-  text = json.dumps(resolution.filled(entries), indent=1, sort_keys=True)
+  saved = {**resolution.filled(entries), reading.FORMAT_KEY: reading.FORMAT}
+  text = json.dumps(saved, indent=1, sort_keys=True)
   write_whole(folder / CONFIG_FILE, text + "\n")
 
 

@@ -4,16 +4,20 @@ import datetime
 import importlib.metadata
 import json
 import logging
+import os
 import pathlib
 import platform
 import subprocess
 from typing import Any
+
+import tensorflow as tf
 
 from iodine import files
 
 __all__ = ["VERSIONS_FILE", "save_versions"]
 
 VERSIONS_FILE = "versions.json"
+FORMAT = 1  # of an entry
 
 _GIT_SECONDS = 10  # at most
 
@@ -26,9 +30,12 @@ def save_versions(folder: pathlib.Path, step: int) -> None:
   The file is a list with an entry for each time that the run was started or
   continued, of these keys:
 
+  - format: of the entry, 1;
   - date: when that was;
   - step: number of steps that had been taken before;
   - python, platform: version and system;
+  - threads: of an operation on the CPU; sums, and so the last bits of results,
+    depend on their number;
   - commit: the commit of the git checkout that this package lies in, with
     "-dirty" if its files differ; null if it lies in none;
   - packages: {name: version} of all that are installed.
@@ -46,15 +53,30 @@ def save_versions(folder: pathlib.Path, step: int) -> None:
 
 
 def _earlier(path: pathlib.Path) -> list[Any]:
-  """Reads the entries of earlier processes; none if the file is damaged."""
+  """Reads the entries of earlier processes; moves a damaged file aside."""
   try:
     entries = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(entries, list):
+      raise ValueError("it is no list")
   except FileNotFoundError:
     return []
   except (OSError, ValueError, RecursionError) as error:
-    _LOG.warning("%s cannot be read and begins anew: %s", path, error)
+    kept = _keep_aside(path)
+    _LOG.warning("%s cannot be read (%s) and begins anew%s", path, error, kept)
     return []
-  return entries if isinstance(entries, list) else []
+  return entries
+
+
+def _keep_aside(path: pathlib.Path) -> str:
+  """Gives a damaged file another name; returns words for it."""
+  number = 1
+  while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+    number += 1
+  try:
+    path.rename(aside)
+  except OSError as error:
+    return f": {error}"
+  return f"; what it held is in {aside.name}"
 
 
 def _versions(step: int) -> dict[str, Any]:
@@ -64,13 +86,26 @@ def _versions(step: int) -> dict[str, Any]:
     for distribution in importlib.metadata.distributions()
   }
   return {
+    "format": FORMAT,
     "date": now.isoformat(" ", "seconds"),
     "step": step,
     "python": platform.python_version(),
     "platform": platform.platform(),
+    "threads": _threads(),
     "commit": _commit(),
     "packages": {name: found[name] for name in sorted(filter(None, found))},
   }
+
+
+def _threads() -> int:
+  """Threads that TensorFlow takes for an operation on the CPU."""
+  chosen = tf.config.threading.get_intra_op_parallelism_threads()
+  given = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+  if chosen or given.isdecimal():
+    return chosen or int(given)
+  if hasattr(os, "sched_getaffinity"):  # not on every system
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def _commit() -> str | None:

@@ -563,6 +563,21 @@ def test_a_faulty_file_is_an_error(name, text, fault, tmp_path, capsys):
     assert str(path) in error
 
 
+@pytest.mark.parametrize(
+  "value, fault",
+  [
+    ("2", "is of format 2, and this version of IODINE reads up to 1."),
+    ("0", "format=0: expected an integer of at least 1"),
+    ('"x"', "format='x': is text; expected an integer"),
+  ],
+)
+def test_a_file_of_a_later_format_is_an_error(value, fault, tmp_path, capsys):
+  path = write(tmp_path / "config.json", f'{{"format": {value}, "new": 3}}')
+  assert f"{path}: {fault}" in fail(capsys, "with", path)
+  path = write(tmp_path / "config.json", '{"format": 1, "n_z": 3}')
+  assert reading.load_file(path) == {"n_z": 3}
+
+
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path, capsys):
   path = tmp_path / "a.yaml"
   path.write_bytes(b"\xff\xfe\x00")

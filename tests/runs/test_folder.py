@@ -139,10 +139,10 @@ def test_the_configuration_is_saved_whole_or_not_at_all(tmp_path):
   config = {"n_z": 3, "model": {"channels": [4, None]}, "rate": 2.5e-5}
   run_folder.save_config(tmp_path, config)
   path = tmp_path / run_folder.CONFIG_FILE
-  assert json.loads(path.read_text()) == config
+  assert json.loads(path.read_text()) == {**config, "format": 1}
   with pytest.raises(TypeError):
     run_folder.save_config(tmp_path, {"n_z": object()})
-  assert json.loads(path.read_text()) == config
+  assert json.loads(path.read_text()) == {**config, "format": 1}
   run_folder.save_config(tmp_path, {"n_z": 4})
-  assert json.loads(path.read_text()) == {"n_z": 4}
+  assert json.loads(path.read_text()) == {"n_z": 4, "format": 1}
   assert [path.name for path in tmp_path.iterdir()] == [run_folder.CONFIG_FILE]

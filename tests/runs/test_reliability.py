@@ -243,6 +243,15 @@ def test_versions_get_an_entry_for_each_start(tmp_path):
   assert first["packages"]["sacred"] == importlib.metadata.version("sacred")
   assert first["python"].startswith("3.")
   assert first["date"] <= second["date"]
+  assert first["format"] == 1
+  assert first["threads"] >= 1
+
+
+def test_versions_tell_the_number_of_threads(tmp_path, monkeypatch):
+  monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "7")
+  run_versions.save_versions(tmp_path, 0)
+  (entry,) = json.loads((tmp_path / "versions.json").read_text())
+  assert entry["threads"] == 7
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"\xff", b"{}", b"[" * 10**5])
@@ -251,6 +260,22 @@ def test_versions_that_cannot_be_read_begin_anew(tmp_path, content, caplog):
   run_versions.save_versions(tmp_path, 7)
   (entry,) = json.loads((tmp_path / "versions.json").read_text())
   assert entry["step"] == 7
+  aside = tmp_path / "versions.json.damaged-1"
+  assert aside.read_bytes() == content
+  assert "what it held is in versions.json.damaged-1" in caplog.text
+  (tmp_path / "versions.json").write_bytes(b"again")
+  run_versions.save_versions(tmp_path, 8)
+  assert aside.read_bytes() == content
+  assert (tmp_path / "versions.json.damaged-2").read_bytes() == b"again"
+
+
+def test_entries_of_versions_of_later_formats_are_kept(tmp_path):
+  later = [{"format": 99, "x": [1]}]
+  (tmp_path / "versions.json").write_text(json.dumps(later))
+  run_versions.save_versions(tmp_path, 7)
+  entries = json.loads((tmp_path / "versions.json").read_text())
+  assert entries[:1] == later
+  assert entries[1]["step"] == 7
 
 
 @pytest.fixture
