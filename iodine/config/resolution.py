@@ -187,23 +187,22 @@ def build(
 def _memory_faults(
   entries: Mapping[str, Any], built: Mapping[str, Any]
 ) -> list[str]:
-  """Tells of a batch whose decoded slots alone are more than the memory."""
+  """Tells of a batch whose masks alone are more than the memory."""
   if entries["strategy"] == "multi_worker" or not {"data", "model"} <= set(
     built
   ):
     return []
   data, slots = built["data"], built["model"].num_components
   height, width = data.image_dim
-  channels = data.num_channels + 1  # and a mask
   images = data.batch_size // entries["accumulate"]
-  needed = images * slots * height * width * channels * _FLOAT
+  needed = images * slots * height * width * _FLOAT
   memory = _memory()
   if needed <= memory:
     return []
   return [
-    f"batch_size={data.batch_size}: the {slots} slots of {images:,} images of "
-    f"{height} x {width} pixels take more than {needed / 2**30:,.0f} GiB, and "
-    f"this machine has {memory / 2**30:,.0f} GiB; set a lower batch_size, "
+    f"batch_size={data.batch_size}: the {slots} masks of {images:,} images of "
+    f"{height} x {width} pixels take more than {needed / 2**30:,.1f} GiB, and "
+    f"this machine has {memory / 2**30:,.1f} GiB; set a lower batch_size, "
     "num_components or image_dim, or a higher accumulate"
   ]
 

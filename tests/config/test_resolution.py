@@ -839,10 +839,10 @@ def test_a_fault_is_one_readable_error(word, fault, capsys):
 
 
 def test_a_batch_that_no_memory_holds(capsys, monkeypatch):
-  monkeypatch.setattr(configuration, "_memory", lambda: 2**30)
+  monkeypatch.setattr(configuration, "_memory", lambda: 2**28)
   error = fail(capsys, "with", "clevr6", "batch_size=1000")
-  assert "batch_size=1000: the 7 slots of 1,000 images of 128 x 128" in error
-  assert "more than 2 GiB, and this machine has 1 GiB" in error
+  assert "batch_size=1000: the 7 masks of 1,000 images of 128 x 128" in error
+  assert "more than 0.4 GiB, and this machine has 0.2 GiB" in error
 
 
 def test_numbers_in_files_are_checked_too(tmp_path, capsys):
