@@ -20,6 +20,7 @@ from iodine.errors import ConfigError
 __all__ = ["parse_file", "parse_words"]
 
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+")
+_MOST_KEYS = 10_000  # that one mapping has with all that it merges in
 
 
 class _RepeatedKey(ValueError):
@@ -112,23 +113,34 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
   """PyYAML's, with the numbers of YAML 1.2."""
 
-  def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-    """Makes a dict of a mapping; its keys must differ."""
-    if isinstance(node, yaml.MappingNode):
-      lines: dict[str, int] = {}
-      for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-          continue
-        line = key.start_mark.line + 1
-        if key.value in lines:
-          raise _RepeatedKey(
-            f"line {line}: the key {key.value!r} is there already, in line "
-            f"{lines[key.value]}"
-          )
-        lines[key.value] = line
-        if key.value in PATHS:
-          _keep_as_typed(value)
-    return super().construct_mapping(node, deep)
+  def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+    """Makes a mapping, whose keys must differ, before others are merged in."""
+    node = super().compose_mapping_node(anchor)
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+      if not isinstance(key, yaml.ScalarNode):
+        continue
+      line = key.start_mark.line + 1
+      if key.value in lines:
+        raise _RepeatedKey(
+          f"line {line}: the key {key.value!r} is there already, in line "
+          f"{lines[key.value]}"
+        )
+      lines[key.value] = line
+      if key.value in PATHS:
+        _keep_as_typed(value)
+    return node
+
+  def flatten_mapping(self, node: yaml.MappingNode) -> None:
+    """Merges others in, which may be many: mappings merge others in turn."""
+    super().flatten_mapping(node)
+    if len(node.value) > _MOST_KEYS:
+      raise yaml.constructor.ConstructorError(
+        None,
+        None,
+        f"a mapping of more than {_MOST_KEYS:,} keys",
+        node.start_mark,
+      )
 
   def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
     """Makes an integer, however many digits there are."""

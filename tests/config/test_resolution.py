@@ -687,6 +687,40 @@ def test_yaml_may_merge_what_it_then_changes(tmp_path):
   text = "data: &a {path: a, reader: b}\nmodel: {<<: *a, path: c}"
   config = reading.load_file(write(tmp_path / "a.yaml", text))
   assert config["model"] == {"path": "c", "reader": "b"}
+  text = """
+    data: &a {path: a}
+    x: {y: {z: &b {<<: *a, path: c}}}
+    model: {<<: *b}
+  """
+  config = reading.load_file(write(tmp_path / "b.yaml", text))
+  assert config["model"] == config["x"]["y"]["z"] == {"path": "c"}
+
+
+@pytest.mark.parametrize(
+  "text, fault",
+  [
+    (
+      f"a: &a {{{', '.join(f'a{i}: 1' for i in range(6000))}}}\n"
+      f"b: &b {{{', '.join(f'b{i}: 1' for i in range(6000))}}}\n"
+      "c: {<<: [*a, *b]}",
+      "more than 10,000 keys",
+    ),
+    (
+      "a0: &a0 [1]\n"
+      + "".join(
+        f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 10)}]\n"
+        for i in range(9)
+      ),
+      "more than 10,000 entries",
+    ),
+    ("a: " + "[" * 20_000, "nested too deeply"),
+    ("a: &a [*a]", "more than 10,000 entries"),
+  ],
+)
+def test_a_small_file_does_not_become_a_large_one(
+  text, fault, tmp_path, capsys
+):
+  assert fault in fail(capsys, "with", write(tmp_path / "a.yaml", text))
 
 
 @pytest.mark.parametrize("name", ["a.yaml", "a.json"])
