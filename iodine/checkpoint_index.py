@@ -297,6 +297,8 @@ def _check_slices(
       for size, (start, _), length in zip(dims, extents, shape, strict=True)
     ):
       raise ValueError(f"has a part {extents}, which is not in {dims}")
+    if tuple(extents) in shapes:
+      raise ValueError(f"has the part {extents} twice")
     shapes[tuple(extents)] = shape
   found = [(part.dtype, _dims(part.shape)) for part in parts]
   if found != [(entry.dtype, shapes[key]) for key in sorted(shapes)]:

@@ -134,6 +134,7 @@ def test_an_index_of_several_blocks_is_read(tmp_path):
     ("parts", _part(0, 0, length=10), "has a part"),
     ("parts", _part(0, 0, length=3), "other parts"),
     ("parts", lambda e: e.slices.pop(), "other parts"),
+    ("parts", lambda e: e.slices.append(e.slices[0]), "twice"),
     ("parts", _set(dtype=3), "other parts"),
   ],
 )

@@ -33,7 +33,7 @@ from iodine.runs import checkpoint_files
 from iodine.runs import checkpoints as run_checkpoints
 from iodine.tfrecords import inspection
 from iodine.tfrecords import reading as tfrecord_reading
-from tests.support import record_files
+from tests.support import checkpoint_tables, record_files
 
 # Longest time, in seconds, and largest growth of the process, in bytes, that
 # reading may take. (An image of the largest size allowed is 0.8 GB as RGB, RGBA
@@ -482,6 +482,30 @@ def test_checkpoints(tmp_path, num_inputs):
     (tmp_path / names[index]).write_bytes(data)
 
   seeds = list(whole.values())
+  fuzz(seeds, num_inputs, store, lambda: _read_checkpoint(tmp_path))
+
+
+@inputs(300, 4_000)
+def test_indexes_with_the_right_checksums(tmp_path, num_inputs):
+  prefix = tmp_path / "model.ckpt"
+  tf.raw_ops.SaveV2(
+    prefix=str(prefix),
+    tensor_names=["floats", "parts", "parts", "texts"],
+    shape_and_slices=["", "9 7 0,4:-", "9 7 4,5:0,7", ""],
+    tensors=[
+      tf.zeros([2, 3]),
+      tf.ones([4, 7]),
+      tf.zeros([5, 7]),
+      tf.constant(["ab", "c"]),
+    ],
+  )
+  table = checkpoint_tables.read(prefix)
+  names = list(table)
+
+  def store(index: int, data: bytes) -> None:
+    checkpoint_tables.write(prefix, {**table, names[index]: data})
+
+  seeds = list(table.values())
   fuzz(seeds, num_inputs, store, lambda: _read_checkpoint(tmp_path))
 
 
