@@ -5,17 +5,19 @@ What of Sacred is private is used here alone, see `PRIVATE`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import json
 import logging
 import os
 import pathlib
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sacred import SETTINGS
+from sacred import SETTINGS, stdout_capturing
 from sacred import Experiment as SacredExperiment
 from sacred.arg_parser import printable_usage
 from sacred.config import ConfigDict
@@ -26,6 +28,7 @@ from sacred.run import Run
 from sacred.serializer import flatten
 from sacred.utils import apply_backspaces_and_linefeeds, iterate_flattened
 
+from iodine import console
 from iodine.config import parsing, reading, resolution
 from iodine.config.entries import ENTRIES
 from iodine.errors import ConfigError, RunError, did_you_mean
@@ -34,16 +37,53 @@ from iodine.runs import folder as run_folder
 
 __all__ = ["Experiment", "Record", "filter_output", "make_safe", "usage"]
 
-# {class of Sacred: what is used of it without being documented}.
-PRIVATE: dict[type, tuple[str, ...]] = {
+# {class or module of Sacred: what is used of it without being documented}.
+PRIVATE: dict[Any, tuple[str, ...]] = {
   SacredExperiment: ("_create_run", "_check_command", "configurations"),
   Run: ("_id", "_emit_heartbeat"),
+  stdout_capturing: ("tee_output_python",),
 }
+
+_LOG = logging.getLogger(__name__)
+
+
+class _Output:
+  """What a run has put out, for Sacred to take away bit by bit."""
+
+  closed = False
+
+  def __init__(self) -> None:
+    self._lock, self._text = threading.Lock(), io.StringIO()
+
+  def keep(self, text: str) -> None:
+    """Adds some."""
+    with self._lock:
+      self._text.write(text)
+
+  def get(self) -> str:
+    """Returns what has come since the last call."""
+    with self._lock:
+      taken, self._text = self._text.getvalue(), io.StringIO()
+    return taken
+
+
+@contextlib.contextmanager
+def _record_output() -> Iterator[_Output]:
+  """Sacred's own may lose text while it takes some, and if a run breaks off."""
+  output = _Output()
+  streams = sys.stdout, sys.stderr
+  sys.stdout, sys.stderr = (  # type: ignore[assignment]
+    console.Recorded(stream, output.keep) for stream in streams
+  )
+  try:
+    yield output
+  finally:
+    sys.stdout, sys.stderr = streams
+
 
 # Capturing file descriptors would hide the terminal from the progress bar.
 SETTINGS.CAPTURE_MODE = "sys"
-
-_LOG = logging.getLogger(__name__)
+stdout_capturing.tee_output_python = _record_output
 
 
 class Experiment(SacredExperiment):

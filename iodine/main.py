@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from docopt import DocoptExit
 
-from iodine import commands
+from iodine import commands, console
 from iodine.commands.train import prepare as prepare_training
 from iodine.config import resolution
 from iodine.errors import ConfigError, LogFormatter, RunError
@@ -70,7 +70,11 @@ ex.set_up(_prepare, _is_observed, _reads_checkpoint)
 @ex.main
 def train(_config, _run):
   """Train a model, or resume training it (continue_run=True)."""
-  commands.train(_config, ex.prepared, Record(_run))
+  record = Record(_run)
+  try:
+    commands.train(_config, ex.prepared, record)
+  finally:
+    record.flush()  # which Sacred leaves out where a run breaks off
 
 
 @ex.command(unobserved=True)
@@ -166,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv: the words of the command; None: those of this process.
   """
   argv = list(sys.argv if argv is None else argv)
-  handler = logging.StreamHandler()
+  handler = console.Handler()
   handler.setFormatter(LogFormatter("%(levelname)s - %(message)s"))
   logging.basicConfig(handlers=[handler], level=logging.INFO)
   for name in ("absl", "tensorflow", "tensorboard"):

@@ -2,12 +2,12 @@
 
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import Iterator
 
 import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+
+from iodine import console
 
 __all__ = ["Progress", "progress"]
 
@@ -45,21 +45,16 @@ def progress(
   Yields:
     What to call with the number of things done since the last call.
   """
-  is_terminal = sys.stderr.isatty()
-  with contextlib.ExitStack() as stack:
-    if is_terminal:
-      stack.enter_context(logging_redirect_tqdm())
-    bar = tqdm.tqdm(
-      total=total,
-      initial=done,
-      unit=f" {unit}",
-      dynamic_ncols=True,
-      disable=not is_terminal,
-    )
-    counted = Progress(
-      stack.enter_context(bar), unit, logger, counts_are_logged, first_compiles
-    )
-    yield counted
+  screen = console.terminal()
+  with tqdm.tqdm(
+    total=total,
+    initial=done,
+    unit=f" {unit}",
+    file=screen,
+    dynamic_ncols=True,
+    disable=screen is None,
+  ) as bar:
+    yield Progress(bar, unit, logger, counts_are_logged, first_compiles)
 
 
 class Progress:
@@ -99,13 +94,14 @@ class Progress:
     """Shows what has come of the work.
 
     Args:
-      line: for the log, where there is no terminal.
+      line: for the log where there is no terminal, and for a run's record.
       beside_bar: the same for a terminal, whose bar shows count and time.
     """
     if self._bar.disable:
       self._logger.info("%s", line)
     else:
       self._bar.set_postfix_str(beside_bar)
+      console.keep(line)
 
   @property
   def rate(self) -> float:

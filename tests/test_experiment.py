@@ -1,9 +1,11 @@
 """Tests for iodine.experiment: what it needs of Sacred."""
 
 import importlib.metadata
+import threading
 
 import pytest
 from sacred import Experiment
+from sacred.run import Run
 
 from iodine import experiment
 from iodine.config import entries, resolution
@@ -20,7 +22,7 @@ from iodine.config import entries, resolution
 def test_sacred_still_has_what_is_used_of_it(owner, name):
   own = Experiment("test", save_git_info=False)
   own.main(lambda: None)
-  found = {Experiment: own}.get(owner) or own._create_run()
+  found = {Experiment: own, Run: own._create_run()}.get(owner, owner)
   version = importlib.metadata.version("sacred")
   assert hasattr(found, name), (
     f"Sacred {version} has no {owner.__name__}.{name}: see where "
@@ -42,3 +44,16 @@ def test_sacred_takes_the_resolved_configuration():
   assert "num_iters" not in run.config_modifications.modified
   for name, entry in entries.ENTRIES.items():
     assert run.config_modifications.docs[name] == entry.help
+
+
+def test_no_output_is_lost_while_some_is_taken_away():
+  output, count = experiment._Output(), 20_000
+  writer = threading.Thread(
+    target=lambda: [output.keep(f"{i}\n") for i in range(count)]
+  )
+  writer.start()
+  taken = []
+  while writer.is_alive():
+    taken.append(output.get())
+  taken.append(output.get())
+  assert "".join(taken).split() == [str(i) for i in range(count)]

@@ -1,6 +1,7 @@
 """The command line, run within the tests' process wherever that can be."""
 
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from iodine import console
 from iodine import main as command_line
 from iodine.config import resolution
 from tests.support.tiny_runs import (
@@ -107,6 +109,72 @@ def test_sacred_gets_metrics_and_status(whole_run):
   assert record["meta"]["named_configs"] == ["tetrominoes"]
   info = json.loads((storage / "info.json").read_text())
   assert info["checkpoint_dir"] == str(whole_run / "run_1")
+
+
+def standard_error(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+  """Takes it, the log included, within a test as pytest replaces it."""
+  stream = io.StringIO()
+  monkeypatch.setattr(sys, "stderr", stream)
+  handler = console.Handler()
+  handler.setFormatter(logging.Formatter("%(levelname)s - %(message)s"))
+  monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+  return stream
+
+
+def test_sacred_keeps_what_was_shown(data_dir, tmp_path, monkeypatch):
+  shown = standard_error(monkeypatch)
+  words = (*TINY, f"data_dir={data_dir}", f"checkpoint_dir={tmp_path}/run")
+  run("-F", tmp_path / "storage", *words)
+  kept = (tmp_path / "storage" / "1" / "cout.txt").read_text()
+  assert f"INFO - step {STEPS}/{STEPS}  loss " in kept
+  assert kept == shown.getvalue()
+
+
+def test_sacred_keeps_what_a_terminal_showed_without_the_bar(
+  data_dir, tmp_path, monkeypatch
+):
+  shown = standard_error(monkeypatch)
+  shown.isatty = lambda: True
+  words = (*TINY, f"data_dir={data_dir}", f"checkpoint_dir={tmp_path}/run")
+  run("-F", tmp_path / "storage", *words)
+  kept = (tmp_path / "storage" / "1" / "cout.txt").read_text()
+  for step in range(1, STEPS + 1):
+    assert f"\nstep {step}/{STEPS}  loss " in kept
+  assert f"INFO - Done: {tmp_path}/run_1/model.ckpt-{STEPS}, " in kept
+  assert "\r" in shown.getvalue()
+  assert "\r" not in kept
+  # No line is torn by the bar.
+  assert "\nINFO - Done: " in re.sub(r"[^\n]*\r", "", shown.getvalue())
+
+
+def test_sacred_keeps_what_an_interrupted_run_showed(
+  data_dir, tmp_path, monkeypatch
+):
+  shown = standard_error(monkeypatch)
+  words = (*TINY, f"data_dir={data_dir}", f"checkpoint_dir={tmp_path}/run")
+  logger = logging.getLogger("iodine.runs.loop")
+  handler = SignalAt(2, signal.SIGTERM)
+  logger.addHandler(handler)
+  try:
+    with pytest.raises(SystemExit):
+      run("-F", tmp_path / "storage", *words)
+  finally:
+    logger.removeHandler(handler)
+  kept = (tmp_path / "storage" / "1" / "cout.txt").read_text()
+  assert "SIGTERM at step 2: saved " in kept
+  assert shown.getvalue().startswith(kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["sys", "fd", "no"])
+def test_the_output_is_captured_as_asked(mode, data_dir, tmp_path):
+  words = (*TINY, f"data_dir={data_dir}", "checkpoint_dir=run")
+  process = start("-C", mode, "-F", "storage", *words, cwd=tmp_path)
+  output = process.communicate(timeout=300)[0]
+  kept = (tmp_path / "storage" / "1" / "cout.txt").read_text()
+  assert f"step {STEPS}/{STEPS}  loss " in output
+  assert (f"step {STEPS}/{STEPS}  loss " in kept) == (mode != "no")
+  assert kept in output
 
 
 def test_a_runs_own_file_is_a_valid_argument(whole_run, capsys):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
+from iodine import console
 from iodine.progress import progress
 from iodine.synthetic import (
   clevr,
@@ -267,7 +268,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   Returns:
     The exit status.
   """
-  logging.basicConfig(format="%(message)s", level=logging.INFO)
+  logging.basicConfig(
+    format="%(message)s", level=logging.INFO, handlers=[console.Handler()]
+  )
   args = _make_parser().parse_args(argv)
   try:
     _write(args)
