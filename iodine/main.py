@@ -14,13 +14,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from docopt import DocoptExit
 
-from iodine import commands, console
+from iodine import commands, console, signals
 from iodine.commands.train import prepare as prepare_training
 from iodine.config import resolution
 from iodine.errors import ConfigError, LogFormatter, RunError
 from iodine.experiment import Experiment, Record, usage
 from iodine.runs import loading
-from iodine.runs.loop import Interrupted
+from iodine.signals import Interrupted
 from iodine.training import replicas
 
 __all__ = ["ex", "load_checkpoint", "main"]
@@ -164,7 +164,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   """Runs the command line.
 
   Exit codes: 0 done; 1 the run failed; 2 a mistake in the command, the
-  configuration or a file; 128 + n ended by signal n, everything saved.
+  configuration or a file; 128 + n ended by signal n, in training with
+  everything saved.
 
   Args:
     argv: the words of the command; None: those of this process.
@@ -176,15 +177,18 @@ def main(argv: Sequence[str] | None = None) -> None:
   for name in ("absl", "tensorflow", "tensorboard"):
     logging.getLogger(name).setLevel(logging.ERROR)
   try:
-    ex.run_commandline(_with_debug(argv))
+    with signals.handled():
+      ex.run_commandline(_with_debug(argv))
   except DocoptExit as error:
     _fail(usage(f"{error}\nTry `dummy --help`."), 2)
   except ConfigError as error:
     _fail(f"ConfigError: {error}", 2)
   except Interrupted as interrupt:
+    if not interrupt.is_told:
+      print(interrupt, file=sys.stderr)
     sys.exit(128 + interrupt.signal_number)
   except KeyboardInterrupt:
-    _fail("Interrupted without saving.", 130)
+    _fail("Interrupted.", 130)
   except RunError as error:
     _fail(f"Error: {error}", 1)
 

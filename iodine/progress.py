@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import tqdm
 
-from iodine import console
+from iodine import console, signals
 
 __all__ = ["Progress", "progress"]
 
@@ -77,7 +77,12 @@ class Progress:
     self._start = self._last_line = time.monotonic()
 
   def __call__(self, new: int = 1) -> None:
-    """Counts `new` more."""
+    """Counts `new` more.
+
+    Raises:
+      Interrupted: if a signal came and its exception was lost.
+    """
+    signals.check()
     self._count += new
     self._bar.update(new)
     now = time.monotonic()

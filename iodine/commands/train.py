@@ -72,7 +72,8 @@ def train(entries: Mapping[str, Any], parts: Parts, record: Record) -> None:
   Raises:
     ConfigError: for a mistake in folder, data, checkpoint or TF_CONFIG.
     RunError: if the run cannot go on.
-    Interrupted: after SIGINT or SIGTERM, when everything is saved.
+    Interrupted: after a signal (see `iodine.signals`), when everything is
+      saved.
   """
   replicas.warn_without_gpu()
   if entries["deterministic"]:

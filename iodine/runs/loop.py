@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from iodine import metrics
+from iodine import metrics, signals
 from iodine.data.datasets import IODINEDataset, Position
 from iodine.errors import ConfigError, RunError, did_you_mean
 from iodine.files import write_whole
@@ -24,10 +24,11 @@ from iodine.runs import summaries
 from iodine.runs.checkpoints import RunCheckpoints, explain_failed_writes
 from iodine.runs.profiling import StepProfiler
 from iodine.scene_model import shows_decomposition
+from iodine.signals import Interrupted
 from iodine.tfrecords import inspection
 from iodine.training import Trainer
 
-__all__ = ["Interrupted", "Settings", "run"]
+__all__ = ["Settings", "run"]
 
 PICTURE_NAME = "decomposition.png"
 _GRADIENT_NORM = "debug/global_grad_norm"
@@ -36,14 +37,6 @@ _NUM_SAMPLES = 16  # in a picture
 _REPORTED = {"loss": "loss/total", "ari": "loss/ari_nobg"}
 
 _LOG = logging.getLogger(__name__)
-
-
-class Interrupted(KeyboardInterrupt):
-  """A run that was ended by a signal, after saving."""
-
-  def __init__(self, signal_number: int):
-    super().__init__(signal.Signals(signal_number).name)
-    self.signal_number = signal_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +97,8 @@ def run(
       only damaged ones, or if the model has no scalar `keep_best`.
     RunError: if a loss or gradient is not finite, the data fail, the folder
       cannot be written, or another worker is lost.
-    Interrupted: after SIGINT or SIGTERM, when everything is saved.
+    Interrupted: after a signal (see `iodine.signals`), when everything is
+      saved.
   """
   checkpoints = RunCheckpoints(
     folder, trainer, settings.keep_checkpoints, settings.keep_best
@@ -159,7 +153,7 @@ class _Loop:
       if self.folder and not (self.folder / PICTURE_NAME).exists():
         self._draw_picture(self.folder)  # an earlier process ended too soon
       return
-    with self._summaries(), _signals() as received:
+    with self._summaries(), signals.deferred() as received:
       self._take_steps(stop, received)
     if received:
       _LOG.info(
@@ -170,7 +164,7 @@ class _Loop:
         self.checkpoints.latest,
         self.folder or "...",
       )
-      raise Interrupted(received[0])
+      raise Interrupted(received[0], is_told=True)
     picture = self._draw_picture(self.folder) if self.folder else None
     _LOG.info("Done: %s, %s", self.checkpoints.latest, picture or "no picture")
     if best := self.checkpoints.best:
@@ -394,28 +388,3 @@ class _Means:
     means = {name: statistics.fmean(v) for name, v in self._values.items()}
     self._values.clear()
     return means
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-  """Collects SIGINT and SIGTERM; the second one ends the process as usual."""
-  received: list[int] = []
-  handlers: dict[int, Any] = {}
-
-  def receive(number, frame):
-    del frame
-    received.append(number)
-    _LOG.info(
-      "%s: saving after this step. Once more ends at once, without saving",
-      signal.Signals(number).name,
-    )
-    for other, handler in handlers.items():
-      signal.signal(other, handler)
-
-  for number in (signal.SIGINT, signal.SIGTERM):
-    handlers[number] = signal.signal(number, receive)
-  try:
-    yield received
-  finally:
-    for other, handler in handlers.items():
-      signal.signal(other, handler)

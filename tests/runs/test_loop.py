@@ -22,6 +22,7 @@ from iodine.errors import ConfigError
 from iodine.modules import iodine
 from iodine.runs import loop as training_loop
 from iodine.runs import summaries
+from iodine.signals import Interrupted
 from tests.support import tiny
 from tests.support.loop_runs import (
   STEPS,
@@ -154,7 +155,7 @@ def test_an_interrupted_and_continued_run_equals_an_uninterrupted_one(
       os.kill(os.getpid(), number)
 
   caplog.set_level("INFO")
-  with pytest.raises(training_loop.Interrupted) as error:
+  with pytest.raises(Interrupted) as error:
     train(scenes, folder, on_metric=interrupt)
   assert error.value.signal_number == number
   assert signal.getsignal(number) == handler
