@@ -1,14 +1,16 @@
 """What the data files hold."""
 
+import io
 import logging
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from iodine.config import resolution
 from iodine.data import description as data_description
 from iodine.data import opening
-from iodine.files import make_folder
+from iodine.data.pipeline import IODINEDataset
+from iodine.files import make_folder, write_whole
 from iodine.pictures import scenes as scene_pictures
 from iodine.progress import progress
 
@@ -30,14 +32,19 @@ def describe_data(entries: Mapping[str, Any]) -> pathlib.Path:
   """
   (dataset,) = resolution.build(entries, ("data",))
   opening.prepare(dataset)
+  # Only what reads is in these blocks: a closed pipe is no fault of the data.
   with opening.data_errors_as_config_errors(dataset):
-    print(f"{dataset.name}, {type(dataset).__name__}")
-    print("\n".join(data_description.format_files(dataset)), flush=True)
-    scenes = dataset.examples().take(entries["num_scenes"])
-    with progress(entries["num_scenes"], "scenes", _LOG) as update:
-      statistics = data_description.collect(dataset, _counted(scenes, update))
-    lines = data_description.format_statistics(dataset, statistics)
-    print("\n".join(lines))
+    lines = data_description.format_files(dataset)
+  print(f"{dataset.name}, {type(dataset).__name__}")
+  print("\n".join(lines), flush=True)
+  with opening.data_errors_as_config_errors(dataset):
+    scenes = iter(dataset.examples().take(entries["num_scenes"]))
+  with progress(entries["num_scenes"], "scenes", _LOG) as update:
+    read = _counted(dataset, scenes, update)
+    statistics = data_description.collect(dataset, read)
+  lines = data_description.format_statistics(dataset, statistics)
+  print("\n".join(lines), flush=True)
+  with opening.data_errors_as_config_errors(dataset):
     shown = dataset.variant(batch_size=_NUM_SHOWN, shuffle_buffer=None)
     batch = next(iter(shown("eval")))
   folder = pathlib.Path(entries["pictures_dir"]).expanduser()
@@ -45,14 +52,22 @@ def describe_data(entries: Mapping[str, Any]) -> pathlib.Path:
   path = folder / f"{dataset.name}_scenes.png"
   masks = batch["mask"][:, 0, ..., 0].numpy() if "mask" in batch else None
   figure = scene_pictures.scenes_plot(batch["image"][:, 0].numpy(), masks)
-  figure.savefig(path, dpi=150)
+  picture = io.BytesIO()
+  figure.savefig(picture, format="png", dpi=150)
+  write_whole(path, picture.getvalue())
   _LOG.info("Wrote %s", path)
   return path
 
 
 def _counted(
-  items: Iterable[Any], update: Callable[[int], object]
+  dataset: IODINEDataset, scenes: Iterator[Any], update: Callable[[int], object]
 ) -> Iterator[Any]:
-  for item in items:
-    yield item
+  """Reads scenes; errors of the data become ConfigErrors."""
+  while True:
+    with opening.data_errors_as_config_errors(dataset):
+      try:
+        scene = next(scenes)
+      except StopIteration:
+        return
+    yield scene
     update(1)

@@ -1,9 +1,16 @@
 """Tests of iodine.data.description, and of the command that prints it."""
 
+import errno
+import io
+import pathlib
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from iodine.commands import describe_data
+from iodine.config import reading, resolution
 from iodine.data import datasets
 from iodine.data import description as data_description
 from tests.support.small_datasets import Blobs, Clips
@@ -116,3 +123,43 @@ def test_estimated_number_of_scenes(tmp_path, capsys, monkeypatch):
   write_scenes(path, 13)
   out = describe(capsys, f"data.path={path}", f"pictures_dir={tmp_path}")
   assert f"{path}: about 13 scenes" in out
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_a_closed_pipe_is_no_fault_of_the_data(tmp_path, monkeypatch, after):
+  path = write_scenes(tmp_path / "scenes", 2)
+  entries = resolution.resolve(
+    reading.named_configs()["tetrominoes"],
+    {"data": {"path": str(path)}, "pictures_dir": str(tmp_path)},
+  )
+
+  class Pipe(io.StringIO):
+    count = 0
+
+    def write(self, text):
+      self.count += 1
+      if self.count > after:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+      return len(text)
+
+  monkeypatch.setattr(sys, "stdout", Pipe())
+  with pytest.raises(BrokenPipeError):
+    describe_data(entries)
+
+
+def test_a_full_disk_leaves_no_part_of_the_picture(
+  tmp_path, capsys, monkeypatch
+):
+  path = write_scenes(tmp_path / "scenes", 2)
+  folder = tmp_path / "pictures"
+
+  def write_bytes(self, data):
+    with self.open("wb") as file:
+      file.write(data[: len(data) // 2])
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(pathlib.Path, "write_bytes", write_bytes)
+  words = ["describe_data", "with", "tetrominoes", f"data.path={path}"]
+  error = fail(capsys, 1, *words, f"pictures_dir={folder}")
+  assert f"{folder}/tetrominoes_scenes.png: cannot be written: No" in error
+  assert not list(folder.iterdir())
