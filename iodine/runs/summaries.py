@@ -156,6 +156,7 @@ class _Events:
     self.is_damaged = False
 
   def __iter__(self) -> Iterator[event_pb2.Event]:
+    self.is_damaged = False
     count = self._count_heads()
     # TensorFlow would take a length for granted, however large.
     records = tf.data.TFRecordDataset(str(self._path)).take(count)
@@ -169,15 +170,14 @@ class _Events:
     """Counts the records that are in the file from end to end."""
     with open(self._path, "rb") as file:
       count, end, size = 0, 0, os.fstat(file.fileno()).st_size
-      while end < size:
-        file.seek(end)
-        head = file.read(tfrecord_format.RECORD_HEAD)
-        length = tfrecord_format.record_length(head)
-        if length is None:
-          break
-        end += length + tfrecord_format.RECORD_OVERHEAD
-        count += end <= size
-    self.is_damaged = end != size
+      try:
+        while end < size:
+          file.seek(end)
+          head = file.read(tfrecord_format.RECORD_HEAD)
+          end += tfrecord_format.record_bytes(head, size - end)
+          count += 1
+      except tfrecord_format.DamagedStream:
+        self.is_damaged = True
     return count
 
 

@@ -111,7 +111,7 @@ def detect_compression(path: str) -> str:
   # Tested first: the length at the start of an uncompressed file may look like
   # a zlib header, but a compressed file passes the checksum by chance only once
   # in 2**32 times.
-  if record_length(head) is not None:
+  if _record_length(head) is not None:
     return ""
   if head.startswith(_GZIP_MAGIC):
     compression = "GZIP"
@@ -225,7 +225,7 @@ def record_bytes(head: bytes, rest: int | None = None) -> int:
   """
   if len(head) < RECORD_HEAD:
     raise DamagedStream(_BREAKS_OFF)
-  length = record_length(head)
+  length = _record_length(head)
   if length is None:
     raise DamagedStream(NO_RECORD)
   if length > MAX_RECORD_BYTES:
@@ -238,7 +238,7 @@ def record_bytes(head: bytes, rest: int | None = None) -> int:
   return length + RECORD_OVERHEAD
 
 
-def record_length(data: bytes) -> int | None:
+def _record_length(data: bytes) -> int | None:
   """Returns the length stated in a record's head; None: not a head."""
   if len(data) < RECORD_HEAD:
     return None
@@ -334,7 +334,7 @@ def _check_inflated(path: str, head: bytes, compression: str) -> None:
       f"{path} holds no record: its {compression} data end after "
       f"{len(data)} bytes. {CUT_OFF}"
     )
-  if record_length(data) is None:
+  if _record_length(data) is None:
     raise ValueError(
       f"{path} is no TFRecord file: it holds {compression} data that start "
       f"with {data!r}. {_likely_cause(data)}"
