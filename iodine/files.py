@@ -16,6 +16,7 @@ new one. Whoever writes files does it through here:
 
 import contextlib
 import fnmatch
+import glob
 import json
 import os
 import pathlib
@@ -27,6 +28,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import filelock
 
 from iodine.errors import ConfigError, RunError
+from iodine.leftovers import writing_in
 
 __all__ = [
   "LIST_FILE",
@@ -68,8 +70,7 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
 def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Gives a file its name when the block that writes it has ended.
 
-  What killed processes left of the same file is removed. The system's lock
-  tells it from what a living process writes: it ends with its process.
+  What killed processes left of the same file is removed.
 
   Args:
     path: the file to write or replace; its folder exists. A link is replaced,
@@ -82,39 +83,24 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
   Raises:
     OSError: if it cannot be written.
   """
-  _remove_remains(path)
-  # Two processes may write the same file; the last one to finish wins.
-  name = f".{path.name}.{secrets.token_hex(4)}.partial"
-  partial = path.with_name(name)
-  file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-  try:
-    with contextlib.suppress(OSError):  # a file system without locks
-      filelock.lock_descriptor(file, blocking=False)
-    yield partial
-    sync(partial)
-    partial.replace(path)
-  except BaseException:
-    with contextlib.suppress(OSError):  # or it would hide the reason
-      partial.unlink(missing_ok=True)
-    raise
-  finally:
-    os.close(file)
-  with contextlib.suppress(OSError):  # some systems cannot: it is there anyway
-    sync(path.parent)
-
-
-def _remove_remains(path: pathlib.Path) -> None:
-  """Removes what processes that were killed left of a file."""
-  name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.partial")
-  with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
-    for entry in entries:
-      if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-        file = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-          if filelock.lock_descriptor(file, blocking=False):
-            os.unlink(entry.path)
-        finally:
-          os.close(file)
+  start = f".{path.name}."
+  remains = f"{glob.escape(start)}{'[0-9a-f]' * 8}.partial"
+  with writing_in(path.parent, remains):
+    # Two processes may write the same file; the last one to finish wins.
+    partial = path.with_name(f"{start}{secrets.token_hex(4)}.partial")
+    partial.touch(exist_ok=False)
+    try:
+      yield partial
+      sync(partial)
+      partial.replace(path)
+    except BaseException:
+      with contextlib.suppress(OSError):  # or it would hide the reason
+        partial.unlink(missing_ok=True)
+      raise
+    with contextlib.suppress(
+      OSError
+    ):  # some systems cannot: it is there anyway
+      sync(path.parent)
 
 
 def sync(path: pathlib.Path) -> None:

@@ -64,6 +64,7 @@ def convert_checkpoint(entries: Mapping[str, Any]) -> str:
       run = run_checkpoints.RunCheckpoints(new, trainer, keep=1)
       name = pathlib.Path(run.save(dataset, Position(0, 0))).name
       run_folder.save_config(new, {**entries, "model": own})
+      run.record_files()
       put(new, place, _in_order(new))
   prefix = str(folder / name)
   _LOG.info("Wrote %s", prefix)
