@@ -17,7 +17,7 @@ from iodine.data.fingerprint import Fingerprint
 from iodine.data.pipeline import IODINEDataset
 from iodine.errors import ConfigError
 from iodine.experiment import Record
-from iodine.runs import continuation, loading
+from iodine.runs import continuation, loading, manifest
 from iodine.runs import folder as run_folder
 from iodine.runs import lock as run_lock
 from iodine.runs import loop as training_loop
@@ -173,6 +173,7 @@ class _Run:
     """
     assert self.folder is not None
     saved = run_folder.load_config(self.folder)
+    manifest.warn_of_changes(self.folder / run_folder.CONFIG_FILE)
     continuation.check_drift(saved, self.entries, self.folder)
     self.seed = saved.get("seed", self.seed)
     own = self.entries["data"].get("seed", self.seed)

@@ -10,6 +10,7 @@ from typing import Any
 from iodine.config import reading, resolution
 from iodine.errors import ConfigError
 from iodine.files import write_whole
+from iodine.runs import manifest
 
 __all__ = [
   "CONFIG_FILE",
@@ -122,6 +123,8 @@ def config_to_save(
 def read_file(path: pathlib.Path, in_place: bool) -> dict[str, Any]:
   """Entries of a configuration file, which may be a run's own.
 
+  A warning tells if that is not as the run wrote it.
+
   Args:
     path: the file.
     in_place: whether `checkpoint_dir` is the file's folder if that has a
@@ -133,6 +136,8 @@ def read_file(path: pathlib.Path, in_place: bool) -> dict[str, Any]:
   """
   entries = resolution.without_derived(reading.load_file(path))
   folder = path.parent
+  if path.name == CONFIG_FILE:
+    manifest.warn_of_changes(path)
   if in_place and path.name == CONFIG_FILE and any(folder.glob("*.index")):
     entries["checkpoint_dir"] = str(folder)
   return entries

@@ -28,6 +28,7 @@ __all__ = [
   "change",
   "file_sum",
   "load",
+  "warn_of_changes",
 ]
 
 MANIFEST_FILE = "manifest.json"
@@ -180,6 +181,23 @@ def change(path: pathlib.Path, expected: FileSum) -> str | None:
   except OSError as error:
     return f"{path} cannot be read: {error.strerror}"
   return None
+
+
+def warn_of_changes(*paths: pathlib.Path) -> None:
+  """Warns of files that are not as the manifests beside them say.
+
+  Args:
+    paths: files that say what a run is. Those that are missing, or that no
+      manifest names, do not count.
+
+  Raises:
+    ConfigError: if a later version of this package wrote a manifest.
+  """
+  for path in filter(pathlib.Path.is_file, paths):
+    manifest = load(path.parent)
+    expected = manifest.files.get(path.name) if manifest else None
+    if expected and (fault := change(path, expected)):
+      _LOG.warning("%s: it was edited, or is damaged", fault)
 
 
 def _digest(contents: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from iodine.data import datasets
 from iodine.data.pipeline import Position
 from iodine.errors import ConfigError
 from iodine.runs import checkpoint_files
+from iodine.runs import folder as run_folder
 from iodine.runs import manifest as run_manifest
 from iodine.runs.checkpoints import RunCheckpoints
 from iodine.runs.manifest import FileSum, Manifest, SavedCheckpoint
@@ -195,6 +196,18 @@ def test_a_run_has_a_manifest(folder):
     ]
     assert checkpoint.change(folder) is None
   assert str(folder.parent) not in (folder / "checkpoint").read_text()
+
+
+def test_a_configuration_that_was_changed_is_told(run, folder, caplog):
+  path = folder / "config.json"
+  path.write_text('{"n_z": 4, "seed": 3}')
+  run_folder.read_file(path, in_place=True)
+  run.save(folder, [9], keep=2)
+  run_folder.read_file(path, in_place=True)
+  assert "was edited" not in caplog.text
+  path.write_text('{"n_z": 5, "seed": 3}')
+  run_folder.read_file(path, in_place=True)
+  assert f"{path} is not as it was written: it was edited, or" in caplog.text
 
 
 # --- What is not ours stays ---------------------------------------------------
