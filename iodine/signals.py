@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["Interrupted", "check", "deferred", "handled"]
+__all__ = ["Interrupted", "check", "deferred", "fatal", "handled"]
 
 # Ctrl-C, kill and job managers, a terminal that closes, Slurm before its time
 # limit.
@@ -78,6 +78,23 @@ def deferred() -> Iterator[list[int]]:
       yield _received
     finally:
       _is_deferred = False
+
+
+@contextlib.contextmanager
+def fatal() -> Iterator[None]:
+  """Lets signals end the process at once, while Python cannot handle any.
+
+  Handlers that are installed in the context, by a library say, go with it.
+  """
+  handlers = {number: signal.getsignal(number) for number in _NUMBERS}
+  for number, handler in handlers.items():
+    if handler is not signal.SIG_IGN:
+      signal.signal(number, signal.SIG_DFL)
+  try:
+    yield
+  finally:
+    for number, handler in handlers.items():
+      signal.signal(number, handler)
 
 
 def check() -> None:

@@ -81,6 +81,18 @@ def test_a_closing_terminal_may_send_two():
     assert received == [signal.SIGHUP]
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_signals_may_be_fatal_for_a_time(number):
+  before = signal.getsignal(number)
+  with signals.handled():
+    ours = signal.getsignal(number)
+    with signals.fatal():
+      assert signal.getsignal(number) is signal.SIG_DFL
+      signal.signal(number, signal.SIG_IGN)  # as TensorFlow does
+    assert signal.getsignal(number) is ours is not before
+  assert signal.getsignal(number) is before
+
+
 def test_ignored_signals_stay_ignored():
   before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
   try:

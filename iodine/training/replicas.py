@@ -13,12 +13,12 @@ import hashlib
 import json
 import logging
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import tensorflow as tf
 
+from iodine import signals
 from iodine.errors import ConfigError, RunError
 
 __all__ = [
@@ -357,16 +357,13 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
     own,
     ", ".join(cluster.workers),
   )
-  # Python handles no signals while TensorFlow waits: let Ctrl-C end it.
-  handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
   try:
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    # Python handles no signals while TensorFlow waits: let Ctrl-C end it. It
+    # also installs a handler that ignores SIGTERM.
+    with signals.fatal():
+      return tf.distribute.MultiWorkerMirroredStrategy()
   except tf.errors.OpError as error:
     raise ConfigError(
       f"strategy=multi_worker: {own} of TF_CONFIG cannot be used by this "
       f"process ({error.message}); is another one using the port?"
     ) from error
-  finally:
-    signal.signal(signal.SIGINT, handler)
-    # TensorFlow installs a handler that ignores SIGTERM.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
