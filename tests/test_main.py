@@ -471,7 +471,13 @@ def read_until(process: subprocess.Popen, pattern: str) -> str:
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-  "number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+  "number, code",
+  [
+    (signal.SIGINT, 130),
+    (signal.SIGTERM, 143),
+    (signal.SIGHUP, 129),
+    (signal.SIGUSR1, 138),
+  ],
 )
 def test_a_process_that_gets_a_signal_saves_and_exits(
   number, code, data_dir, tmp_path
