@@ -137,7 +137,7 @@ fix: setup  ## Format, and mend what the style checker can mend
 # uv, pip-audit and cyclonedx-py, which are of no use to the project itself.
 CI_PYTHON := .venv-ci/bin/python
 UV_COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" .venv-ci/bin/uv pip compile \
-  --quiet --no-config --default-index https://pypi.org/simple --universal \
+  --quiet --no-config --universal \
   --python-version 3.10 --generate-hashes --upgrade
 
 lock: .venv-ci/.setup-done  ## Write the lock files anew, with hashes from PyPI
