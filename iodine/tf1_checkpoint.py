@@ -6,6 +6,7 @@ the scope of a plan's key around each module. What differs is renamed here.
 
 import contextlib
 import glob
+import os
 import pathlib
 import re
 import tempfile
@@ -196,7 +197,7 @@ def read(path: str) -> dict[str, np.ndarray]:
   """
   try:
     checkpoint_index.check(path)
-    with _without_wildcards(path) as prefix:
+    with _without_wildcards(os.fspath(path)) as prefix:
       reader = tf.train.load_checkpoint(prefix)
       names = reader.get_variable_to_shape_map()
       return {name: _array(reader.get_tensor(name)) for name in names}

@@ -77,6 +77,7 @@ def test_a_run_leaves_checkpoint_configuration_and_pictures(whole_run):
     "checkpoint",
     "config.json",
     "data.json",
+    "manifest.json",
     "decomposition.png",
     "events.out.tfevents",
     f"model.ckpt-{STEPS}.data-00000-of-00001",

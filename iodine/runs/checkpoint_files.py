@@ -170,8 +170,9 @@ def candidates(
     prefixes.append(str(folder / named.name))
   if not prefixes and _is_series(there):
     prefixes.append(max(there, key=_step))
-  if prefixes:
-    others = [p for p in there if _series(p) == _series(prefixes[0])]
+  series = _series(prefixes[0]) if prefixes else None
+  if series is not None:
+    others = [prefix for prefix in there if _series(prefix) == series]
     prefixes += sorted(others, key=_step, reverse=True)
   return list(dict.fromkeys(prefixes))
 

@@ -467,7 +467,6 @@ def test_inspect_lists_variables_and_fitting_configurations(
   folder = trained
   if given == "exported":
     folder = tmp_path
-    values.pop("save_counter")
     text = {"text": np.array(b"comment", object)}
     tiny.write_checkpoint(folder / "model.ckpt", {**values, **text})
   saved = resolution.without_derived(reading.load_file(trained / "config.json"))
