@@ -6,10 +6,9 @@ What of Sacred is private is used here alone, see `PRIVATE`.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
-import json
 import logging
+import math
 import os
 import pathlib
 import sys
@@ -22,17 +21,15 @@ from sacred import Experiment as SacredExperiment
 from sacred.arg_parser import printable_usage
 from sacred.config import ConfigDict
 from sacred.config.config_summary import ConfigSummary
-from sacred.observers import FileStorageObserver
 from sacred.randomness import set_global_seed
 from sacred.run import Run
-from sacred.serializer import flatten
 from sacred.utils import apply_backspaces_and_linefeeds, iterate_flattened
 
-from iodine import console
+from iodine import console, observers
 from iodine.config import parsing, reading, resolution
 from iodine.config.entries import ENTRIES
-from iodine.errors import ConfigError, RunError, did_you_mean
-from iodine.files import write_whole
+from iodine.errors import ConfigError, did_you_mean
+from iodine.files import is_plain_name
 from iodine.runs import folder as run_folder
 
 __all__ = ["Experiment", "Record", "filter_output", "make_safe", "usage"]
@@ -44,7 +41,9 @@ PRIVATE: dict[Any, tuple[str, ...]] = {
   stdout_capturing: ("tee_output_python",),
 }
 
-_LOG = logging.getLogger(__name__)
+_CAPTURE_MODES = ("no", "sys", "fd")
+_BEATS = (0.1, 1_000_000)  # seconds between two of Sacred's heartbeats
+_MAX_ID = 100  # bytes; the name of a run's folder has more than the id
 
 
 class _Output:
@@ -132,6 +131,9 @@ class Experiment(SacredExperiment):
     # Wrong entries are errors, which Sacred would only warn about.
     options = {**(options or {}), "--force": True}
     _check_options(options)
+    own = dict.fromkeys((*observers.OPTIONS, "--enforce_clean"))
+    if options.get("--enforce_clean"):
+      _check_clean()
     config_updates = parsing.parse_words(
       config_updates or {}, options.get("UPDATE") or ()
     )
@@ -147,21 +149,29 @@ class Experiment(SacredExperiment):
     self.named_configs.update(named)
     try:
       run = super()._create_run(
-        command_name, config_updates, list(named), info, meta_info, options
+        command_name,
+        config_updates,
+        list(named),
+        info,
+        meta_info,
+        {**options, **own},
       )
-    except ModuleNotFoundError as error:
-      raise ConfigError(
-        f"An observer needs the package {error.name}"
-      ) from error
     finally:
       for name in named:
         del self.named_configs[name]
+    run.run_logger.addFilter(_is_worth_telling)
     run.meta_info["named_configs"] = list(named_configs)
+    run.meta_info["options"].update((k, options.get(k)) for k in own)
     self.prepared = self._prepare(command_name, run.config)
     if not self._is_observed(command_name, run.config):
       run.unobserved = True
     if not run.unobserved:
-      make_safe(run)
+      make_safe(run, options)
+    if run.queue_only and (run.unobserved or not run.observers):
+      raise ConfigError(
+        "--queue: nothing would keep the run. Queue a training with -F or -m, "
+        "and without -u"
+      )
     return run
 
   def _entries(self, name: str, in_place: bool) -> ConfigDict:
@@ -260,67 +270,92 @@ class Record:
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-  """Raises ConfigError for a value that one of Sacred's options rejects."""
-  level = options.get("--loglevel") or "INFO"
-  known_level = isinstance(logging.getLevelName(level), int)
-  if not known_level and not str(level).isdecimal():
-    raise ConfigError(
-      f"--loglevel={level}: must be a number from 0 to 50, or one of DEBUG, "
-      "INFO, WARNING, ERROR and CRITICAL"
-    )
-  modes = ("no", "sys", "fd")
-  if options.get("--capture") not in (None, *modes):
-    raise ConfigError(
-      f"--capture={options['--capture']}: must be one of {', '.join(modes)}"
-    )
-  for option in ("--beat-interval", "--priority"):
-    try:
-      float(options.get(option) or 0)
-    except ValueError as error:
-      raise ConfigError(
-        f"{option}={options[option]}: must be a number"
-      ) from error
-  database = options.get("--mongo_db")
-  if database and importlib.util.find_spec("pymongo") is None:
-    raise ConfigError(
-      f"--mongo_db={database}: needs pymongo, which the extra `mongo` "
-      "installs (in a checkout: pip install '.[mongo]')"
-    )
+  """Raises ConfigError for values that Sacred's options reject, all at once."""
+  given = {
+    option: value
+    for option, value in options.items()
+    if option.startswith("--") and value is not None
+  }
+  wrong = [
+    f"{option}={value}: {fault}"
+    for option, value in given.items()
+    if (fault := _option_fault(option, value))
+  ]
+  wrong += observers.faults(options)
+  if wrong:
+    raise ConfigError("\n".join(wrong))
 
 
-class _SafeFileStorage(FileStorageObserver):
-  """Replaces files as a whole, and says where it cannot write.
+def _option_fault(option: str, value: Any) -> str | None:
+  """What is wrong with the value of an option that names no observer."""
+  if value == "" and option != "--comment":
+    return "must not be empty"
+  if option == "--loglevel" and not _is_level(str(value)):
+    return (
+      "must be a number from 0 to 50, or one of DEBUG, INFO, WARNING, ERROR "
+      "and CRITICAL"
+    )
+  if option == "--capture" and value not in _CAPTURE_MODES:
+    return f"must be one of {', '.join(_CAPTURE_MODES)}"
+  if option == "--beat-interval":
+    least, most = _BEATS
+    if not least <= _number(value) <= most:
+      return f"must be a number of seconds from {least} to {most:,}"
+  if option == "--priority" and not math.isfinite(_number(value)):
+    return "must be a number"
+  if option == "--id" and not _is_id(str(value)):
+    return (
+      "must be a name for folders, with no / in it and no more than "
+      f"{_MAX_ID} characters"
+    )
+  return None
 
-  All metrics of a run are written again each time, so this has to be quick.
+
+def _number(text: Any) -> float:
+  try:
+    return float(text)
+  except ValueError:
+    return math.nan
+
+
+def _is_level(text: str) -> bool:
+  if text.isdecimal():
+    return int(text) <= logging.CRITICAL
+  return isinstance(logging.getLevelName(text), int)
+
+
+def _is_id(text: str) -> bool:
+  """Whether files of a run can lie in a folder of this name."""
+  return (
+    is_plain_name(text)
+    and len(os.fsencode(text)) <= _MAX_ID
+    and text not in ("_sources", "_resources")  # of all of Sacred's runs
+  )
+
+
+def _check_clean() -> None:
+  """Raises ConfigError unless the code is that of a commit.
+
+  Sacred would ask for each file of the package by itself.
   """
+  from iodine.runs import versions
 
-  def log_metrics(self, metrics_by_name: Mapping[str, Any], info: Any) -> None:
-    if metrics_by_name:
-      super().log_metrics(metrics_by_name, info)
+  commit = versions.commit()
+  if commit is None:
+    raise ConfigError(
+      "--enforce_clean: needs git, and the package in a git checkout"
+    )
+  if commit.endswith(versions.DIRTY):
+    raise ConfigError(
+      "--enforce_clean: files of the checkout differ from its commit, see "
+      "`git status`. Commit them, or put them back"
+    )
 
-  def started_event(self, *args: Any, **kwargs: Any) -> Any:
-    try:
-      return super().started_event(*args, **kwargs)
-    except (OSError, RunError) as error:
-      raise ConfigError(
-        f"--file_storage={self.basedir}: cannot be written: {error}"
-      ) from error
 
-  def save_json(self, obj: Any, filename: str) -> None:
-    if filename == "metrics.json":  # plain numbers and text; indents are slow
-      text = json.dumps(obj)
-    else:
-      text = json.dumps(flatten(obj), sort_keys=True, indent=2)
-    try:
-      write_whole(pathlib.Path(str(self.dir), filename), text)
-    except RunError as error:
-      if "stop_time" not in (self.run_entry or {}):
-        raise
-      _LOG.warning("Sacred's record lacks the end of the run: %s", error)
-
-  def failed_event(self, *args: Any, **kwargs: Any) -> None:
-    if self.run_entry is not None:  # else the record could not be begun
-      super().failed_event(*args, **kwargs)
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+  """Not that Sacred failed after no time: ConfigError says why, and all."""
+  is_config_error = isinstance(sys.exc_info()[1], ConfigError)
+  return not (is_config_error and record.msg.startswith("Failed after"))
 
 
 def filter_output(text: str) -> str:
@@ -336,28 +371,20 @@ def filter_output(text: str) -> str:
   return text[:start] + apply_backspaces_and_linefeeds(text[start:])
 
 
-def make_safe(run: Run) -> None:
-  """Prepares a run that has not started yet.
+def make_safe(run: Run, options: Mapping[str, Any] | None = None) -> None:
+  """Prepares a run that is recorded, and has not started yet.
 
-  Folders of -F are made, which Sacred does while it starts a run. The run's
-  metrics may then be recorded by any thread, with `Record.flush`, beside the
-  one in which Sacred does so every some seconds.
+  The run's metrics may then be recorded by any thread, with `Record.flush`,
+  beside the one in which Sacred does so every some seconds.
 
   Args:
     run: of Sacred.
+    options: {--option: value}, of which some ask for observers.
 
   Raises:
-    ConfigError: if a folder cannot be made.
+    ConfigError: see `observers.add`.
   """
-  for observer in run.observers:
-    if isinstance(observer, FileStorageObserver):
-      observer.__class__ = _SafeFileStorage  # -F makes Sacred's own
-      try:
-        os.makedirs(observer.basedir, exist_ok=True)
-      except OSError as error:
-        raise ConfigError(
-          f"--file_storage={observer.basedir}: cannot be made: {error}"
-        ) from error
+  observers.add(run, options or {})
   record, lock = run._emit_heartbeat, threading.Lock()
 
   def record_alone() -> None:

@@ -420,7 +420,7 @@ def test_an_unknown_command_names_the_nearest(capsys):
   [
     ("--loglevel=LOUD", "must be a number from 0 to 50, or one of DEBUG"),
     ("--capture=all", "must be one of no, sys, fd"),
-    ("--beat-interval=often", "must be a number"),
+    ("--beat-interval=often", "must be a number of seconds from 0.1 to 1,000"),
     ("--priority=high", "must be a number"),
   ],
 )

@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from iodine import files
 
-__all__ = ["VERSIONS_FILE", "save_versions"]
+__all__ = ["DIRTY", "VERSIONS_FILE", "commit", "save_versions"]
 
 VERSIONS_FILE = "versions.json"
+DIRTY = "-dirty"
 FORMAT = 1  # of an entry
 
 _GIT_SECONDS = 10  # at most
@@ -92,7 +93,7 @@ def _versions(step: int) -> dict[str, Any]:
     "python": platform.python_version(),
     "platform": platform.platform(),
     "threads": _threads(),
-    "commit": _commit(),
+    "commit": commit(),
     "packages": {name: found[name] for name in sorted(filter(None, found))},
   }
 
@@ -108,13 +109,16 @@ def _threads() -> int:
   return os.cpu_count() or 1
 
 
-def _commit() -> str | None:
-  """Describes the commit of this package's checkout, if it lies in one."""
+def commit() -> str | None:
+  """The commit of this package's checkout, with `DIRTY` if files differ.
+
+  None if it lies in no checkout, or git cannot tell.
+  """
   root = pathlib.Path(__file__).resolve().parents[2]
   if not (root / ".git").exists():  # git would also look further up
     return None
   command = ["git", "--no-optional-locks", "-C", str(root), "describe"]
-  command += ["--always", "--dirty", "--abbrev=40", "--exclude=*"]
+  command += ["--always", f"--dirty={DIRTY}", "--abbrev=40", "--exclude=*"]
   try:
     output = subprocess.run(
       command, capture_output=True, text=True, timeout=_GIT_SECONDS, check=True
