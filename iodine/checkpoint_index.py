@@ -5,6 +5,8 @@ that is longer than its file, ends the process. The file is a table of LevelDB
 with a `BundleEntryProto` for each tensor, in the order of their names.
 """
 
+import iodine.quiet_tensorflow
+
 import bisect
 import math
 import os

@@ -10,6 +10,8 @@ are counted from 0. Images and masks are in [0, 1]; KL is in nats.
 
 from __future__ import annotations
 
+import iodine.quiet_tensorflow
+
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 

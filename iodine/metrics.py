@@ -4,6 +4,8 @@ Dimensions: B batch, T frames, S steps, L true entities, K slots, H height,
 W width.
 """
 
+import iodine.quiet_tensorflow
+
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -9,6 +9,8 @@ W width, C channels, Z latent size, N scenes, n size of a factor.
 
 from __future__ import annotations
 
+import iodine.quiet_tensorflow
+
 import abc
 import typing
 from collections.abc import Mapping, Sequence

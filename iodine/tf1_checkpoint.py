@@ -4,6 +4,8 @@ Variables of the port carry the reference's names, because `utils.build` opens
 the scope of a plan's key around each module. What differs is renamed here.
 """
 
+import iodine.quiet_tensorflow
+
 import contextlib
 import glob
 import os

@@ -1,5 +1,7 @@
 """What the commands do, a file each, given a whole configuration."""
 
+import iodine.quiet_tensorflow
+
 from iodine.commands.convert import convert_checkpoint, export_tf1
 from iodine.commands.decompose import decompose
 from iodine.commands.describe_data import describe_data

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-import tensorflow as tf
-
 from iodine.errors import ConfigError, did_you_mean
 
 __all__ = ["ALLOWED_CONSTRUCTORS", "build", "filled"]
@@ -114,6 +112,11 @@ def _build(plan: Any, key: str, path: str, faults: list[str]) -> Any:
     return entries
   if len(faults) > before or constructor is None:
     return None
+  # Here, as checks of entries alone then need no TensorFlow.
+  import iodine.quiet_tensorflow
+
+  import tensorflow as tf
+
   try:
     # An absolute scope: neither the caller's scope nor outer keys count.
     with tf.name_scope(f"{key}/"):

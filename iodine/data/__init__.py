@@ -1,1 +1,3 @@
 """From files to batches."""
+
+import iodine.quiet_tensorflow

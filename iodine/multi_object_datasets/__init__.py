@@ -7,3 +7,5 @@ https://github.com/deepmind/multi_object_datasets, but for TensorFlow 2. They
 also work in graph mode, with sessions and `make_one_shot_iterator`; damage and
 files of another dataset are then errors of the session.
 """
+
+import iodine.quiet_tensorflow

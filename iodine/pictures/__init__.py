@@ -1,1 +1,3 @@
 """Figures, animations and pages of what a model computed."""
+
+import iodine.quiet_tensorflow

@@ -4,6 +4,8 @@ The reference's checkpoints are name-based (TF1), those of training object-based
 (TF2). Both are read as {name: value} under the reference's names.
 """
 
+import iodine.quiet_tensorflow
+
 import contextlib
 import logging
 import pathlib

@@ -1,5 +1,7 @@
 """Saving and restoring a run, so that it goes on as if it had not ended."""
 
+import iodine.quiet_tensorflow
+
 import contextlib
 import logging
 import os

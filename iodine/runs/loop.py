@@ -1,5 +1,7 @@
 """The training loop: steps, progress, summaries, checkpoints, signals."""
 
+import iodine.quiet_tensorflow
+
 import collections
 import contextlib
 import dataclasses

@@ -1,5 +1,7 @@
 """A trace of some training steps for TensorBoard."""
 
+import iodine.quiet_tensorflow
+
 import contextlib
 import logging
 import pathlib

@@ -5,6 +5,8 @@ which is told by a number in its first events rather than by the time in its
 name, as clocks may be set back, and differ from machine to machine.
 """
 
+import iodine.quiet_tensorflow
+
 import itertools
 import logging
 import os

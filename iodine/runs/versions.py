@@ -1,5 +1,7 @@
 """What a run was computed with: package versions, machine, git commit."""
 
+import iodine.quiet_tensorflow
+
 import datetime
 import importlib.metadata
 import json

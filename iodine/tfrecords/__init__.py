@@ -1,1 +1,3 @@
 """Reads TFRecord files, and diagnoses damaged ones."""
+
+import iodine.quiet_tensorflow

@@ -1,5 +1,7 @@
 """One training step: the trainer, the optimizer, the replicas."""
 
+import iodine.quiet_tensorflow
+
 from iodine.training.optimizer import (
   Adam,
   ExponentialDecay,
