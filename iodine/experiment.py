@@ -11,14 +11,18 @@ import logging
 import math
 import os
 import pathlib
+import pdb
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from docopt import DocoptExit, docopt
 from sacred import SETTINGS, stdout_capturing
 from sacred import Experiment as SacredExperiment
 from sacred.arg_parser import printable_usage
+from sacred.commands import help_for_command
 from sacred.config import ConfigDict
 from sacred.config.config_summary import ConfigSummary
 from sacred.randomness import set_global_seed
@@ -26,6 +30,7 @@ from sacred.run import Run
 from sacred.utils import apply_backspaces_and_linefeeds, iterate_flattened
 
 from iodine import console, observers
+from iodine import usage as usages
 from iodine.config import parsing, reading, resolution
 from iodine.config.entries import ENTRIES
 from iodine.errors import ConfigError, did_you_mean
@@ -36,7 +41,7 @@ __all__ = ["Experiment", "Record", "filter_output", "make_safe", "usage"]
 
 # {class or module of Sacred: what is used of it without being documented}.
 PRIVATE: dict[Any, tuple[str, ...]] = {
-  SacredExperiment: ("_create_run", "_check_command", "configurations"),
+  SacredExperiment: ("_create_run", "configurations"),
   Run: ("_id", "_emit_heartbeat"),
   stdout_capturing: ("tee_output_python",),
 }
@@ -117,6 +122,56 @@ class Experiment(SacredExperiment):
     for config_name, entries in reading.named_configs().items():
       self.add_named_config(config_name, entries)
 
+  def run_commandline(self, argv: Sequence[str] | None = None) -> Run | None:
+    """Runs a command line, in place of Sacred's, which prints every error.
+
+    Args:
+      argv: its words, the program first; None: those of this process.
+
+    Raises:
+      ConfigError: if the words make no command; else what the command raises.
+      DocoptExit: likewise, with the usage.
+      SystemExit: after help.
+    """
+    _, *words = sys.argv if argv is None else argv
+    _, shown, internal = self.get_usage()
+    commands = dict(self.gather_commands())
+    flags = {
+      flag: (option.get_flag(), not option.is_flag)
+      for option in self.all_cli_options
+      for flag in option.get_flags()
+    }
+    found = usages.apart(words, flags)
+    if "--help" in found.options or found.plain[:1] == ["help"]:
+      for name in [x for x in found.plain if x != "help"][:1]:
+        if name in commands:
+          shown = help_for_command(commands[name])
+        elif name != "with":
+          raise ConfigError(usages.no_command(name, commands))
+      sys.stdout.write(f"{shown}\n")
+      sys.exit()
+    try:
+      args = docopt(internal, words, default_help=False)
+    except DocoptExit as error:
+      told = usages.explain(words, found, commands, self.named_configs)
+      if told is None:
+        raise DocoptExit(_without_insides(error, found)) from None
+      raise ConfigError(told) from None
+    command = args["COMMAND"] or self.default_command
+    if command not in commands:
+      told = usages.explain(words, found, commands, self.named_configs)
+      raise ConfigError(told or usages.no_command(str(command), commands))
+    if told := usages.torn_value(args["UPDATE"], self.named_configs):
+      raise ConfigError(told)
+    try:
+      # Without debug, Sacred warns of every run that nothing records.
+      return self.run(command, options={**args, "--debug": True})
+    except Exception as error:
+      if args["--pdb"] and not isinstance(error, ConfigError):
+        traceback.print_exc()
+        pdb.post_mortem()
+      raise
+
   def _create_run(
     self,
     command_name: str | None = None,
@@ -134,9 +189,9 @@ class Experiment(SacredExperiment):
     own = dict.fromkeys((*observers.OPTIONS, "--enforce_clean"))
     if options.get("--enforce_clean"):
       _check_clean()
-    config_updates = parsing.parse_words(
-      config_updates or {}, options.get("UPDATE") or ()
-    )
+    if words := options.get("UPDATE"):
+      config_updates, named_configs = parsing.parse_words(words)
+    config_updates = config_updates or {}
     reading.check_entries(config_updates)
     # Sacred would read a file of a configuration's name, and may run code that
     # it finds there; no file has these names.
@@ -183,20 +238,14 @@ class Experiment(SacredExperiment):
     """
     if name in self.named_configs:
       return self.named_configs[name]
+    if name.partition(".")[0] in ENTRIES and not os.path.exists(name):
+      raise ConfigError(f"with {name}: needs a value: {name}=VALUE")
     if not os.path.exists(name):
       raise ConfigError(
         f"with {name}: no such configuration or file. "
         + did_you_mean(name, self.named_configs, "configurations")
       )
     return ConfigDict(run_folder.read_file(pathlib.Path(name), in_place))
-
-  def _check_command(self, cmd_name: str) -> None:
-    commands = dict(self.gather_commands())
-    if cmd_name is not None and cmd_name not in commands:
-      raise ConfigError(
-        f"{cmd_name}: no such command. "
-        + did_you_mean(cmd_name, commands, "commands")
-      )
 
   def get_usage(self, program_name: str | None = None) -> tuple[str, ...]:
     """Returns a short and a long usage, and one for the parser of arguments."""
@@ -350,6 +399,14 @@ def _check_clean() -> None:
       "--enforce_clean: files of the checkout differ from its commit, see "
       "`git status`. Commit them, or put them back"
     )
+
+
+def _without_insides(error: DocoptExit, found: usages.Words) -> str:
+  """What the parser says, in words of the command line."""
+  said = str(error).splitlines()[0]
+  if found.unknown:
+    return f"{found.unknown[0]}: no such option"
+  return "These words make no command" if "(None" in said else said
 
 
 def _is_worth_telling(record: logging.LogRecord) -> bool:

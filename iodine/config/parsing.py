@@ -5,11 +5,13 @@ for text. What is a path stays as it was typed, so that a folder may be called
 2024 or 007.
 """
 
+import ast
 import json
 import math
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -45,38 +47,50 @@ def parse_file(path: pathlib.Path) -> Any:
     raise ConfigError(f"{path}: cannot be parsed: {error}") from error
 
 
-def parse_words(
-  entries: Mapping[str, Any], words: Sequence[str]
-) -> dict[str, Any]:
-  """Entries of the command line, with paths as they were typed.
+def parse_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+  """Reads what comes after `with`.
 
   Args:
-    entries: as Sacred parsed them: 007 is text there, but 2024 a number.
-    words: KEY=VALUE, of which they were parsed; others are left out.
+    words: KEY=VALUE, where dots in KEY lead into mappings; or names.
 
   Returns:
-    The entries; None where `null` was typed.
+    The entries, and the names in order. What is no number, list or the like is
+    text, and so is a path: a folder may be called 2024.
+
+  Raises:
+    ConfigError: if a word leads into an entry that is no mapping.
   """
-  result = _copied(entries)
-  for word in words:
-    key, equals, value = map(str.strip, word.partition("="))
-    *folders, name = key.split(".")
-    place = result
-    for folder in folders:
-      place = place.get(folder, {}) if isinstance(place, dict) else {}
-    if not equals or not isinstance(place, dict) or name not in place:
+  entries: dict[str, Any] = {}
+  names = []
+  for word in filter(None, words):
+    key, equals, text = map(str.strip, word.partition("="))
+    if not equals:
+      names.append(key)
       continue
-    if value == "null":
-      place[name] = None
-    elif name in PATHS and isinstance(place[name], int | float | complex):
-      place[name] = value
-  return result
+    *folders, name = key.split(".")
+    place: Any = entries
+    for folder in folders:
+      place = place.setdefault(folder, {})
+      if not isinstance(place, dict):
+        raise ConfigError(
+          f"{word}: {folder}={place!r} was given before, and holds no entries"
+        )
+    value = _value(text)
+    is_typed = name in PATHS and isinstance(value, int | float | complex)
+    place[name] = text if is_typed else value
+  return entries, names
 
 
-def _copied(entries: Any) -> Any:
-  if isinstance(entries, Mapping):
-    return {key: _copied(value) for key, value in entries.items()}
-  return entries
+def _value(text: str) -> Any:
+  """Reads a literal of Python, or null; all else is text."""
+  if text == "null":
+    return None
+  try:
+    with warnings.catch_warnings():  # such as of 4.index, which is no number
+      warnings.simplefilter("ignore")
+      return ast.literal_eval(text)
+  except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+    return text
 
 
 def _integer(text: str) -> int | float:
