@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.getLogger(name).setLevel(logging.ERROR)
   try:
     with signals.handled():
-      ex.run_commandline(_with_debug(argv))
+      ex.run_commandline(argv)
   except DocoptExit as error:
     _fail(usage(f"{error}\nTry `dummy --help`."), 2)
   except ConfigError as error:
@@ -191,21 +191,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     _fail("Interrupted.", 130)
   except RunError as error:
     _fail(f"Error: {error}", 1)
-
-
-def _with_debug(argv: Sequence[str]) -> list[str]:
-  """Adds --debug, without which Sacred prints every exception and exits."""
-  program, *words = argv
-  if words[:1] == ["help"] or set(words) & {
-    "-h",
-    "--help",
-    "-d",
-    "--debug",
-    "-D",
-    "--pdb",
-  }:
-    return [program, *words]
-  return [program, "--debug", *words]
 
 
 def _fail(message: str, code: int) -> None:
