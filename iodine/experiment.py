@@ -379,6 +379,7 @@ def _is_id(text: str) -> bool:
     is_plain_name(text)
     and len(os.fsencode(text)) <= _MAX_ID
     and text not in ("_sources", "_resources")  # of all of Sacred's runs
+    and (text.isascii() or not text.isdigit())  # a number to Sacred, as "²"
   )
 
 

@@ -59,6 +59,7 @@ def all_packages(monkeypatch) -> None:
     ("--file_storage=", "must not be empty"),
     ("--id=foo/bar", "must be a name for folders"),
     ("--id=..", "must be a name for folders"),
+    ("--id=²", "must be a name for folders"),
     ("--id=.", "must be a name for folders"),
     ("--id=_sources", "must be a name for folders"),
     (f"--id={'x' * 101}", "must be a name for folders"),
