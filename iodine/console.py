@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO
-
-import tqdm
 
 __all__ = ["Handler", "Recorded", "keep", "terminal"]
 
@@ -55,9 +52,10 @@ class Handler(logging.StreamHandler):
     """Writes a line."""
     self.stream = sys.stderr
     screen = terminal()
-    with (
-      tqdm.tqdm.external_write_mode(file=screen)
-      if screen
-      else contextlib.nullcontext()
-    ):
+    if screen is None:
+      super().emit(record)
+      return
+    import tqdm  # which takes a while
+
+    with tqdm.tqdm.external_write_mode(file=screen):
       super().emit(record)

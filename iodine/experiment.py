@@ -15,7 +15,7 @@ import pdb
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from docopt import DocoptExit, docopt
@@ -102,15 +102,16 @@ class Experiment(SacredExperiment):
   # No __init__: Sacred takes the file that calls its own for the program.
   def set_up(
     self,
-    prepare: Callable[[str | None, Mapping[str, Any]], Any],
+    prepare: Callable[[str | None, Mapping[str, Any], Set[str]], Any],
     is_observed: Callable[[str | None, Mapping[str, Any]], bool],
     reads_checkpoint: Callable[[str | None, Mapping[str, Any]], bool],
   ) -> None:
     """Adds the configurations, and what happens before a command.
 
     Args:
-      prepare: called with a command's name and its configuration before the
-        run is recorded; raises ConfigError where that must not start.
+      prepare: called with a command's name, its configuration and the names
+        of the entries that files and the command line set, before the run is
+        recorded; raises ConfigError where that must not start.
       is_observed: called likewise: whether this process records the run.
       reads_checkpoint: called with a command's name and the entries of the
         command line: whether a run's own file stands for its checkpoint.
@@ -200,6 +201,13 @@ class Experiment(SacredExperiment):
       f"configuration {i}": self._entries(name, in_place)
       for i, name in enumerate(named_configs)
     }
+    given = set(config_updates).union(
+      *(
+        own()
+        for name, own in zip(named_configs, named.values(), strict=True)
+        if name not in self.named_configs
+      )
+    )
     reading.warn_of_mixture(named_configs, [own() for own in named.values()])
     self.named_configs.update(named)
     try:
@@ -217,7 +225,7 @@ class Experiment(SacredExperiment):
     run.run_logger.addFilter(_is_worth_telling)
     run.meta_info["named_configs"] = list(named_configs)
     run.meta_info["options"].update((k, options.get(k)) for k in own)
-    self.prepared = self._prepare(command_name, run.config)
+    self.prepared = self._prepare(command_name, run.config, given)
     if not self._is_observed(command_name, run.config):
       run.unobserved = True
     if not run.unobserved:

@@ -33,10 +33,10 @@ def test_sacred_still_has_what_is_used_of_it(owner, name):
 def test_sacred_takes_the_resolved_configuration():
   own = experiment.Experiment("test", save_git_info=False)
   never = lambda name, config: False
-  own.set_up(lambda name, config: config["n_z"], never, never)
+  own.set_up(lambda name, config, given: (config["n_z"], given), never, never)
   own.main(lambda: None)
   run = own._create_run(config_updates={"n_z": 5, "data_file": "a"})
-  assert own.prepared == 5
+  assert own.prepared == (5, {"n_z", "data_file"})
   assert run.unobserved
   assert run.experiment_info["mainfile"] == "test_experiment.py"
   expected = resolution.resolve({"n_z": 5, "data_file": "a"})

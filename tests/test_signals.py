@@ -121,8 +121,8 @@ def test_other_threads_change_nothing():
 def test_a_command_ends_in_a_line(number):
   script = f"""
 import os
-from iodine import main
-main.commands.describe_data = lambda entries: os.kill(os.getpid(), {number:d})
+from iodine import commands, main
+commands.describe_data = lambda entries: os.kill(os.getpid(), {number:d})
 main.main(["iodine", "describe_data", "with", "demo"])
 """
   done = subprocess.run(

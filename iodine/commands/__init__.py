@@ -7,7 +7,7 @@ from iodine.commands.decompose import decompose
 from iodine.commands.describe_data import describe_data
 from iodine.commands.evaluate import evaluate
 from iodine.commands.inspect import inspect_checkpoint
-from iodine.commands.train import train
+from iodine.commands.train import prepare, train
 from iodine.commands.traverse import traverse
 from iodine.commands.visualize import visualize
 
@@ -18,6 +18,7 @@ __all__ = [
   "evaluate",
   "export_tf1",
   "inspect_checkpoint",
+  "prepare",
   "train",
   "traverse",
   "visualize",

@@ -22,6 +22,7 @@ from iodine.errors import ConfigError
 __all__ = [
   "SUB_BATCH_SIZE",
   "build",
+  "check",
   "filled",
   "resolve",
   "scaled_learn_rate",
@@ -166,8 +167,8 @@ def build(
     ConfigError: lists every fault of the entries and of these plans.
   """
   found = _entry_faults(entries)
-  if all("constructor" not in entries[key] for key in ("data", "model")):
-    raise ConfigError("\n".join([*found, _NO_CONFIGURATION]))
+  if not _is_chosen(entries):
+    check(entries)
   given = {**_shared(_sound(entries)), **(shared or {})}
   built = []
   for key in parts:
@@ -182,6 +183,26 @@ def build(
   if found:
     raise ConfigError("\n".join(found))
   return built
+
+
+def check(entries: Mapping[str, Any]) -> None:
+  """Checks what can be without TensorFlow: the entries that are no plans.
+
+  Args:
+    entries: from `resolve`.
+
+  Raises:
+    ConfigError: lists their faults, or says that no configuration was chosen.
+  """
+  found = _entry_faults(entries)
+  if not _is_chosen(entries):
+    found.append(_NO_CONFIGURATION)
+  if found:
+    raise ConfigError("\n".join(found))
+
+
+def _is_chosen(entries: Mapping[str, Any]) -> bool:
+  return any("constructor" in entries[key] for key in ("data", "model"))
 
 
 def _memory_faults(
