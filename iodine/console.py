@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-__all__ = ["Handler", "Recorded", "keep", "terminal"]
+from iodine.errors import RunError
+
+__all__ = ["Handler", "Recorded", "checked_output", "keep", "terminal"]
 
 
 class Recorded:
@@ -59,3 +63,66 @@ class Handler(logging.StreamHandler):
 
     with tqdm.tqdm.external_write_mode(file=screen):
       super().emit(record)
+
+
+class _Output:
+  """A stream whose errors no code takes for errors of its own files.
+
+  Where nobody reads it any more, the work goes on, and the rest is dropped.
+  """
+
+  def __init__(self, stream: TextIO):
+    self._stream = stream
+
+  def write(self, text: str) -> int:
+    """Writes to the stream."""
+    with _explained(self._stream):
+      self._stream.write(text)
+    return len(text)
+
+  def flush(self) -> None:
+    """Flushes the stream."""
+    with _explained(self._stream):
+      self._stream.flush()
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _explained(stream: TextIO) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    with contextlib.suppress(OSError):  # what is buffered has to go somewhere
+      nowhere = os.open(os.devnull, os.O_WRONLY)
+      os.dup2(nowhere, stream.fileno())
+      os.close(nowhere)
+    if not isinstance(error, BrokenPipeError):
+      raise RunError(
+        f"standard output cannot be written: {error.strerror}"
+      ) from error
+
+
+@contextlib.contextmanager
+def checked_output() -> Iterator[None]:
+  """Tells errors of standard output from those of files; flushes it.
+
+  Standard streams that are closed lead to nowhere, so that no file gets what is
+  written to their descriptors.
+
+  Raises:
+    RunError: if standard output cannot be written, unless nobody reads it.
+  """
+  for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    if getattr(sys, name) is None:
+      setattr(sys, name, open(os.devnull, mode))
+  stream = sys.stdout
+  sys.stdout = _Output(stream)  # type: ignore[assignment]
+  try:
+    yield
+  finally:
+    try:
+      sys.stdout.flush()
+    finally:
+      sys.stdout = stream

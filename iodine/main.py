@@ -5,6 +5,7 @@ Trains with `python -m iodine.main with tetrominoes`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -87,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   handler.addFilter(_is_shown)
   logging.basicConfig(handlers=[handler], level=logging.INFO)
   try:
-    with signals.handled():
+    with console.checked_output(), signals.handled():
+      _check_current_folder()
       from iodine.command_line import ex
 
       ex.run_commandline(argv)
@@ -112,8 +114,18 @@ def _is_shown(record: logging.LogRecord) -> bool:
   return package not in _QUIET or record.levelno >= logging.ERROR
 
 
+def _check_current_folder() -> None:
+  try:
+    os.getcwd()
+  except OSError as error:
+    raise RunError(
+      f"the current folder cannot be read ({error.strerror}). Change to another"
+    ) from error
+
+
 def _fail(message: str, code: int) -> None:
-  print(message, file=sys.stderr)
+  with contextlib.suppress(OSError):  # A full disk changes no exit code.
+    print(message, file=sys.stderr)
   sys.exit(code)
 
 

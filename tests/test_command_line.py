@@ -1,4 +1,4 @@
-"""The command line before TensorFlow is there: it is imported late."""
+"""The command line before TensorFlow is there, and where its output goes."""
 
 import os
 import pathlib
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.support.places import REPOSITORY
-from tests.support.tiny_runs import fail
+from tests.support.tiny_runs import fail, run
 
 _MAIN = "import sys; from iodine.main import main; main(sys.argv); "
 
@@ -22,6 +22,9 @@ def _start(
     env={**os.environ, "PYTHONPATH": f"{path}:{REPOSITORY}"},
     text=True,
   )
+
+
+# --- TensorFlow, and all else that takes time, is imported late ---------------
 
 
 @pytest.mark.parametrize(
@@ -72,3 +75,57 @@ def test_a_known_configuration_is_checked_with_all_that_changes_it(capsys):
   assert "batch_siz=4: unknown key." in error
   assert "model.foo=1: unknown key" in error
   assert "precision='half'" in fail(capsys, 2, *words, "precision=half")
+
+
+# --- Standard output ----------------------------------------------------------
+
+
+def test_output_that_nobody_reads_is_dropped():
+  reader, writer = os.pipe()
+  os.close(reader)
+  done = _start("print_config", "with", "demo", stdout=writer)
+  os.close(writer)
+  assert done.returncode == 0
+  assert all(line.startswith("INFO - ") for line in done.stderr.splitlines())
+
+
+def test_data_are_not_blamed_for_output(data_dir, tmp_path, monkeypatch):
+  reader, writer = os.pipe()
+  os.close(reader)
+  words = ("with", "tetrominoes", f"data_dir={data_dir}")
+  with os.fdopen(writer, "w") as output:
+    monkeypatch.setattr(sys, "stdout", output)
+    run("describe_data", *words, f"pictures_dir={tmp_path}")
+  assert list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("line", ["--help", "print_config with demo"])
+def test_a_full_disk_is_told_in_a_line(line):
+  if not os.path.exists("/dev/full"):
+    pytest.skip("needs /dev/full")
+  with open("/dev/full", "w") as full:
+    done = _start(*line.split(), stdout=full)
+  assert done.returncode == 1
+  assert done.stderr.splitlines()[-1] == (
+    "Error: standard output cannot be written: No space left on device"
+  )
+  assert "Traceback" not in done.stderr
+
+
+def test_standard_streams_may_be_closed(tmp_path):
+  words = [sys.executable, "-c", _MAIN, "save_config", "with", "demo"]
+  close = (
+    f"import os; os.closerange(0, 3); os.execv({sys.executable!r}, {words})"
+  )
+  assert _start(code=close, cwd=tmp_path).returncode == 0
+  assert [x.name for x in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_current_folder_that_is_gone_is_told_in_a_line(tmp_path):
+  folder = tmp_path / "gone"
+  folder.mkdir()
+  leave = "import os; os.rmdir(os.getcwd()); "
+  done = _start("print_named_configs", code=leave + _MAIN, cwd=folder)
+  assert done.returncode == 1
+  assert done.stderr.startswith("Error: the current folder cannot be read (")
+  assert len(done.stderr.splitlines()) == 1
