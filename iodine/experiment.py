@@ -137,22 +137,38 @@ class Experiment(SacredExperiment):
     _, *words = sys.argv if argv is None else argv
     _, shown, internal = self.get_usage()
     commands = dict(self.gather_commands())
-    flags = {
+    found = usages.apart(words, self._flags())
+    if "--help" in found.options or found.plain[:1] == ["help"]:
+      sys.stdout.write(f"{_help(found.plain, commands, shown)}\n")
+      sys.exit()
+    args = self._parsed(internal, words, found, commands)
+    try:
+      # Without debug, Sacred warns of every run that nothing records.
+      return self.run(args["COMMAND"], options={**args, "--debug": True})
+    except Exception as error:
+      if args["--pdb"] and not isinstance(error, ConfigError):
+        traceback.print_exc()
+        pdb.post_mortem()
+      raise
+
+  def _flags(self) -> dict[str, tuple[str, bool]]:
+    """{-short or --long: (--long, whether a value follows)}."""
+    return {
       flag: (option.get_flag(), not option.is_flag)
       for option in self.all_cli_options
       for flag in option.get_flags()
     }
-    found = usages.apart(words, flags)
-    if "--help" in found.options or found.plain[:1] == ["help"]:
-      for name in [x for x in found.plain if x != "help"][:1]:
-        if name in commands:
-          shown = help_for_command(commands[name])
-        elif name != "with":
-          raise ConfigError(usages.no_command(name, commands))
-      sys.stdout.write(f"{shown}\n")
-      sys.exit()
+
+  def _parsed(
+    self,
+    usage_text: str,
+    words: Sequence[str],
+    found: usages.Words,
+    commands: Mapping[str, Any],
+  ) -> dict[str, Any]:
+    """Reads a command line by a usage; the COMMAND that it names exists."""
     try:
-      args = docopt(internal, words, default_help=False)
+      args = docopt(usage_text, list(words), default_help=False)
     except DocoptExit as error:
       told = usages.explain(words, found, commands, self.named_configs)
       if told is None:
@@ -164,14 +180,7 @@ class Experiment(SacredExperiment):
       raise ConfigError(told or usages.no_command(str(command), commands))
     if told := usages.torn_value(args["UPDATE"], self.named_configs):
       raise ConfigError(told)
-    try:
-      # Without debug, Sacred warns of every run that nothing records.
-      return self.run(command, options={**args, "--debug": True})
-    except Exception as error:
-      if args["--pdb"] and not isinstance(error, ConfigError):
-        traceback.print_exc()
-        pdb.post_mortem()
-      raise
+    return {**args, "COMMAND": command}
 
   def _create_run(
     self,
@@ -187,44 +196,30 @@ class Experiment(SacredExperiment):
     # Wrong entries are errors, which Sacred would only warn about.
     options = {**(options or {}), "--force": True}
     _check_options(options)
-    own = dict.fromkeys((*observers.OPTIONS, "--enforce_clean"))
     if options.get("--enforce_clean"):
       _check_clean()
     if words := options.get("UPDATE"):
       config_updates, named_configs = parsing.parse_words(words)
     config_updates = config_updates or {}
     reading.check_entries(config_updates)
-    # Sacred would read a file of a configuration's name, and may run code that
-    # it finds there; no file has these names.
     in_place = self._reads_checkpoint(command_name, config_updates)
-    named = {
-      f"configuration {i}": self._entries(name, in_place)
-      for i, name in enumerate(named_configs)
-    }
-    given = set(config_updates).union(
-      *(
-        own()
-        for name, own in zip(named_configs, named.values(), strict=True)
-        if name not in self.named_configs
-      )
-    )
-    reading.warn_of_mixture(named_configs, [own() for own in named.values()])
-    self.named_configs.update(named)
-    try:
+    found = [self._entries(name, in_place) for name in named_configs]
+    # Before these are known by other names, too.
+    given = self._given(config_updates, named_configs, found)
+    # What is done here, Sacred need not do.
+    ours = dict.fromkeys((*observers.OPTIONS, "--enforce_clean"))
+    with self._known(found) as names:
       run = super()._create_run(
         command_name,
         config_updates,
-        list(named),
+        names,
         info,
         meta_info,
-        {**options, **own},
+        {**options, **ours},
       )
-    finally:
-      for name in named:
-        del self.named_configs[name]
     run.run_logger.addFilter(_is_worth_telling)
     run.meta_info["named_configs"] = list(named_configs)
-    run.meta_info["options"].update((k, options.get(k)) for k in own)
+    run.meta_info["options"].update((k, options.get(k)) for k in ours)
     self.prepared = self._prepare(command_name, run.config, given)
     if not self._is_observed(command_name, run.config):
       run.unobserved = True
@@ -236,6 +231,45 @@ class Experiment(SacredExperiment):
         "and without -u"
       )
     return run
+
+  def _given(
+    self,
+    config_updates: Mapping[str, Any],
+    named_configs: Sequence[str],
+    found: Sequence[ConfigDict],
+  ) -> set[str]:
+    """Names of the entries that files and the command line set.
+
+    It warns of configurations that do not go together.
+
+    Args:
+      config_updates: entries of the command line.
+      named_configs: names and files after `with`.
+      found: what they hold.
+    """
+    entries = [config() for config in found]
+    reading.warn_of_mixture(named_configs, entries)
+    of_files = (
+      set(values)
+      for name, values in zip(named_configs, entries, strict=True)
+      if name not in self.named_configs
+    )
+    return set(config_updates).union(*of_files)
+
+  @contextlib.contextmanager
+  def _known(self, configs: Sequence[ConfigDict]) -> Iterator[list[str]]:
+    """Has Sacred know configurations for a time, by the names it yields.
+
+    Sacred would read a file of a configuration's name, and may run code that it
+    finds there; no file has these names.
+    """
+    named = {f"configuration {i}": x for i, x in enumerate(configs)}
+    self.named_configs.update(named)
+    try:
+      yield list(named)
+    finally:
+      for name in named:
+        del self.named_configs[name]
 
   def _entries(self, name: str, in_place: bool) -> ConfigDict:
     """Returns the entries of a named configuration or a file.
@@ -408,6 +442,16 @@ def _check_clean() -> None:
       "--enforce_clean: files of the checkout differ from its commit, see "
       "`git status`. Commit them, or put them back"
     )
+
+
+def _help(words: Sequence[str], commands: Mapping[str, Any], shown: str) -> str:
+  """The help of the first command among words, if any; else what is shown."""
+  for name in [word for word in words if word != "help"][:1]:
+    if name in commands:
+      return help_for_command(commands[name])
+    if name != "with":
+      raise ConfigError(usages.no_command(name, commands))
+  return shown
 
 
 def _without_insides(error: DocoptExit, found: usages.Words) -> str:
