@@ -5,6 +5,7 @@ take no time.
 """
 
 from collections.abc import Mapping, Set
+from types import ModuleType
 from typing import Any
 
 from iodine.config import resolution
@@ -41,10 +42,15 @@ def _prepare(
     if given:  # else it is one that comes with the project
       resolution.build(config)
     return None
-  # Here, as Sacred then seeds TensorFlow, too.
+  commands = _commands()  # also of others, as Sacred then seeds TensorFlow
+  return commands.prepare(config) if _is_training(command_name) else None
+
+
+def _commands() -> ModuleType:
+  """What the commands do; it imports TensorFlow."""
   from iodine import commands
 
-  return commands.prepare(config) if _is_training(command_name) else None
+  return commands
 
 
 def _is_observed(command_name: str | None, config: Mapping[str, Any]) -> bool:
@@ -83,11 +89,9 @@ ex.set_up(_prepare, _is_observed, _reads_checkpoint)
 @ex.main
 def train(_config, _run):
   """Train a model, or resume training it (continue_run=True)."""
-  from iodine import commands
-
   record = Record(_run)
   try:
-    commands.train(_config, ex.prepared, record)
+    _commands().train(_config, ex.prepared, record)
   finally:
     record.flush()  # which Sacred leaves out where a run breaks off
 
@@ -95,64 +99,46 @@ def train(_config, _run):
 @ex.command(unobserved=True)
 def evaluate(_config):
   """Score a checkpoint over many scenes; print and write the scores."""
-  from iodine import commands
-  from iodine.training import replicas
-
-  replicas.warn_without_gpu()
-  commands.evaluate(_config)
+  _commands().evaluate(_config)
 
 
 @ex.command(unobserved=True)
 def convert_checkpoint(_config):
   """Convert tf1_checkpoint, of the reference, to checkpoint_dir."""
-  from iodine import commands
-
-  commands.convert_checkpoint(_config)
+  _commands().convert_checkpoint(_config)
 
 
 @ex.command(unobserved=True)
 def export_tf1(_config):
   """Convert checkpoint_dir to tf1_checkpoint, which the reference reads."""
-  from iodine import commands
-
-  commands.export_tf1(_config)
+  _commands().export_tf1(_config)
 
 
 @ex.command(unobserved=True)
 def describe_data(_config):
   """Describe what the data files hold; draw twelve scenes."""
-  from iodine import commands
-
-  commands.describe_data(_config)
+  _commands().describe_data(_config)
 
 
 @ex.command(unobserved=True)
 def visualize(_config):
   """Draw what a checkpoint has learned; write pictures and a page of them."""
-  from iodine import commands
-
-  commands.visualize(_config)
+  _commands().visualize(_config)
 
 
 @ex.command(unobserved=True)
 def traverse(_config):
   """Draw what latents of a slot do (slot=1 latents=[3,7] scene=1)."""
-  from iodine import commands
-
-  commands.traverse(_config)
+  _commands().traverse(_config)
 
 
 @ex.command(unobserved=True)
 def decompose(_config):
   """Decompose your own image (image=PATH)."""
-  from iodine import commands
-
-  commands.decompose(_config)
+  _commands().decompose(_config)
 
 
 @ex.command(unobserved=True)
 def inspect_checkpoint(_config):
   """List what is in checkpoint_dir, and the configurations that would fit."""
-  from iodine import commands
-
-  commands.inspect_checkpoint(_config)
+  _commands().inspect_checkpoint(_config)

@@ -19,6 +19,7 @@ from iodine.files import make_folder, results_in
 from iodine.progress import progress
 from iodine.runs import checkpoint_files, loading
 from iodine.scene_model import SceneModel
+from iodine.training import replicas
 
 __all__ = ["evaluate"]
 
@@ -40,6 +41,7 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
   Raises:
     ConfigError: for a mistake in checkpoint, data or configuration.
   """
+  replicas.warn_without_gpu()
   trained = loading.open_trained(entries)
   paper = entries["paper_scores"]
   evaluation_report.check_paper(paper)
