@@ -10,6 +10,7 @@ import iodine.quiet_tensorflow
 import bisect
 import math
 import os
+import pathlib
 import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,7 +20,7 @@ from google.protobuf.message import DecodeError  # type: ignore
 from tensorflow.core.framework import tensor_shape_pb2, types_pb2
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-__all__ = ["check"]
+__all__ = ["check", "has_end"]
 
 _Entries = Mapping[bytes, tensor_bundle_pb2.BundleEntryProto]
 
@@ -69,6 +70,11 @@ def check(prefix: str) -> None:
       raise ValueError(f"{_shown(name)}: {error}") from None
   if sum(entry.size for entry in entries.values()) > shards.total:
     raise ValueError("the index has more tensors than there are data for")
+
+
+def has_end(path: pathlib.Path) -> bool:
+  """Whether an index file has its end, which is written last."""
+  return path.read_bytes().endswith(_MAGIC)
 
 
 def _shown(name: bytes) -> str:

@@ -8,6 +8,7 @@ new one. Whoever writes files does it through here:
 - `write_whole`: the content is in memory.
 - `whole_file`: something else writes it, such as TensorFlow.
 - `sync`: waits until something is on disk.
+- `sha256_of`: a checksum, to know a file again.
 - `new_files`: several files that take the place of earlier ones together.
 - `scratch_folder`, `put`: files that are to be there only when all of them are.
 - `results_in`, `make_folder`: folders for results, with errors that name the
@@ -17,13 +18,15 @@ new one. Whoever writes files does it through here:
 import contextlib
 import fnmatch
 import glob
+import hashlib
 import json
 import os
 import pathlib
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import BinaryIO
 
 import filelock
 
@@ -40,6 +43,7 @@ __all__ = [
   "remove_remains",
   "results_in",
   "scratch_folder",
+  "sha256_of",
   "source_of",
   "sync",
   "whole_file",
@@ -101,6 +105,22 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
       OSError
     ):  # some systems cannot: it is there anyway
       sync(path.parent)
+
+
+def sha256_of(
+  file: BinaryIO, read: Callable[[int], object] = lambda count: None
+) -> str:
+  """Returns the SHA-256 of what is left to read of a file, in hexadecimal.
+
+  Args:
+    file: open; read in pieces of a MiB.
+    read: called with the number of bytes of each piece.
+  """
+  digest = hashlib.sha256()  # hashlib.file_digest came with Python 3.11.
+  while piece := file.read(2**20):
+    digest.update(piece)
+    read(len(piece))
+  return digest.hexdigest()
 
 
 def sync(path: pathlib.Path) -> None:

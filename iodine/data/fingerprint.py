@@ -21,7 +21,7 @@ from typing import Any
 import tensorflow as tf
 
 from iodine.errors import ConfigError
-from iodine.files import write_whole
+from iodine.files import sha256_of, write_whole
 from iodine.progress import progress
 
 __all__ = [
@@ -291,12 +291,13 @@ def _starts(size: int) -> Sequence[int]:
 
 def _sha256(path: str, update: Callable[[int], object]) -> str:
   """SHA-256 of a whole file; tells of every MiB."""
-  digest = hashlib.sha256()
   left = 0
+
+  def count(size: int) -> None:
+    nonlocal left
+    left += size
+    update(left // _PIECE_BYTES)
+    left %= _PIECE_BYTES
+
   with _open(path) as file:
-    while piece := file.read(_PIECE_BYTES):
-      digest.update(piece)
-      left += len(piece)
-      update(left // _PIECE_BYTES)
-      left %= _PIECE_BYTES
-  return digest.hexdigest()
+    return sha256_of(file, count)

@@ -26,7 +26,6 @@ __all__ = [
   "candidates",
   "check_whole",
   "find",
-  "is_index_whole",
   "is_shipped",
   "log_report",
   "read",
@@ -55,7 +54,6 @@ _WEIGHTS = re.compile(
   r".*\.(index|data-\d{5}-of-\d{5})|.*_temp|.*\.tempstate.*"
   r"|\.iodine-[0-9a-f]{8}"  # of a scratch folder
 )
-_TABLE_END = bytes.fromhex("57fb808b247547db")  # of any table of TensorFlow's
 
 
 def find(path: str) -> str:
@@ -184,11 +182,6 @@ def weights_in(folder: pathlib.Path) -> list[str]:
   return sorted(
     path.name for path in folder.iterdir() if _WEIGHTS.fullmatch(path.name)
   )
-
-
-def is_index_whole(path: pathlib.Path) -> bool:
-  """Whether an index file has its end, which is written last."""
-  return path.read_bytes().endswith(_TABLE_END)
 
 
 def _prefixes(folder: pathlib.Path, index_files: str) -> list[str]:

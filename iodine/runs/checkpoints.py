@@ -7,12 +7,12 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from iodine import files, metrics, tf1_checkpoint
+from iodine import checkpoint_index, files, metrics, tf1_checkpoint
 from iodine.data.fingerprint import DATA_FILE
 from iodine.data.pipeline import IODINEDataset, Position
 from iodine.errors import RunError
@@ -294,25 +294,31 @@ class RunCheckpoints:
     except BaseException:
       _remove(saving)
       raise
-    self._finish_save(folder)
+    self._publish(folder, checkpoint.files)
+    _remove(saving)
     self._sweep(folder)
     return str(prefix)
 
   def _finish_save(self, folder: pathlib.Path) -> None:
-    """Gives the files of the last checkpoint their names, if they are whole.
-
-    An earlier process may have been killed before it did.
-    """
+    """Finishes the last save, if an earlier process was killed within it."""
     saving = folder / _SAVING
     if self._manifest.checkpoints and saving.is_dir():
       last = self._manifest.checkpoints[-1]
-      for name, expected in last.files.items():
-        if run_manifest.change(saving / name, expected) is None:
-          os.replace(saving / name, folder / name)
-      files.sync(folder)
-      self._name_kept(folder)
+      whole = [
+        name
+        for name, expected in last.files.items()
+        if run_manifest.change(saving / name, expected) is None
+      ]
+      self._publish(folder, whole)
     with explain_failed_writes(f"{saving}: cannot be removed"):
       _remove(saving)
+
+  def _publish(self, folder: pathlib.Path, names: Iterable[str]) -> None:
+    """Gives files of a checkpoint that are whole their names, in this order."""
+    for name in names:
+      os.replace(folder / _SAVING / name, folder / name)
+    files.sync(folder)
+    self._name_kept(folder)
 
   def _name_kept(self, folder: pathlib.Path) -> None:
     """Writes the file `checkpoint`, by which TensorFlow's own tools find them.
@@ -410,7 +416,7 @@ def _is_first_save_cut_off(
     and not manifest.checkpoints
     and len({step.removesuffix("_temp") for step in steps}) == 1
     and not any(
-      checkpoint_files.is_index_whole(folder / name)
+      checkpoint_index.has_end(folder / name)
       for name in weights
       if name.endswith(".index")
     )

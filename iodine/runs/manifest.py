@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from iodine.errors import ConfigError
-from iodine.files import write_whole
+from iodine.files import sha256_of, write_whole
 
 __all__ = [
   "MANIFEST_FILE",
@@ -160,12 +160,8 @@ def file_sum(path: pathlib.Path) -> FileSum:
     OSError: if it cannot be read.
   """
   with path.open("rb") as file:
-    # hashlib.file_digest came with Python 3.11.
-    digest, size = hashlib.sha256(), 0
-    while block := file.read(2**20):
-      digest.update(block)
-      size += len(block)
-  return FileSum(size, digest.hexdigest())
+    sha256 = sha256_of(file)
+    return FileSum(file.tell(), sha256)
 
 
 def change(path: pathlib.Path, expected: FileSum) -> str | None:
