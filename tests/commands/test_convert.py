@@ -11,34 +11,12 @@ import pytest
 
 from iodine.runs import checkpoint_files
 from tests.support import tiny
+from tests.support.accidents import KILLED_AT_FILE, LIMITED
 from tests.support.places import PARITY, REPOSITORY
 from tests.support.tiny_runs import TINY, contents, fail, run
 
 pytestmark = pytest.mark.faults
 
-# Kills the process when the folder of scratch folders holds such a file.
-KILLED_AT_FILE = """
-import os, pathlib, signal, sys, threading
-folder, pattern, *words = sys.argv[1:]
-sys.setswitchinterval(1e-4)
-
-def watch():
-  while not any(pathlib.Path(folder).glob(pattern)):
-    pass
-  os.kill(os.getpid(), signal.SIGKILL)
-
-threading.Thread(target=watch, daemon=True).start()
-from iodine import main
-main.main(["iodine", *words])
-"""
-# Files cannot grow beyond a number of bytes.
-LIMITED = """
-import resource, sys
-limit, *words = sys.argv[1:]
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
-from iodine import main
-main.main(["iodine", *words])
-"""
 _CHANGES = {
   "open",
   "os.link",

@@ -208,13 +208,6 @@ def test_one_of_a_pair_that_is_gone_lists_what_is_there(tmp_path):
 # --- Reading and restoring ----------------------------------------------------
 
 
-def _trainer(**overrides) -> training.Trainer:
-  model = tiny.initialized(**overrides)
-  trainer = training.Trainer(model, training.make_optimizer(1e-2), seed=3)
-  trainer.initialize((tiny.H, tiny.W, tiny.C), tiny.FACTORS)
-  return trainer
-
-
 def _state(trainer: training.Trainer) -> dict[str, np.ndarray]:
   """{the reference's name: value}."""
   variables = (*trainer.model.variables, *trainer.optimizer.variables)
@@ -236,7 +229,7 @@ def _dataset(folder: pathlib.Path, **overrides) -> datasets.Tetrominoes:
 @pytest.fixture(scope="module")
 def trained() -> training.Trainer:
   """After a step, so that no moment is zero. Not to be changed."""
-  trainer = _trainer()
+  trainer = tiny.trainer()
   trainer.step(tiny.batch(), noise=tiny.noise())
   return trainer
 
@@ -272,7 +265,7 @@ def test_both_formats_read_alike(trained, files):
 
 
 def test_both_formats_restore_everything(trained, prefix):
-  other = _trainer()
+  other = tiny.trainer()
   report = checkpoint_files.restore(prefix, other.model, other.optimizer)
   _assert_equal(_state(other), _state(trained))
   assert report == (tuple(sorted(_state(trained))), (), ())
@@ -347,7 +340,7 @@ def test_the_report_is_one_table(trained, files, tmp_path, caplog):
   named = {k: v for k, v in named.items() if not k.endswith("/Adam_1")}
   named["dataset/epoch"] = np.int64(3)
   tiny.write_checkpoint(tmp_path / "model.ckpt", named)
-  other = _trainer()
+  other = tiny.trainer()
   caplog.set_level(logging.INFO, "iodine.runs.checkpoint_files")
   report = checkpoint_files.restore(str(tmp_path), other.model, other.optimizer)
   (record,) = caplog.records
@@ -429,7 +422,7 @@ def test_layers_that_are_not_there_are_listed(files):
 
 def test_a_run_goes_on_where_it_was_saved(trained, files, tmp_path):
   folder = pathlib.Path(files["native"]).parent
-  other = _trainer()
+  other = tiny.trainer()
   other.seed.assign(11)
   dataset = _dataset(tmp_path, seed=12)
   run = run_checkpoints.RunCheckpoints(folder, other, keep=2)

@@ -23,6 +23,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing import plugin_event_accumulator
 
 from tests.support import tiny
+from tests.support.accidents import KILLED_AT_FILE, LIMITED
 from tests.support.places import REPOSITORY
 from tests.support.tiny_runs import TINY, metrics, start, write_scenes
 
@@ -33,21 +34,6 @@ STEPS = 80
 CHECKPOINT_STEPS = 10
 KEPT = 2
 NUM_STORMS, KILLS_OF_A_STORM = 12, 5
-# A thread that kills its process as soon as a file of such a name appears.
-KILLED_AT_FILE = """
-import os, pathlib, signal, sys, threading
-folder, pattern, *words = sys.argv[1:]
-sys.setswitchinterval(1e-4)
-
-def watch():
-  while not any(pathlib.Path(folder).glob(pattern)):
-    pass
-  os.kill(os.getpid(), signal.SIGKILL)
-
-threading.Thread(target=watch, daemon=True).start()
-from iodine import main
-main.main(["iodine", *words])
-"""
 # Dies just before a file that was written gets its name.
 KILLED_AT_RENAMING = """
 import os, pathlib, signal, sys
@@ -120,15 +106,6 @@ def refuse(event, args):
 
 from iodine import main
 sys.addaudithook(refuse)
-main.main(["iodine", *words])
-"""
-
-# Files cannot grow beyond a number of bytes.
-LIMITED = """
-import resource, sys
-limit, *words = sys.argv[1:]
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
-from iodine import main
 main.main(["iodine", *words])
 """
 

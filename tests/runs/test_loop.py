@@ -30,17 +30,13 @@ from tests.support.loop_runs import (
   checkpoints,
   train,
 )
-from tests.support.tiny_runs import NUM_SCENES, write_scenes
+from tests.support.tiny_runs import NUM_SCENES, contents, write_scenes
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   folder = tmp_path_factory.mktemp("data")
   return write_scenes(folder / "scenes.tfrecords", NUM_SCENES)
-
-
-def contents(folder: pathlib.Path) -> dict[str, bytes]:
-  return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="module")

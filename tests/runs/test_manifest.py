@@ -19,16 +19,15 @@ from iodine.runs.checkpoints import RunCheckpoints
 from iodine.runs.manifest import FileSum, Manifest, SavedCheckpoint
 from iodine.tf1_checkpoint import CheckpointError
 from tests.support import tiny
+from tests.support.loop_runs import checkpoints
+from tests.support.tiny_runs import contents
 
 STEPS = 8
 
 
 @pytest.fixture(scope="module")
 def trainer() -> training.Trainer:
-  model = tiny.initialized()
-  trainer = training.Trainer(model, training.make_optimizer(1e-2), seed=3)
-  trainer.initialize((tiny.H, tiny.W, tiny.C), tiny.FACTORS)
-  return trainer
+  return tiny.trainer()
 
 
 class Run:
@@ -73,14 +72,6 @@ def folder(run, tmp_path) -> pathlib.Path:
   run.save(folder, (3, 6, STEPS), keep=2)
   assert checkpoints(folder) == {"model.ckpt-6", "model.ckpt-8"}
   return folder
-
-
-def checkpoints(folder: pathlib.Path) -> set[str]:
-  return {path.stem for path in folder.glob("*.index")}
-
-
-def contents(folder: pathlib.Path) -> dict[str, bytes]:
-  return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def sums(number: int) -> FileSum:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from iodine import training
 from iodine.config import plans
 from iodine.modules import iodine
 
@@ -125,6 +126,15 @@ def initialized(
     value = mean + 0.3 * rng.standard_normal(variable.shape)
     variable.assign(tf.constant(value, tf.float32))
   return model
+
+
+def trainer(**overrides: Any) -> training.Trainer:
+  """Makes a trainer with all its variables, of seed 3."""
+  made = training.Trainer(
+    initialized(**overrides), training.make_optimizer(1e-2), seed=3
+  )
+  made.initialize((H, W, C), FACTORS)
+  return made
 
 
 def batch(
