@@ -183,7 +183,7 @@ class _Run:
         raise ConfigError(f"{self.folder}: its config.json says {fault}")
     self.parts.dataset.seed = data_seed
     now = opening.fingerprint_of(self.parts.dataset)
-    self.data = fingerprint.check(self.folder, now)
+    self.data = fingerprint.check(self.folder, now, self.parts.dataset)
     self.record.set_seed(self.seed)  # of the initial weights
 
   def _save_config(self, trainer: training.Trainer) -> None:

@@ -210,12 +210,15 @@ def save(folder: pathlib.Path, fingerprint: Fingerprint) -> None:
   write_whole(folder / DATA_FILE, text)
 
 
-def check(folder: pathlib.Path, now: Fingerprint) -> Fingerprint:
+def check(
+  folder: pathlib.Path, now: Fingerprint, source: object
+) -> Fingerprint:
   """Checks that a run goes on with the data that it began with.
 
   Args:
     folder: of the run.
     now: of the data to go on with.
+    source: what says where these are, for errors.
 
   Returns:
     What to save: `now`, with what else is known of the same files.
@@ -234,8 +237,9 @@ def check(folder: pathlib.Path, now: Fingerprint) -> Fingerprint:
   if difference := before.difference(now):
     raise ConfigError(
       f"checkpoint_dir={str(folder)!r}: continue_run=True, but these are not "
-      f"the data of that run: {difference}. Start a new run; or, to go on with "
-      f"other data on purpose, {_remedy(folder / DATA_FILE)}"
+      f"the data of that run: {difference} ({source}). Put them back, or start "
+      "a new run; or, to go on with other data on purpose, "
+      f"{_remedy(folder / DATA_FILE)}"
     )
   return now.with_digests_of(before)
 

@@ -189,7 +189,7 @@ def test_data_that_are_in_no_file(tmp_path):
   assert clips.stored_files() is None
   now = fingerprint.take(clips.stored_files(), verify=True)
   fingerprint.save(tmp_path, now)
-  assert fingerprint.check(tmp_path, now) == now
+  assert fingerprint.check(tmp_path, now, "data") == now
 
 
 def test_files_of_a_dataset_without_a_cache_key_changing(tmp_path):
