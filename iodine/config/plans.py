@@ -14,7 +14,12 @@ from iodine.errors import ConfigError, did_you_mean
 __all__ = ["ALLOWED_CONSTRUCTORS", "build", "filled"]
 
 # A plan may name the public classes of modules inside of these packages,
-_PACKAGES = ("iodine.modules", "iodine.data", "iodine.training")
+_PACKAGES = (
+  "iodine.modules",
+  "iodine.data",
+  "iodine.training",
+  "iodine.models",
+)
 # and of modules and packages that this variable lists, separated by commas. So
 # no configuration file alone imports code.
 _OWN_MODULES = "IODINE_MODELS"
@@ -50,7 +55,8 @@ def build(
   Args:
     plan: nested mappings, lists and scalars (reference:
       configurations.py). A constructor must be a public class of a module
-      in `iodine.modules`, `iodine.data` or `iodine.training`, or of one that
+      in `iodine.modules`, `iodine.models`, `iodine.data` or
+      `iodine.training`, or of one that
       the environment variable IODINE_MODELS names, or a name in
       `ALLOWED_CONSTRUCTORS`.
     identifier: the plan's own key, e.g. "model".

@@ -43,6 +43,7 @@ ACT_FUNCS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
   "sigmoid": tf.nn.sigmoid,
   "tanh": tf.nn.tanh,
   "relu": tf.nn.relu,
+  "leaky_relu": lambda x: tf.nn.leaky_relu(x, 0.01),  # PyTorch's slope
   "elu": tf.nn.elu,
   "selu": tf.nn.selu,
   "softplus": tf.nn.softplus,

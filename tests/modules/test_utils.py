@@ -43,7 +43,7 @@ class TestActFuncs:
       np.testing.assert_allclose(found, act(x.astype(float)), rtol=1e-5)
 
   def test_knows_no_other_name(self):
-    assert len(utils.ACT_FUNCS) == 9
+    assert len(utils.ACT_FUNCS) == 10
 
   def test_functions_and_none(self):
     assert utils.get_act_func(tf.square) is tf.square

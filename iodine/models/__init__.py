@@ -1,0 +1,1 @@
+"""Models other than IODINE, a file or a folder for each family."""

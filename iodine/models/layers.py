@@ -1,0 +1,239 @@
+"""Layers and initial values that the models in this folder share.
+
+Dimensions: B batch, N elements of a set, C input size, D output size, H height,
+W width.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import sonnet as snt
+import tensorflow as tf
+
+from iodine import checks
+from iodine.errors import did_you_mean
+
+__all__ = [
+  "GRU",
+  "INITIAL_VALUES",
+  "PositionEmbedding",
+  "check_choice",
+  "check_layers",
+  "glorot_uniform",
+  "initializers",
+  "kaiming_uniform",
+  "layer_norm",
+  "position_grid",
+]
+
+# Keras' and PyTorch's initial values of layers.
+INITIAL_VALUES = ("glorot", "pytorch")
+
+Initializer = Callable[[Sequence[int], tf.DType], tf.Tensor]
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+  """Raises ValueError unless the value is one of the choices."""
+  if value not in choices:
+    meant = did_you_mean(str(value), choices, "values")
+    raise ValueError(f"{name}={value!r}: no such value. {meant}")
+
+
+def check_layers(
+  name: str, values: Sequence[int], count: int
+) -> tuple[int, ...]:
+  """Checks a list that has an entry per layer, or one for all.
+
+  Args:
+    name: the argument's name.
+    values: positive integers.
+    count: number of layers.
+
+  Returns:
+    An entry per layer.
+
+  Raises:
+    ValueError: for values out of range or of the wrong number.
+  """
+  if not isinstance(values, list | tuple) or len(values) not in (1, count):
+    raise ValueError(
+      f"{name}={values!r}: expected a list with an entry for each of {count} "
+      "layers, or with one entry for all"
+    )
+  for index, value in enumerate(values):
+    checks.check(checks.size_fault(f"{name}[{index}]", value))
+  return tuple(values) if len(values) == count else (values[0],) * count
+
+
+def glorot_uniform(gain: float = 1.0) -> snt.initializers.Initializer:
+  """Uniform within gain * sqrt(6 / (fan_in + fan_out)), also called Xavier."""
+  return snt.initializers.VarianceScaling(gain**2, "fan_avg", "uniform")
+
+
+def kaiming_uniform() -> snt.initializers.Initializer:
+  """Uniform within sqrt(6 / fan_in), for layers before a ReLU."""
+  return snt.initializers.VarianceScaling(2.0, "fan_in", "uniform")
+
+
+class _TorchDefault(snt.initializers.Initializer):
+  """PyTorch's initial values of a layer: uniform within 1 / sqrt(fan_in).
+
+  One instance serves one layer, which makes its weights before its bias: the
+  bias has the bound of the weights.
+  """
+
+  def __init__(self) -> None:
+    self._weights = snt.initializers.VarianceScaling(
+      1.0 / 3.0, "fan_in", "uniform"
+    )
+    self._bound = 0.0
+
+  def __call__(self, shape: Sequence[int], dtype: tf.DType) -> tf.Tensor:
+    if len(shape) > 1:
+      self._bound = 1.0 / math.sqrt(math.prod(shape[:-1]))
+      return self._weights(shape, dtype)
+    return tf.random.uniform(shape, -self._bound, self._bound, dtype)
+
+
+def initializers(initial_values: str) -> dict[str, Any]:
+  """The arguments `w_init` and `b_init` of a Sonnet layer.
+
+  Args:
+    initial_values: "glorot": Keras' defaults, Glorot uniform weights and zero
+      biases; "pytorch": PyTorch's, both uniform within 1 / sqrt(fan_in).
+
+  Returns:
+    Arguments for one layer; call again for the next.
+  """
+  check_choice("initial_values", initial_values, INITIAL_VALUES)
+  if initial_values == "pytorch":
+    initializer = _TorchDefault()
+    return {"w_init": initializer, "b_init": initializer}
+  return {"w_init": glorot_uniform()}
+
+
+def layer_norm(epsilon: float, name: str) -> snt.LayerNorm:
+  """Layer norm over the last axis, with gain and offset.
+
+  Args:
+    epsilon: added to the variance; 1e-3 is Keras' default, 1e-5 PyTorch's.
+    name: name of the module.
+
+  Returns:
+    The layer.
+  """
+  return snt.LayerNorm(-1, True, True, eps=epsilon, name=name)
+
+
+class GRU(snt.Module):
+  """A step of a GRU as Keras (`reset_after`) and PyTorch compute it.
+
+  z, r = sigmoid(u W + b + h U + c), n = tanh(u W + b + r * (h U + c)), each
+  with its own third of the weights; h' = z * h + (1 - z) * n. `snt.GRU` is
+  another function: it resets h before the product with U.
+  """
+
+  def __init__(
+    self, size: int, initial_values: str = "glorot", name: str = "gru"
+  ):
+    """Makes a cell.
+
+    Args:
+      size: D, size of the state.
+      initial_values: "glorot": input weights Glorot uniform, recurrent ones
+        orthogonal, biases 0; "pytorch": all uniform within 1 / sqrt(D).
+      name: name of the module.
+
+    Raises:
+      ValueError: for values out of range.
+    """
+    super().__init__(name=name)
+    checks.check_sizes(size=size)
+    check_choice("initial_values", initial_values, INITIAL_VALUES)
+    self._size = size
+    self._initial_values = initial_values
+
+  def __call__(self, inputs: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
+    """Computes the next state.
+
+    Args:
+      inputs: [..., C] float32.
+      state: [..., D] float32.
+
+    Returns:
+      [..., D] float32.
+    """
+    self._initialize(inputs.shape[-1])
+    from_input = tf.linalg.matmul(inputs, self.w_i) + self.b_i
+    from_state = tf.linalg.matmul(state, self.w_h) + self.b_h
+    z_i, r_i, n_i = tf.split(from_input, 3, axis=-1)
+    z_h, r_h, n_h = tf.split(from_state, 3, axis=-1)
+    z, r = tf.sigmoid(z_i + z_h), tf.sigmoid(r_i + r_h)
+    return z * state + (1.0 - z) * tf.tanh(n_i + r * n_h)
+
+  @snt.once
+  def _initialize(self, input_size: int) -> None:
+    size = self._size
+    w_i, w_h, bias = (
+      glorot_uniform(),
+      snt.initializers.Orthogonal(),
+      snt.initializers.Zeros(),
+    )
+    if self._initial_values == "pytorch":
+      bound = 1.0 / math.sqrt(size)
+      w_i = w_h = bias = snt.initializers.RandomUniform(-bound, bound)
+    dtype = tf.float32
+    # The gates' order is z, r, n, as in Keras.
+    self.w_i = tf.Variable(w_i([input_size, 3 * size], dtype), name="w_i")
+    self.w_h = tf.Variable(w_h([size, 3 * size], dtype), name="w_h")
+    self.b_i = tf.Variable(bias([3 * size], dtype), name="b_i")
+    self.b_h = tf.Variable(bias([3 * size], dtype), name="b_h")
+
+
+def position_grid(height: int, width: int) -> np.ndarray:
+  """Positions of pixels as Slot Attention encodes them.
+
+  Args:
+    height: H, in pixels.
+    width: W, in pixels.
+
+  Returns:
+    [H, W, 4] float32: y, x, 1 - y and 1 - x, from 0 in the first to 1 in the
+    last row or column.
+  """
+  axes = (np.linspace(0.0, 1.0, size) for size in (height, width))
+  grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+  return np.concatenate([grid, 1.0 - grid], axis=-1).astype(np.float32)
+
+
+class PositionEmbedding(snt.Module):
+  """Adds a linear map of every pixel's position (`SoftPositionEmbed`)."""
+
+  def __init__(self, initial_values: str = "glorot", name: str = "position"):
+    """Makes a module.
+
+    Args:
+      initial_values: see `initializers`.
+      name: name of the module.
+    """
+    super().__init__(name=name)
+    self._initializers = initializers(initial_values)
+
+  def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
+    """Adds positions to features.
+
+    Args:
+      inputs: [B, H, W, C] float32.
+
+    Returns:
+      [B, H, W, C] float32.
+    """
+    height, width, size = inputs.shape[1:]
+    self._create_linear(size)
+    return inputs + self._linear(tf.constant(position_grid(height, width)))
+
+  @snt.once
+  def _create_linear(self, size: int) -> None:
+    self._linear = snt.Linear(size, **self._initializers, name="linear")
