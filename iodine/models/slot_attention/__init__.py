@@ -1,6 +1,6 @@
 """Slot Attention (Locatello et al. 2020): object discovery."""
 
-import iodine.quiet_tensorflow as _quiet_tensorflow
+import iodine.quiet_tensorflow
 
 from iodine.models.slot_attention.attention import (
   SlotAttention,

@@ -5,6 +5,7 @@ channels, h and w size of the map to which a slot is broadcast.
 """
 
 import math
+import operator
 from collections.abc import Sequence
 
 import sonnet as snt
@@ -63,12 +64,13 @@ class SpatialBroadcastDecoder(snt.Module):
     self._strides = layers.check_layers("strides", strides, count)
     layers.check_choice("alignment", alignment, ALIGNMENTS)
     layers.check_choice("initial_values", initial_values, layers.INITIAL_VALUES)
-    for kernel, stride in zip(self._kernels, self._strides, strict=True):
-      if stride > (kernel + 1) // 2:
-        raise ValueError(
-          f"strides={list(self._strides)}: expected strides of at most half "
-          f"their kernels, kernel_shapes={list(self._kernels)}"
-        )
+    halves = [(kernel + 1) // 2 for kernel in self._kernels]
+    too_large = any(map(operator.gt, self._strides, halves))
+    if alignment == "pytorch" and too_large:
+      raise ValueError(
+        f"strides={list(self._strides)}: with alignment='pytorch', expected at "
+        f"most half of each of kernel_shapes={list(self._kernels)}"
+      )
     self._activation = utils.get_act_func(activation)
     self._alignment = alignment
     self._initial_values = initial_values
