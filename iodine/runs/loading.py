@@ -166,6 +166,8 @@ def initialize(
     part.initialize(
       spec["image"].shape[2:], factors, dataset.num_background_entities
     )
+  except ConfigError:
+    raise  # the optimizer's
   except ValueError as error:
     raise ConfigError(f"model: {error}") from error
 

@@ -2,12 +2,11 @@
 
 import iodine.quiet_tensorflow
 
-from iodine.training.optimizer import (
-  Adam,
+from iodine.training.optimizer import Adam, Optimizer, make_optimizer
+from iodine.training.schedules import (
   ExponentialDecay,
-  Optimizer,
+  Schedule,
   global_step_of_optimizer,
-  make_optimizer,
 )
 from iodine.training.trainer import Trainer
 
@@ -15,6 +14,7 @@ __all__ = [
   "Adam",
   "ExponentialDecay",
   "Optimizer",
+  "Schedule",
   "Trainer",
   "global_step_of_optimizer",
   "make_optimizer",

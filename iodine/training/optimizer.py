@@ -1,80 +1,58 @@
-"""The optimizer and its learning rate."""
+"""The optimizer: clipping of gradients, and Adam."""
 
 import abc
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from iodine import checks
+from iodine.errors import ConfigError, did_you_mean
+from iodine.training.schedules import Schedule
 
-__all__ = [
-  "Adam",
-  "ExponentialDecay",
-  "Optimizer",
-  "global_step_of_optimizer",
-  "make_optimizer",
-]
+__all__ = ["Adam", "Group", "Optimizer", "make_optimizer"]
 
 
 # (reference: main.py:80)
 CLIP_NORM = 5.0
+_NORM_TYPES = (2, "inf")
+_EPSILON_FORMS = ("tensorflow", "pytorch")
 
 
-class ExponentialDecay:
-  """learning_rate * decay_rate ** (step / decay_steps), continuously."""
+class Group(NamedTuple):
+  """Variables that have a learning rate of their own.
 
-  def __init__(
-    self,
-    learning_rate: float,
-    decay_steps: int,
-    decay_rate: float,
-    global_step: None = None,
-  ):
-    """Makes a schedule.
+  Attributes:
+    match: regular expression, searched for in a variable's name.
+    schedule: their learning rate.
+  """
 
-    Args:
-      learning_rate: rate at step 0, above 0.
-      decay_steps: number of steps per factor of decay_rate, above 0.
-      decay_rate: factor of the decay, above 0.
-      global_step: None, for the optimizer's own counter; accepted for plans of
-        the TF1 reference.
+  match: str
+  schedule: Schedule
 
-    Raises:
-      ValueError: for values out of range.
-    """
-    del global_step
-    checks.check(
-      checks.above_zero_fault("learning_rate", learning_rate),
-      checks.above_zero_fault("decay_steps", decay_steps),
-      checks.above_zero_fault("decay_rate", decay_rate),
-    )
-    self._learning_rate = float(learning_rate)
-    self._decay_steps = float(decay_steps)
-    self._decay_rate = float(decay_rate)
-
-  def __call__(self, step: tf.Tensor) -> tf.Tensor:
-    """The rate (scalar float32) at a step (scalar integer)."""
-    exponent = tf.cast(step, tf.float32) / self._decay_steps
-    return self._learning_rate * tf.pow(self._decay_rate, exponent)
-
-
-def global_step_of_optimizer() -> None:
-  """Placeholder for TF1's global step: the optimizer has its own counter."""
-  return None
+  def has(self, variable: tf.Variable) -> bool:
+    """Whether a variable belongs to the group."""
+    return re.search(self.match, variable.name.partition(":")[0]) is not None
 
 
 class Optimizer(tf.Module, abc.ABC):
   """Base class of optimizers.
 
   Attributes:
-    clip_norm: global norm to which gradients are clipped before a step; None:
-      no clipping.
+    clip_norm: c, norm of all gradients together to which they are clipped
+      before a step; None: no clipping.
+    clip_norm_type: 2, the root of the sum of squares, or "inf", the largest
+      absolute entry.
+    clip_epsilon: e in the common factor min(1, c / (norm + e)); PyTorch's is
+      1e-6.
     step: int64 variable, number of steps taken; created by `initialize`.
     slots: {name of a variable: {name: variable}}, the state of each variable.
   """
 
   clip_norm: float | None = None
+  clip_norm_type: int | str = 2
+  clip_epsilon: float = 0.0
   step: tf.Variable
   slots: dict[str, dict[str, tf.Variable]]
 
@@ -88,7 +66,40 @@ class Optimizer(tf.Module, abc.ABC):
 
   @abc.abstractmethod
   def learn_rate(self) -> tf.Tensor:
-    """The learning rate of the next step, scalar float32."""
+    """The learning rate of the next step, scalar float32.
+
+    With groups, that of the variables outside of them.
+    """
+
+  def group_learn_rates(self) -> dict[str, tf.Tensor]:
+    """{name: learning rate of the next step, scalar float32} of the groups."""
+    return {}
+
+  def clip(
+    self, gradients: Sequence[tf.Tensor | None], global_norm: tf.Tensor
+  ) -> list[tf.Tensor | None]:
+    """Scales all gradients by one factor, by the rule of the attributes.
+
+    Args:
+      gradients: dense float32 tensors, or None.
+      global_norm: [] float32, their common 2-norm.
+
+    Returns:
+      The clipped gradients.
+    """
+    if self.clip_norm is None:
+      return list(gradients)
+    if self.clip_norm_type == 2 and not self.clip_epsilon:
+      clipped, _ = tf.clip_by_global_norm(
+        gradients, self.clip_norm, use_norm=global_norm
+      )
+      return clipped
+    norm = global_norm
+    if self.clip_norm_type == "inf":
+      present = [g for g in gradients if g is not None]
+      norm = tf.reduce_max([tf.reduce_max(tf.abs(g)) for g in present])
+    factor = tf.minimum(1.0, self.clip_norm / (norm + self.clip_epsilon))
+    return [g if g is None else g * factor for g in gradients]
 
   @abc.abstractmethod
   def apply(
@@ -115,12 +126,17 @@ class Adam(Optimizer):
 
   def __init__(
     self,
-    learning_rate: float | ExponentialDecay = 0.001,
+    learning_rate: float | Schedule = 0.001,
     beta1: float = 0.9,
     beta2: float = 0.999,
     epsilon: float = 1e-8,
     clip_norm: float | None = CLIP_NORM,
     name: str = "Adam",
+    *,
+    epsilon_form: str = "tensorflow",
+    clip_norm_type: int | str = 2,
+    clip_epsilon: float = 0.0,
+    groups: Mapping[str, Group] | None = None,
   ):
     """Makes an optimizer without state.
 
@@ -131,31 +147,48 @@ class Adam(Optimizer):
       epsilon: added to the root of the second moment, above 0.
       clip_norm: see `Optimizer`, above 0 or None.
       name: name of the module; accepted for plans of the TF1 reference.
+      epsilon_form: what epsilon is added to: "tensorflow", also Keras', the
+        root of the moment as it is, or "pytorch", also optax', that of the
+        moment divided by 1 - beta2^t.
+      clip_norm_type: see `Optimizer`.
+      clip_epsilon: see `Optimizer`, in [0, 1).
+      groups: {name: variables with a learning rate of their own}; a variable
+        belongs to one at most.
 
     Raises:
       ValueError: for values out of range.
     """
     super().__init__(name=name)
-    has_schedule = isinstance(learning_rate, ExponentialDecay)
+    if not isinstance(learning_rate, Schedule):
+      checks.check(checks.above_zero_fault("learning_rate", learning_rate))
+      learning_rate = Schedule(learning_rate)
     checks.check(
-      None
-      if has_schedule
-      else checks.above_zero_fault("learning_rate", learning_rate),
       checks.share_fault("beta1", beta1),
       checks.share_fault("beta2", beta2),
       checks.above_zero_fault("epsilon", epsilon),
       None
       if clip_norm is None
       else checks.above_zero_fault("clip_norm", clip_norm),
+      _choice_fault("epsilon_form", epsilon_form, _EPSILON_FORMS),
+      _choice_fault("clip_norm_type", clip_norm_type, _NORM_TYPES),
+      checks.share_fault("clip_epsilon", clip_epsilon),
     )
-    self._learning_rate = learning_rate
+    self._schedule = learning_rate
     self._beta1, self._beta2 = beta1, beta2
-    self._epsilon = epsilon
+    self._epsilon, self._epsilon_form = epsilon, epsilon_form
     self.clip_norm = clip_norm
+    self.clip_norm_type, self.clip_epsilon = clip_norm_type, clip_epsilon
+    self._groups = dict(groups or {})
+    self._group_of: dict[str, str] = {}  # by the names of variables
     self.slots = {}
 
   def initialize(self, variables: Sequence[tf.Variable]) -> None:
-    """Creates counters and any missing moments."""
+    """Creates counters and any missing moments.
+
+    Raises:
+      ConfigError: if a group has none of the variables, or two have the same.
+    """
+    self._assign_groups(variables)
     if not hasattr(self, "step"):
       self.step = _state(0, "global_step", tf.int64)
       self.beta1_power = _state(self._beta1, "beta1_power")
@@ -169,6 +202,26 @@ class Adam(Optimizer):
           "v": _state(zeros, f"{name}/Adam_1"),
         }
 
+  def _assign_groups(self, variables: Sequence[tf.Variable]) -> None:
+    """Sets which group each variable belongs to."""
+    assigned: dict[str, str] = {}
+    for name, group in self._groups.items():
+      members = [v.name for v in variables if group.has(v)]
+      if not members:
+        scopes = sorted({v.name.partition("/")[0] for v in variables})
+        raise ConfigError(
+          f"optimizer.groups.{name}: match={group.match!r} is in no name of a "
+          f"variable; names begin with {', '.join(scopes) or '(none)'}"
+        )
+      for member in members:
+        if member in assigned:
+          raise ConfigError(
+            f"optimizer.groups: {member} is in both {assigned[member]} and "
+            f"{name}; set a `match` that only one of them has"
+          )
+        assigned[member] = name
+    self._group_of = assigned
+
   def reset(self) -> None:
     """Resets moments and powers, see `Optimizer.reset`."""
     self.beta1_power.assign(self._beta1)
@@ -179,9 +232,15 @@ class Adam(Optimizer):
 
   def learn_rate(self) -> tf.Tensor:
     """See `Optimizer.learn_rate`."""
-    if isinstance(self._learning_rate, ExponentialDecay):
-      return self._learning_rate(getattr(self, "step", tf.constant(0)))
-    return tf.constant(self._learning_rate, tf.float32)
+    return self._schedule(self._step_or_zero())
+
+  def group_learn_rates(self) -> dict[str, tf.Tensor]:
+    """See `Optimizer.group_learn_rates`."""
+    step = self._step_or_zero()
+    return {name: g.schedule(step) for name, g in self._groups.items()}
+
+  def _step_or_zero(self) -> tf.Tensor | tf.Variable:
+    return getattr(self, "step", tf.constant(0))
 
   def apply(
     self,
@@ -189,7 +248,11 @@ class Adam(Optimizer):
     variables: Sequence[tf.Variable],
   ) -> None:
     """Takes one step, see `Optimizer.apply`."""
-    learn_rate = self.learn_rate()
+    learn_rate, group_rates = self.learn_rate(), self.group_learn_rates()
+    epsilon = self._epsilon
+    if self._epsilon_form == "pytorch":
+      # The kernel adds it to the other root; there, it is equivalent to this.
+      epsilon *= tf.sqrt(1.0 - self.beta2_power)
     for gradient, variable in zip(gradients, variables, strict=True):
       if gradient is None:
         continue
@@ -199,16 +262,17 @@ class Adam(Optimizer):
           f"`initialize` with all that the data will have, factors included"
         )
       slot = self.slots[variable.name]
+      group = self._group_of.get(variable.name)
       tf.raw_ops.ResourceApplyAdam(
         var=variable.handle,
         m=slot["m"].handle,
         v=slot["v"].handle,
         beta1_power=self.beta1_power,
         beta2_power=self.beta2_power,
-        lr=learn_rate,
+        lr=learn_rate if group is None else group_rates[group],
         beta1=self._beta1,
         beta2=self._beta2,
-        epsilon=self._epsilon,
+        epsilon=epsilon,
         grad=gradient,
       )
     self.beta1_power.assign(self.beta1_power * self._beta1)
@@ -222,32 +286,122 @@ def _state(value: Any, name: str, dtype: tf.DType = tf.float32) -> tf.Variable:
     return tf.Variable(value, dtype=dtype, trainable=False, name=name)
 
 
+def _choice_fault(name: str, value: Any, choices: Sequence) -> str | None:
+  """Expects one of some values."""
+  if value in choices and not isinstance(value, bool):
+    return None
+  expected = " or ".join(map(repr, choices))
+  return f"{name}={value!r}: expected {expected}"
+
+
 def make_optimizer(
   learn_rate: float,
   beta1: float = 0.95,
   beta2: float = 0.999,
   epsilon: float = 1e-8,
-  decay_steps: int = 1_000_000,
+  decay_steps: float | None = 1_000_000,
   decay_rate: float = 0.1,
   clip_norm: float | None = CLIP_NORM,
+  *,
+  warmup_steps: int = 0,
+  warmup_from_zero: bool = True,
+  cosine_steps: float | None = None,
+  cosine_alpha: float = 0.0,
+  epsilon_form: str = "tensorflow",
+  clip_norm_type: int | str = 2,
+  clip_epsilon: float = 0.0,
+  groups: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Adam:
-  """Makes the paper's optimizer (reference: configurations.py:121-133).
+  """Makes Adam; by default the paper's (reference: configurations.py:121-133).
 
   Args:
-    learn_rate: initial rate, multiplied by decay_rate every decay_steps.
+    learn_rate: see `Schedule`.
     beta1: decay of the first moment.
     beta2: decay of the second moment.
-    epsilon: added to the root of the second moment.
-    decay_steps: see `ExponentialDecay`.
-    decay_rate: see `ExponentialDecay`.
-    clip_norm: global norm to which gradients are clipped; None: no clipping.
+    epsilon: added to the root of the second moment, see epsilon_form.
+    decay_steps: see `Schedule`; None: no exponential decay.
+    decay_rate: see `Schedule`.
+    clip_norm: norm to which all gradients together are clipped; None: no
+      clipping.
+    warmup_steps: see `Schedule`.
+    warmup_from_zero: see `Schedule`.
+    cosine_steps: see `Schedule`; decay_steps must be None then.
+    cosine_alpha: see `Schedule`.
+    epsilon_form: "tensorflow" or "pytorch", see `Adam`.
+    clip_norm_type: 2 or "inf", see `Optimizer`.
+    clip_epsilon: see `Optimizer`.
+    groups: {name: entries}, variables with a learning rate of their own. The
+      entries are those of `Schedule`, each by default as above, and `match`, a
+      regular expression that is searched for in the names of variables, by
+      default the group's name. Clipping is over all variables together.
 
   Returns:
     The optimizer.
 
   Raises:
-    ValueError: for values out of range.
+    ValueError: for values out of range, or unknown entries of a group.
+
+  Example:
+    >>> make_optimizer(  # SLATE
+    ...   1e-4, beta1=0.9, epsilon_form="pytorch", decay_steps=None,
+    ...   warmup_steps=30_000, warmup_from_zero=False,
+    ...   clip_norm=1.0, clip_norm_type="inf", clip_epsilon=1e-6,
+    ...   groups={"dvae": {"learn_rate": 3e-4, "warmup_steps": 0}})
   """
-  checks.check(checks.above_zero_fault("learn_rate", learn_rate))
-  schedule = ExponentialDecay(learn_rate, decay_steps, decay_rate)
-  return Adam(schedule, beta1, beta2, epsilon, clip_norm)
+  schedule: dict[str, Any] = {
+    "learn_rate": learn_rate,
+    "warmup_steps": warmup_steps,
+    "warmup_from_zero": warmup_from_zero,
+    "decay_steps": decay_steps,
+    "decay_rate": decay_rate,
+    "cosine_steps": cosine_steps,
+    "cosine_alpha": cosine_alpha,
+  }
+  return Adam(
+    Schedule(**schedule),
+    beta1,
+    beta2,
+    epsilon,
+    clip_norm,
+    epsilon_form=epsilon_form,
+    clip_norm_type=clip_norm_type,
+    clip_epsilon=clip_epsilon,
+    groups=_groups(groups, schedule),
+  )
+
+
+def _groups(
+  groups: Mapping[str, Mapping[str, Any]] | None, schedule: Mapping[str, Any]
+) -> dict[str, Group]:
+  """Makes groups of the entries of a plan.
+
+  Args:
+    groups: see `make_optimizer`.
+    schedule: what a group's schedule has where its own entries say nothing.
+  """
+  if groups is not None and not isinstance(groups, Mapping):
+    raise ValueError(f"groups={groups!r}: expected a mapping of groups")
+  made = {}
+  for name, entries in (groups or {}).items():
+    if not isinstance(entries, Mapping):
+      raise ValueError(f"groups.{name}={entries!r}: expected a mapping")
+    if unknown := sorted(set(entries) - {"match", *schedule}):
+      meant = did_you_mean(unknown[0], ["match", *schedule], "keys")
+      raise ValueError(
+        f"groups.{name}.{unknown[0]}={entries[unknown[0]]!r}: unknown key. "
+        f"{meant}"
+      )
+    own = {**schedule, **entries}
+    match = own.pop("match", name)
+    try:
+      re.compile(match)
+    except (re.error, TypeError) as error:
+      raise ValueError(
+        f"groups.{name}.match={match!r}: expected a regular expression "
+        f"({error})"
+      ) from error
+    try:
+      made[name] = Group(match, Schedule(**own))
+    except ValueError as error:
+      raise ValueError(f"groups.{name}: {error}") from error
+  return made

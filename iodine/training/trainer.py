@@ -94,8 +94,9 @@ class Trainer(tf.Module):
       noise: see `SceneModel.noise`; None: drawn from seed and step.
 
     Returns:
-      {name: scalar}: the scalars of the model before the step, and
-      "debug/global_grad_norm" before clipping.
+      {name: scalar}: the scalars of the model before the step,
+      "debug/global_grad_norm" before clipping and, if the optimizer has groups,
+      "debug/learn_rate" and "debug/learn_rate_<group>".
 
     Raises:
       ValueError: if images are outside [0, 1] or NaN, or the batch cannot be
@@ -142,13 +143,20 @@ class Trainer(tf.Module):
     norms = [tf.linalg.global_norm([gradient]) for gradient in gradients]
     # Replicas may round their norms differently.
     norm = self.distribution.mean_of_replicas(tf.linalg.global_norm(gradients))
-    if self.optimizer.clip_norm is not None:
-      gradients, _ = tf.clip_by_global_norm(
-        gradients, self.optimizer.clip_norm, use_norm=norm
-      )
+    scalars = {**scalars, "debug/global_grad_norm": norm, **self._learn_rates()}
+    gradients = self.optimizer.clip(gradients, norm)
     self.optimizer.apply(gradients, self.model.trainable_variables)
-    scalars = {**scalars, "debug/global_grad_norm": norm}
     return scalars, tf.stack(norms)
+
+  def _learn_rates(self) -> dict[str, tf.Tensor]:
+    """The scalars of the step's learning rates, if there are several."""
+    groups = self.optimizer.group_learn_rates()
+    if not groups:
+      return {}
+    return {
+      "debug/learn_rate": self.optimizer.learn_rate(),
+      **{f"debug/learn_rate_{name}": rate for name, rate in groups.items()},
+    }
 
   def _gradients(
     self, index: Any, data: Mapping[str, Any], noise: Any
@@ -173,7 +181,11 @@ class Trainer(tf.Module):
       loss = self.model(
         data, noise=noise, seed=seed, step=tf.identity(self.optimizer.step)
       )
-    gradients = tape.gradient(loss.total, self.model.trainable_variables)
+    gradients = [
+      # An embedding's are IndexedSlices, which moments of all rows need whole.
+      gradient if gradient is None else tf.convert_to_tensor(gradient)
+      for gradient in tape.gradient(loss.total, self.model.trainable_variables)
+    ]
     scalars = dict(loss.scalars)
     defined = {}
     for name in filter(metrics.is_score, scalars):

@@ -1,7 +1,6 @@
-"""Tests of iodine.training."""
+"""Tests of the trainer."""
 
 import math
-import re
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,8 @@ import pytest
 import tensorflow as tf
 
 from iodine import tf1_checkpoint, training
+from iodine.scene_model import Loss, SceneModel
+from iodine.training import replicas
 from tests.support import tiny
 
 # A learning rate at which a few steps change the losses visibly.
@@ -27,194 +28,6 @@ def _trainer(seed: int | None = 7, **overrides: Any) -> training.Trainer:
 def _losses(trainer: training.Trainer, num_steps: int) -> list[float]:
   data = tiny.batch()
   return [float(trainer.step(data)["loss/total"]) for _ in range(num_steps)]
-
-
-# --- Learning rate ------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-  "step, factor", [(0, 1.0), (1, 10**-1e-6), (250_000, 10**-0.25), (3e6, 1e-3)]
-)
-def test_learning_rate_decays_continuously(step, factor):
-  optimizer = training.make_optimizer(2e-4)
-  optimizer.initialize([])
-  optimizer.step.assign(int(step))
-  learn_rate = optimizer.learn_rate()
-  assert learn_rate.dtype == tf.float32
-  # float32 holds the exponent, 3 at most here, to 2e-7.
-  np.testing.assert_allclose(learn_rate, 2e-4 * factor, rtol=1e-6)
-
-
-def test_exponential_decay_takes_other_rates():
-  schedule = training.ExponentialDecay(0.5, decay_steps=20, decay_rate=0.25)
-  for step, expected in ((0, 0.5), (10, 0.25), (30, 0.0625)):
-    rate = schedule(tf.constant(step, tf.int64))
-    np.testing.assert_allclose(rate, expected, rtol=1e-6)
-
-
-def test_make_optimizer_has_the_defaults_of_the_paper():
-  a, b = training.make_optimizer(1e-3), training.Adam(1e-3, beta1=0.95)
-  variables = [tf.Variable([1.0, -2.0], name=name) for name in "ab"]
-  for optimizer, variable in zip((a, b), variables, strict=True):
-    optimizer.initialize([variable])
-    optimizer.apply([tf.constant([3e-8, 5.0])], [variable])
-  np.testing.assert_array_equal(variables[0], variables[1])
-  np.testing.assert_array_equal(a.beta1_power, np.square(np.float32(0.95)))
-  np.testing.assert_array_equal(a.beta2_power, np.square(np.float32(0.999)))
-
-
-# --- Adam ---------------------------------------------------------------------
-
-
-class _NumpyAdam:
-  """TF1's Adam in float64; the powers are exact."""
-
-  def __init__(self, value, learn_rate, beta1, beta2, epsilon):
-    self.value = np.asarray(value, np.float64)
-    self.m, self.v = np.zeros_like(self.value), np.zeros_like(self.value)
-    self._settings = learn_rate, beta1, beta2, epsilon
-
-  def apply(self, gradient, t, global_step):
-    """Step number t (from 1) since the moments started at zero."""
-    learn_rate, beta1, beta2, epsilon = self._settings
-    gradient = np.asarray(gradient, np.float64)
-    self.m += (1 - beta1) * (gradient - self.m)
-    self.v += (1 - beta2) * (gradient**2 - self.v)
-    learn_rate *= 0.1 ** (global_step / 1e6)
-    learn_rate *= math.sqrt(1 - beta2**t) / (1 - beta1**t)
-    self.value -= learn_rate * self.m / (np.sqrt(self.v) + epsilon)
-
-
-@pytest.mark.parametrize("first_step", [0, 1_000_000])
-def test_adam_against_numpy(first_step):
-  # From gradients far below epsilon, where its place matters, to large ones.
-  scales = np.array([1e-11, 1e-9, 1e-8, 1e-7, 1e-4, 1.0, 1e4])
-  settings = dict(beta1=0.95, beta2=0.999, epsilon=1e-8)
-  rng = np.random.default_rng(0)
-  start = rng.standard_normal(scales.shape).astype(np.float32)
-  variable = tf.Variable(start, name="w")
-  optimizer = training.make_optimizer(1e-3, **settings)
-  optimizer.initialize([variable])
-  optimizer.step.assign(first_step)
-  oracle = _NumpyAdam(start, 1e-3, **settings)
-  step = tf.function(
-    lambda gradient: optimizer.apply([gradient], [variable]), autograph=False
-  )
-  num_steps = 2200
-  for t in range(1, num_steps + 1):
-    # A drift, or the sum of steps would be mostly rounding errors.
-    gradient = scales * (rng.standard_normal(scales.shape) + 0.5)
-    gradient = gradient.astype(np.float32)
-    step(tf.constant(gradient))
-    oracle.apply(gradient, t, first_step + t - 1)
-    if t in (1, 2, 10, num_steps):
-      change = variable.numpy().astype(np.float64) - start
-      # Each of the t sums rounds the variable, of about 1, by up to 6e-8.
-      np.testing.assert_allclose(
-        change, oracle.value - start, rtol=1e-4, atol=6e-8 * t**0.5
-      )
-  slot = optimizer.slots[variable.name]
-  np.testing.assert_allclose(slot["m"], oracle.m, rtol=1e-4)
-  np.testing.assert_allclose(slot["v"], oracle.v, rtol=1e-4)
-  assert int(optimizer.step) == first_step + num_steps
-
-
-def test_epsilon_is_outside_of_the_bias_correction():
-  # TF1's form: the first step is lr * g / (|g| + epsilon / sqrt(1 - beta2)),
-  # 31 times less than that of Kingma and Ba for a gradient far below epsilon.
-  optimizer = training.Adam(1.0, beta1=0.95, beta2=0.999, epsilon=1e-8)
-  variable = tf.Variable([0.0], name="w")
-  optimizer.initialize([variable])
-  optimizer.apply([tf.constant([1e-12])], [variable])
-  expected = -1e-12 / (1e-12 + 1e-8 / math.sqrt(1e-3))
-  np.testing.assert_allclose(variable, [expected], rtol=1e-4)
-
-
-def test_powers_are_iterated_float32_products():
-  optimizer = training.make_optimizer(1e-3)
-  variable = tf.Variable([0.5], name="w")
-  optimizer.initialize([variable])
-  gradient = tf.constant([1.0])
-  step = tf.function(
-    lambda: optimizer.apply([gradient], [variable]), autograph=False
-  )
-  beta1, beta2 = np.float32(0.95), np.float32(0.999)
-  power1, power2 = beta1, beta2
-  smallest = np.finfo(np.float32).tiny
-  for _ in range(2200):
-    np.testing.assert_array_equal(optimizer.beta2_power, power2)
-    if power1 >= smallest:
-      np.testing.assert_array_equal(optimizer.beta1_power, power1)
-    step()
-    power1, power2 = power1 * beta1, power2 * beta2
-  # beta1_power has underflowed, and steps still are of the learning rate.
-  assert 0 <= float(optimizer.beta1_power) < smallest
-  before = variable.numpy()
-  step()
-  correction = math.sqrt(1 - float(power2))
-  change = (variable - before) / (float(optimizer.learn_rate()) * correction)
-  root = math.sqrt(1 - 0.999**2201)
-  np.testing.assert_allclose(change, [-1.0 / root], rtol=1e-2)
-
-
-def test_missing_gradient_leaves_a_variable_alone():
-  optimizer = training.Adam(0.1)
-  variables = [tf.Variable([1.0, 2.0], name=name) for name in ("a", "b")]
-  optimizer.initialize(variables)
-  ones = tf.ones([2])
-  optimizer.apply([ones, ones], variables)
-  before = tiny.values([variables[0], *optimizer.slots["a:0"].values()])
-  other = variables[1].numpy()
-  optimizer.apply([None, ones], variables)
-  after = tiny.values([variables[0], *optimizer.slots["a:0"].values()])
-  for name, value in before.items():
-    np.testing.assert_array_equal(after[name], value)
-  assert np.all(variables[1] != other)
-  assert int(optimizer.step) == 2
-
-
-def test_initialize_keeps_moments_and_reset_clears_them():
-  optimizer = training.Adam(0.1)
-  variable = tf.Variable([1.0], name="w")
-  optimizer.initialize([variable])
-  optimizer.apply([tf.constant([2.0])], [variable])
-  optimizer.initialize([variable])
-  slot = optimizer.slots["w:0"]
-  np.testing.assert_allclose(slot["m"], [0.2], rtol=1e-6)
-  optimizer.reset()
-  assert float(slot["m"][0]) == float(slot["v"][0]) == 0.0
-  assert float(optimizer.beta1_power) == np.float32(0.9)
-  assert float(optimizer.beta2_power) == np.float32(0.999)
-  assert int(optimizer.step) == 1
-
-
-@pytest.mark.parametrize(
-  "arguments, message",
-  [
-    ({"learn_rate": 0}, "learn_rate=0: expected a number above 0"),
-    ({"learn_rate": -1e-3}, "learn_rate=-0.001: expected a number above 0"),
-    ({"learn_rate": float("nan")}, "learn_rate=nan: expected a number above 0"),
-    ({"learn_rate": float("inf")}, "learn_rate=inf: expected a number above 0"),
-    (
-      {"learn_rate": "1e-3"},
-      "learn_rate='1e-3': is text; expected a number above 0",
-    ),
-    ({"learn_rate": True}, "learn_rate=True: expected a number above 0"),
-    ({"beta1": 1.0}, "beta1=1.0: expected a number in [0, 1)"),
-    ({"beta1": -0.1}, "beta1=-0.1: expected a number in [0, 1)"),
-    ({"beta2": float("nan")}, "beta2=nan: expected a number in [0, 1)"),
-    ({"beta2": "0.9"}, "beta2='0.9': is text; expected a number in [0, 1)"),
-    ({"epsilon": 0.0}, "epsilon=0.0: expected a number above 0"),
-    ({"decay_steps": 0}, "decay_steps=0: expected a number above 0"),
-    ({"decay_rate": -0.1}, "decay_rate=-0.1: expected a number above 0"),
-  ],
-)
-def test_make_optimizer_errors(arguments, message):
-  with pytest.raises(ValueError, match=re.escape(message)):
-    training.make_optimizer(**{"learn_rate": 1e-3, **arguments})
-
-
-# --- Trainer ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -246,6 +59,56 @@ def test_step_clips_gradients_to_a_global_norm_of_5(loss_weight, is_clipped):
     np.testing.assert_allclose(
       clipped, factor * gradient, rtol=0, atol=1e-3 * largest
     )
+
+
+class _Lookup(SceneModel):
+  """An embedding, whose gradient is sparse, and a bias."""
+
+  num_components, n_z = 2, 1
+
+  def __init__(self):
+    super().__init__(name="lookup")
+    self.table = tf.Variable(np.ones([4, 2]), dtype=tf.float32, name="table")
+    self.bias = tf.Variable([1.0], name="bias")
+
+  def __call__(self, data, noise=None, seed=None, step=None):
+    del noise, seed, step
+    self.check_data(data)
+    rows = tf.gather(self.table, [1, 1, 3])
+    total = tf.reduce_sum(3.0 * rows) + 2.0 * tf.reduce_sum(self.bias)
+    return Loss(total, {"loss/total": total})
+
+  def infer(self, data, noise=None, seed=None):
+    raise NotImplementedError
+
+  def noise(self, rngs):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_sparse_gradients_become_dense_before_clipping(accumulate):
+  optimizer = training.make_optimizer(
+    0.1,
+    clip_norm=1.0,
+    clip_norm_type="inf",
+    groups={"bias": {"learn_rate": 0.2}},
+  )
+  devices = replicas.Distribution(accumulate)
+  trainer = training.Trainer(_Lookup(), optimizer, 0, devices)
+  scalars = trainer.step({"image": np.zeros([2, 1, 4, 4, 3], np.float32)})
+  # Two of the three rows are the same one: its gradient is 2 * 3.
+  norm = math.sqrt(2 * 6**2 + 2 * 3**2 + 2**2)
+  assert float(scalars["debug/global_grad_norm"]) == pytest.approx(norm)
+  assert float(scalars["debug/learn_rate"]) == pytest.approx(0.1)
+  assert float(scalars["debug/learn_rate_bias"]) == pytest.approx(0.2)
+  first = optimizer.slots[trainer.model.table.name]["m"] / (1 - 0.95)
+  expected = np.array([[0, 0], [6, 6], [0, 0], [3, 3]]) / 6
+  np.testing.assert_allclose(first, expected, rtol=1e-5)
+  # The moments of all rows go on, and so do the rows.
+  optimizer.slots[trainer.model.table.name]["m"].assign(tf.ones([4, 2]))
+  trainer.step({"image": np.zeros([2, 1, 4, 4, 3], np.float32)})
+  after = optimizer.slots[trainer.model.table.name]["m"]
+  np.testing.assert_allclose(after, 0.95 + 0.05 * expected, rtol=1e-5)
 
 
 class _CountingModel(tf.Module):
