@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from iodine import training
 from iodine.errors import ConfigError
-from tests.support import tiny
+from tests.support import tiny, tiny_runs
 
 # --- Adam ---------------------------------------------------------------------
 
@@ -279,6 +279,22 @@ def test_a_group_without_variables_is_an_error():
   )
   with pytest.raises(ConfigError, match=message):
     optimizer.initialize(_variables("dvae/w", "dvae/v", "b/w"))
+
+
+def test_a_wrong_group_ends_a_run_before_it_begins(capsys, tmp_path):
+  data = tiny_runs.write_scenes(tmp_path / "scenes.tfrecords", 13)
+  error = tiny_runs.fail(
+    capsys,
+    2,
+    *tiny_runs.TINY,
+    f"data.path={data}",
+    f"checkpoint_dir={tmp_path}/run",
+    "optimizer.groups.dvae.learn_rate=0.1",
+  )
+  assert error.startswith(
+    "ConfigError: optimizer.groups.dvae: match='dvae' is in no name"
+  )
+  assert [path.name for path in tmp_path.iterdir()] == [data.name]
 
 
 def test_a_variable_of_two_groups_is_an_error():
