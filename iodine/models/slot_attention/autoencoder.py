@@ -4,22 +4,18 @@ Dimensions: B batch, K slots, D slot size, S updates of the slots, H height, W
 width, C channels, N = h * w elements of the set.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import sonnet as snt
 import tensorflow as tf
 
 from iodine import checks
-from iodine.models.slot_attention.attention import (
-  SlotAttention,
-  SlotUpdate,
-  attention_pictures,
-)
+from iodine.models.slot_attention.attention import SlotAttention, SlotUpdate
+from iodine.models.slot_attention.base import SlotModel, scaled, unscaled
 from iodine.models.slot_attention.encoder import EncodedImage
 from iodine.models.slot_attention.mask_losses import MaskLoss
-from iodine.scene_model import DecodedSlots, Loss, SceneModel
+from iodine.scene_model import DecodedSlots, Loss
 
 __all__ = ["SlotAttentionAutoEncoder"]
 
@@ -42,7 +38,7 @@ class _Record(NamedTuple):
   mask_losses: dict[str, tf.Tensor]
 
 
-class SlotAttentionAutoEncoder(SceneModel):
+class SlotAttentionAutoEncoder(SlotModel):
   """Slot Attention for object discovery (Locatello et al. 2020, section 3.2).
 
   Slot attention binds K slots to the features of an image; a decoder maps each
@@ -82,21 +78,13 @@ class SlotAttentionAutoEncoder(SceneModel):
     Raises:
       ValueError: for values out of range.
     """
-    super().__init__(name=name)
-    checks.check_sizes(n_z=n_z, num_components=num_components)
-    checks.check_modules(
-      encoder=encoder, slot_attention=slot_attention, decoder=decoder
-    )
-    self._encoder = encoder
-    self._slot_attention = slot_attention
+    super().__init__(encoder, slot_attention, n_z, num_components, name)
+    checks.check_modules(decoder=decoder)
     self._decoder = decoder
     self._mask_losses = dict(mask_losses or {})
     for key, loss in self._mask_losses.items():
       if not isinstance(loss, MaskLoss):
         raise ValueError(f"mask_losses.{key}={loss!r}: must be a MaskLoss")
-    self.n_z = n_z
-    self.num_components = num_components
-    self.num_steps = slot_attention.num_updates
 
   def __call__(
     self,
@@ -117,11 +105,8 @@ class SlotAttentionAutoEncoder(SceneModel):
       The loss; `iterations` holds what was computed on the way.
     """
     data = self.check_data(data)
-    image = _scaled(data["image"][:, 0])
-    encoded = self._encoder(image)
-    updates = self._slot_attention(
-      encoded.features, self._noise(image, noise, seed)
-    )
+    image = scaled(data["image"][:, 0])
+    encoded, updates = self._bind(image, noise, seed)
     explained = self._explain(updates[-1].slots)
     loss = tf.reduce_mean(tf.square(image - explained.recons))
     step = tf.constant(0, tf.int64) if step is None else step
@@ -132,7 +117,7 @@ class SlotAttentionAutoEncoder(SceneModel):
       scalars[f"loss/{key}"] = value
     scores = self.scores(
       data["image"][:, :1],
-      _unscaled(explained.recons)[:, None],
+      unscaled(explained.recons)[:, None],
       explained.masks,
       data,
     )
@@ -159,11 +144,8 @@ class SlotAttentionAutoEncoder(SceneModel):
       See `SceneModel`; besides, outputs: attention [B, S, K, H, W, 1].
     """
     data = self.check_data(data)
-    image = _scaled(data["image"][:, 0])
-    encoded = self._encoder(image)
-    updates = self._slot_attention(
-      encoded.features, self._noise(image, noise, seed)
-    )
+    image = scaled(data["image"][:, 0])
+    encoded, updates = self._bind(image, noise, seed)
     steps = [self._explain(update.slots) for update in updates]
     explained = _Explained(
       *(tf.stack(x, axis=1) for x in zip(*steps, strict=True))
@@ -171,41 +153,19 @@ class SlotAttentionAutoEncoder(SceneModel):
     return {
       "data": self.data_entry(data),
       "outputs": {
-        "recons": _unscaled(explained.recons)[:, :, None],
+        "recons": unscaled(explained.recons)[:, :, None],
         "pred_mask": explained.masks,
         "pred_mask_logits": explained.mask_logits,
-        "components": _unscaled(explained.components),
-        "attention": attention_pictures(
-          updates, self.num_components, encoded.grid, self.image_shape[:2]
-        ),
+        "components": unscaled(explained.components),
+        "attention": self._attention(encoded, updates),
       },
       "latent": {"z": tf.stack([u.slots for u in updates], axis=1)},
     }
 
-  def noise(self, rngs: Sequence[np.random.Generator]) -> np.ndarray:
-    """Draws noise [1, B, K, D], see `SceneModel`."""
-    size = [self.num_components, self.n_z]
-    return np.stack([rng.standard_normal(size, np.float32) for rng in rngs])[
-      None
-    ]
-
   def decode_slots(self, z: tf.Tensor) -> DecodedSlots:
     """Decodes slots, see `SceneModel`."""
     explained = self._explain(z)
-    return DecodedSlots(_unscaled(explained.components), explained.mask_logits)
-
-  def _noise(
-    self, image: tf.Tensor, noise: Any, seed: tf.Tensor | None
-  ) -> tf.Tensor:
-    """[B, K, D], the noise of the initial slots."""
-    shape = [tf.shape(image)[0], self.num_components, self.n_z]
-    if noise is not None:
-      noise = tf.convert_to_tensor(noise, tf.float32)
-      checks.check_shapes({"noise": (noise[0], "B K D")})
-      return noise[0]
-    if seed is None:
-      return tf.random.normal(shape)
-    return tf.random.stateless_normal(shape, seed)
+    return DecodedSlots(unscaled(explained.components), explained.mask_logits)
 
   def _explain(self, slots: tf.Tensor) -> _Explained:
     """Decodes slots [B, K, D] and mixes them."""
@@ -216,13 +176,3 @@ class SlotAttentionAutoEncoder(SceneModel):
     masks = tf.nn.softmax(mask_logits, axis=1)
     recons = tf.reduce_sum(masks * components, axis=1)
     return _Explained(recons, masks, components, mask_logits)
-
-
-def _scaled(image: tf.Tensor) -> tf.Tensor:
-  """From [0, 1] to [-1, 1]."""
-  return image * 2.0 - 1.0
-
-
-def _unscaled(image: tf.Tensor) -> tf.Tensor:
-  """From [-1, 1] to [0, 1]."""
-  return image * 0.5 + 0.5

@@ -1,0 +1,115 @@
+"""What models of an encoder and slot attention have in common.
+
+Dimensions: B batch, K slots, D slot size, H height, W width, C channels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import sonnet as snt
+import tensorflow as tf
+
+from iodine import checks
+from iodine.models.slot_attention.attention import (
+  SlotAttention,
+  SlotUpdate,
+  attention_pictures,
+)
+from iodine.models.slot_attention.encoder import EncodedImage
+from iodine.scene_model import SceneModel
+
+__all__ = ["SlotModel", "scaled", "unscaled"]
+
+
+def scaled(image: tf.Tensor) -> tf.Tensor:
+  """From [0, 1] to [-1, 1]."""
+  return image * 2.0 - 1.0
+
+
+def unscaled(image: tf.Tensor) -> tf.Tensor:
+  """From [-1, 1] to [0, 1]."""
+  return image * 0.5 + 0.5
+
+
+class SlotModel(SceneModel):
+  """A model that binds slots to the features of a still image.
+
+  A subclass makes something of the slots of every iteration.
+  """
+
+  def __init__(
+    self,
+    encoder: snt.Module,
+    slot_attention: SlotAttention,
+    n_z: int,
+    num_components: int,
+    name: str,
+  ):
+    """Makes a model from its modules.
+
+    Args:
+      encoder: maps an image to a set, such as `ConvEncoder`.
+      slot_attention: binds slots to the set.
+      n_z: D, size of a slot.
+      num_components: K, number of slots.
+      name: scope of the variables.
+
+    Raises:
+      ValueError: for values out of range.
+    """
+    super().__init__(name=name)
+    checks.check_sizes(n_z=n_z, num_components=num_components)
+    checks.check_modules(encoder=encoder, slot_attention=slot_attention)
+    self._encoder = encoder
+    self._slot_attention = slot_attention
+    self.n_z = n_z
+    self.num_components = num_components
+    self.num_steps = slot_attention.num_updates
+
+  def noise(self, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+    """Draws noise [1, B, K, D], see `SceneModel`."""
+    size = [self.num_components, self.n_z]
+    return np.stack([rng.standard_normal(size, np.float32) for rng in rngs])[
+      None
+    ]
+
+  def _bind(
+    self, image: tf.Tensor, noise: Any, seed: tf.Tensor | None
+  ) -> tuple[EncodedImage, list[SlotUpdate]]:
+    """Encodes images and binds slots to them.
+
+    Args:
+      image: [B, H, W, C] float32 in [-1, 1].
+      noise: [1, B, K, D] float32, standard normal, of the initial slots; None:
+        random.
+      seed: see `SceneModel`.
+
+    Returns:
+      The set, and the updates of the slots.
+    """
+    encoded = self._encoder(image)
+    return encoded, self._slot_attention(
+      encoded.features, self._noise(image, noise, seed)
+    )
+
+  def _attention(
+    self, encoded: EncodedImage, updates: Sequence[SlotUpdate]
+  ) -> tf.Tensor:
+    """Attention in every iteration, as pictures [B, S, K, H, W, 1]."""
+    return attention_pictures(
+      updates, self.num_components, encoded.grid, self.image_shape[:2]
+    )
+
+  def _noise(
+    self, image: tf.Tensor, noise: Any, seed: tf.Tensor | None
+  ) -> tf.Tensor:
+    """[B, K, D], the noise of the initial slots."""
+    shape = [tf.shape(image)[0], self.num_components, self.n_z]
+    if noise is not None:
+      noise = tf.convert_to_tensor(noise, tf.float32)
+      checks.check_shapes({"noise": (noise[0], "B K D")})
+      return noise[0]
+    if seed is None:
+      return tf.random.normal(shape)
+    return tf.random.stateless_normal(shape, seed)
