@@ -9,12 +9,14 @@ import iodine.quiet_tensorflow
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from iodine.multi_object_datasets import segmentation_metrics
 
 __all__ = [
   "adjusted_rand_indices",
+  "average_precision",
   "frame",
   "is_score",
   "mean_of_defined",
@@ -39,12 +41,13 @@ SCENE_SCORES = {
 def is_score(name: str) -> bool:
   """Whether a training scalar is a score: the higher, the better.
 
-  A score may be NaN, which in any other scalar ends the run: ARI is undefined
-  for a batch without objects, R^2 for the first batch. What is no score is a
-  loss, or a part of one: the lower, the better.
+  A score may be NaN, which in any other scalar ends the run: ARI and average
+  precision are undefined for a batch without objects, R^2 for the first batch.
+  What is no score is a loss, or a part of one: the lower, the better.
   """
   is_factor = name.startswith("factor/") and name != "factor/loss"
-  return is_factor or name in ("loss/ari", "loss/ari_nobg")
+  is_precision = name.startswith("ap/")
+  return is_factor or is_precision or name in ("loss/ari", "loss/ari_nobg")
 
 
 def frame(sequence: tf.Tensor, t: int) -> tf.Tensor:
@@ -64,7 +67,7 @@ def measure(
 
   Returns:
     {name: [B, S]}: mse if there is a reconstruction; ari, ari_nobg and covering
-    if there are true masks.
+    if there are masks and true ones.
   """
   data, outputs = info["data"], info["outputs"]
   scores = {}
@@ -72,7 +75,7 @@ def measure(
     scores["mse"] = _over_steps(
       mean_squared_error, data["image"], outputs["recons"][:, :, 0]
     )
-  if "true_mask" in data:
+  if "true_mask" in data and "pred_mask" in outputs:
     scores.update(
       _over_steps(
         lambda true_mask, pred_mask: {
@@ -171,3 +174,36 @@ def mean_segmentation_covering(
   best = tf.reduce_max(tf.math.divide_no_nan(overlap, union), axis=2)
   present = tf.cast(object_size > 0, tf.float32)
   return tf.reduce_sum(best * present, axis=1) / tf.reduce_sum(present, axis=1)
+
+
+def average_precision(
+  confidences: np.ndarray,
+  objects: np.ndarray,
+  is_near: np.ndarray,
+  num_objects: int,
+) -> float:
+  """Area under the curve of precision over recall.
+
+  Of the predictions of an object that are near enough, the one of the highest
+  confidence is right; all others are wrong. Precision is that of the best point
+  of at least the same recall.
+
+  Args:
+    confidences: [M] of the predictions.
+    objects: [M] int, which object each is of.
+    is_near: [M] bool, whether it is near enough to be right.
+    num_objects: number of objects that there are.
+
+  Returns:
+    A number in [0, 1]; NaN if there is no object.
+  """
+  if not num_objects:
+    return float("nan")
+  order = np.argsort(-confidences, kind="stable")
+  near = np.flatnonzero(is_near[order])
+  is_right = np.zeros(len(order))
+  is_right[near[np.unique(objects[order][near], return_index=True)[1]]] = 1
+  right = np.cumsum(is_right)
+  precision = right / np.arange(1, len(right) + 1)
+  best = np.maximum.accumulate(precision[::-1])[::-1]
+  return float(np.sum(best * is_right) / num_objects)

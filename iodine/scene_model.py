@@ -152,7 +152,8 @@ class SceneModel(snt.Module, abc.ABC):
       seed: see `__call__`.
 
     Returns:
-      A nested dict of tensors. Every model returns `data` (`self.data_entry`),
+      A nested dict of tensors. Every model returns `data` (`self.data_entry`).
+      Those that decompose images return
       outputs: recons [B, S, 1, H, W, C], pred_mask [B, S, K, H, W, 1] (the
         largest owns a pixel), components [B, S, K, H, W, C];
       and those of the following that it has; pictures and scores that need
@@ -206,6 +207,33 @@ class SceneModel(snt.Module, abc.ABC):
       recons [N, H, W, C] and masks [N, K, H, W, 1].
     """
     raise NotImplementedError(f"{type(self).__name__} cannot sample scenes")
+
+  def records(self, info: Mapping[str, Any]) -> dict[str, Any]:
+    """What `set_scores` needs of the scenes of a batch.
+
+    Args:
+      info: result of `infer`.
+
+    Returns:
+      {name: [B, ...]}, as tensors; by default none.
+    """
+    del info
+    return {}
+
+  def set_scores(
+    self, records: Mapping[str, np.ndarray]
+  ) -> dict[str, np.ndarray]:
+    """Scores of many scenes that are no means over them.
+
+    Args:
+      records: {name: [N, ...]}, what `records` returns of all scenes.
+
+    Returns:
+      {name: [S]}, of every answer of `infer`; by default none. The names are
+      free but for those of `metrics.SCENE_SCORES` and factor/<name>.
+    """
+    del records
+    return {}
 
   def can(self, method: str) -> bool:
     """Whether the model implements an optional method."""

@@ -32,6 +32,7 @@ from iodine.synthetic import generation, sprites, sprites_reader
 __all__ = [
   "CATER",
   "CLEVR",
+  "CLEVRProperties",
   "HDF5",
   "IODINEDataset",
   "ImageFolder",
@@ -89,6 +90,29 @@ class CLEVR(RecordDataset):
       "position": example["pixel_coords"],
       "rotation": example["rotation"],
     }
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class CLEVRProperties(CLEVR):
+  """CLEVR with masks, whole images, with what set prediction predicts.
+
+  Factors: location is the position in scene units, (x, y, z); material is 1 or
+  2 (0: no object); the others are those of `CLEVR`.
+  """
+
+  factors = {
+    **CLEVR.factors,
+    "location": (tf.float32, 3),
+    "material": (tf.uint8, 1),
+  }
+
+  crop_region: Sequence[Sequence[int]] | None = None
+  name: str = "clevr_properties"
+
+  def _factors(self, example: dict) -> dict[str, tf.Tensor]:
+    location = tf.stack([example["x"], example["y"], example["z"]], axis=1)
+    own = {"location": location, "material": example["material"]}
+    return {**super()._factors(example), **own}
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

@@ -26,9 +26,10 @@ class Score:
 
   Attributes:
     mean: mean over scenes, except those where it is NaN (without objects, say).
-      A factor's score is over all objects of all scenes.
-    std: standard deviation over scenes; None for factors.
-    stderr: standard error of the mean; None for factors.
+      A factor's score is over all objects of all scenes, and a set score, such
+      as average precision, over all scenes at once.
+    std: standard deviation over scenes; None for factors and set scores.
+    stderr: standard error of the mean; None for factors and set scores.
     undefined: number of scenes left out as NaN.
     per_step: mean after every step, S numbers.
   """
@@ -46,8 +47,9 @@ class Evaluation:
 
   Attributes:
     scenes: N.
-    scores: {name: Score}: those of `SCENE_SCORES` that the data allows, and
-      factor/<name>: accuracy of a categorical factor, else R^2.
+    scores: {name: Score}: those of `SCENE_SCORES` that the data allows, those
+      of `SceneModel.set_scores`, and factor/<name>: accuracy of a categorical
+      factor, else R^2.
     images_per_second: throughput, without the first batch, which compiles.
   """
 
@@ -90,6 +92,7 @@ def evaluate(
   scene_scores: list[dict[str, np.ndarray]] = []
   mapping = {factor.name: factor for factor in _mapping(model)}
   factors: dict[str, _FactorScore] = {}
+  records: list[list[dict[str, np.ndarray]]] = [[] for _ in range(num_samples)]
   done, timed, start = 0, 0, 0.0
   for batch in batches:
     check_pixels(batch["image"])
@@ -103,6 +106,7 @@ def evaluate(
         lambda x, size=size: x.numpy()[:size], measure(batch, noise)
       )
       draws.append(measured["scenes"])
+      records[draw].append(measured["records"])
       for name, values in measured["factors"].items():
         factors.setdefault(name, _FactorScore(mapping[name])).add(values)
     scene_scores.append(
@@ -119,6 +123,7 @@ def evaluate(
     scenes=done,
     scores={
       **_scene_scores(scene_scores),
+      **_set_scores(model, records),
       **{f"factor/{name}": value.score() for name, value in factors.items()},
     },
     images_per_second=rate,
@@ -144,6 +149,29 @@ def _scene_scores(
   }
 
 
+def _set_scores(
+  model: SceneModel, records: list[list[dict[str, np.ndarray]]]
+) -> dict[str, Score]:
+  """Scores of all scenes at once, as means over the draws.
+
+  Args:
+    model: the model.
+    records: its records of every batch, for every draw.
+  """
+  draws = [
+    model.set_scores(
+      {k: np.concatenate([batch[k] for batch in batches]) for k in batches[0]}
+    )
+    for batches in records
+  ]
+  scores = {}
+  for name in draws[0]:
+    steps = np.mean([draw[name] for draw in draws], axis=0)
+    per_step = tuple(float(value) for value in steps)
+    scores[name] = Score(per_step[-1], None, None, 0, per_step)
+  return scores
+
+
 def _fill(value: tf.Tensor, size: int) -> tf.Tensor:
   """Repeats the last scene to make `size` scenes."""
   missing = size - int(value.shape[0])
@@ -158,7 +186,10 @@ def _mapping(model: SceneModel) -> tuple[Factor, ...]:
 def _measure(
   model: SceneModel, batch: Mapping[str, Any], noise: Any
 ) -> dict[str, Any]:
-  """Returns {"scenes": {name: [B, S]}, "factors": {name: ...}}, to be compiled.
+  """Returns what is compared of a batch, to be compiled.
+
+  That is {"scenes": {name: [B, S]}, "factors": {name: ...}, "records": {name:
+  [B, ...]}}.
 
   When compiled, `eval` computes only the results used here.
   """
@@ -176,7 +207,8 @@ def _measure(
       factor.name: _compare_factor(factor, info, model.num_background_entities)
       for factor in _mapping(model)
     }
-  return {"scenes": scenes, "factors": factors}
+  records = model.records(info)
+  return {"scenes": scenes, "factors": factors, "records": records}
 
 
 def _compare_factor(

@@ -7,6 +7,7 @@ from iodine.data.datasets import (
   CATER,
   CLEVR,
   HDF5,
+  CLEVRProperties,
   ImageFolder,
   IODINEDataset,
   MultiDSprites,
@@ -21,6 +22,7 @@ from iodine.data.datasets import (
 __all__ = [
   "CATER",
   "CLEVR",
+  "CLEVRProperties",
   "HDF5",
   "IODINEDataset",
   "ImageFolder",

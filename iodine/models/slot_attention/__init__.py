@@ -1,4 +1,4 @@
-"""Slot Attention (Locatello et al. 2020): object discovery."""
+"""Slot Attention (Locatello et al. 2020): object discovery, set prediction."""
 
 import iodine.quiet_tensorflow
 
@@ -11,13 +11,19 @@ from iodine.models.slot_attention.autoencoder import SlotAttentionAutoEncoder
 from iodine.models.slot_attention.decoder import SpatialBroadcastDecoder
 from iodine.models.slot_attention.encoder import ConvEncoder
 from iodine.models.slot_attention.mask_losses import AreaLoss, SeparationLoss
+from iodine.models.slot_attention.properties import Properties
+from iodine.models.slot_attention.set_prediction import (
+  SlotAttentionSetPredictor,
+)
 
 __all__ = [
   "AreaLoss",
   "ConvEncoder",
+  "Properties",
   "SeparationLoss",
   "SlotAttention",
   "SlotAttentionAutoEncoder",
+  "SlotAttentionSetPredictor",
   "SlotUpdate",
   "SpatialBroadcastDecoder",
   "attention_pictures",
