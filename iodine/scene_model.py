@@ -68,11 +68,12 @@ class Composition(NamedTuple):
 
   Attributes:
     recons: [..., H, W, C] float32 in [0, 1].
-    masks: [..., K, H, W, 1] float32 in [0, 1], summing to 1 over K.
+    masks: [..., K, H, W, 1] float32 in [0, 1], summing to 1 over K; None where
+      slots have none.
   """
 
   recons: Any
-  masks: Any
+  masks: Any = None
 
 
 def shows_decomposition(info: Mapping[str, Any]) -> bool:
