@@ -28,8 +28,8 @@ NAMES = ("clevr6", "demo", "multi_dsprites", "tetrominoes")
 PARITY_CONFIGS = sorted(
   {
     path.parent.name: path
-    for folder in (SHARED / "parity", PARITY)
-    for path in folder.glob("*/config.json")
+    for folder, cases in ((SHARED / "parity", "*"), (PARITY, "tiny_*"))
+    for path in folder.glob(f"{cases}/config.json")
   }.values()
 )
 

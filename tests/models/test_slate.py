@@ -1,0 +1,621 @@
+"""Tests of SLATE: the recorded run of the published code, and properties.
+
+`tests/parity/slate_tiny` holds a run of singhgautam/slate: config.json (its
+arguments), weights.npz (PyTorch's names and layouts), inputs.npz (images and
+draws) and expected.npz (what it computed).
+"""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iodine import training
+from iodine.models.dvae import gumbel_softmax, pixel_shuffle
+from iodine.models.slate import SLATE
+from iodine.models.transformer import Dropout
+from tests.support.places import PARITY
+
+_CASE = PARITY / "slate_tiny"
+# Relative L2 errors. In float64, or with other threads, the published code
+# differs from itself by up to 1.5e-6 (forward) and 7e-6 (gradients).
+FORWARD_BOUND = 1e-5
+GRADIENT_BOUND = 1e-4
+
+# The first that fits a parameter's name without its last part.
+_RENAMED = (
+  (r"dvae\.(encoder\.7|decoder\.11)", r"dvae/\1"),
+  (r"dvae\.(\w+)\.(\d+)\.m", r"dvae/\1_\2/conv"),
+  (r"dvae\.(\w+)\.(\d+)", r"dvae/\1_\2/norm"),
+  (r"positional_encoder", "positions"),
+  (r"dictionary\.dictionary", "embedding"),
+  (r"slot_proj", "slot_projection"),
+  (r"out", "output"),
+  (r"slot_attn\.layer_norm", "input_norm"),
+  (r"slot_attn\.mlp\.0", "input_mlp_0"),
+  (r"slot_attn\.mlp\.2", "input_mlp_1"),
+  (r"slot_attn\.slot_attention\.mlp\.0", "slot_attention/mlp_0"),
+  (r"slot_attn\.slot_attention\.mlp\.2", "slot_attention/mlp_1"),
+  (r"slot_attn\.slot_attention\.(\w+)", r"slot_attention/\1"),
+  (r"slot_attn", "slot_attention"),
+  (r"tf_dec\.layer_norm", "transformer/norm"),
+  (r"tf_dec\.blocks\.(\d+)\.(.*)", r"transformer/block_\1/\2"),
+)
+_RENAMED_IN_BLOCK = {
+  "self_attn_layer_norm": "self_attention_norm",
+  "encoder_decoder_attn_layer_norm": "cross_attention_norm",
+  "ffn_layer_norm": "ffn_norm",
+  "encoder_decoder_attn.": "cross_attention/",
+  "self_attn.": "self_attention/",
+  "proj_q": "query",
+  "proj_k": "key",
+  "proj_v": "value",
+  "proj_o": "output",
+  "ffn.0": "ffn_0",
+  "ffn.2": "ffn_1",
+}
+
+
+def _renamed(name):
+  """Our name of a published parameter."""
+  module, _, kind = name.rpartition(".")
+  for pattern, replacement in _RENAMED:
+    if re.fullmatch(pattern, module):
+      module = re.sub(pattern, replacement, module)
+      break
+  else:
+    raise KeyError(name)
+  for old, new in _RENAMED_IN_BLOCK.items():
+    module = module.replace(old, new)
+  module = re.sub(r"(encoder|decoder)\.", r"\1_", module)
+  if module in ("positions", "embedding"):
+    return f"slate/{module}"
+  if "norm" in module:
+    kind = {"weight": "scale", "bias": "offset"}[kind]
+  else:
+    kind = {
+      "weight": "w",
+      "bias": "b",
+      "weight_ih": "w_i",
+      "weight_hh": "w_h",
+      "bias_ih": "b_i",
+      "bias_hh": "b_h",
+      "slot_mu": "slots_mu",
+      "slot_log_sigma": "slots_log_sigma",
+    }[kind]
+  return f"slate/{module}/{kind}"
+
+
+def _converted(name, value):
+  """A published parameter, or its gradient, in our layout."""
+  if ".gru." in name:
+    r, z, n = np.split(value, 3)
+    value = np.concatenate([z, r, n])
+  if value.ndim == 4:
+    return value.transpose(2, 3, 1, 0)
+  is_table = name == "dictionary.dictionary.weight"
+  return value.T if value.ndim == 2 and not is_table else value
+
+
+def _error(actual, expected):
+  """Relative L2 error; infinite where the shapes differ."""
+  actual = np.asarray(actual, np.float64)
+  expected = np.asarray(expected, np.float64)
+  if actual.shape != expected.shape:
+    return float("inf")
+  difference = np.linalg.norm(actual - expected)
+  return float(difference / (np.linalg.norm(expected) + 1e-12))
+
+
+def _check(pairs, bound):
+  """Compares {name: (actual, expected)}."""
+  errors = {name: _error(*pair) for name, pair in pairs.items()}
+  assert not {name: e for name, e in errors.items() if not e <= bound}
+
+
+class _Case:
+  """The recorded run, and the model with its initial weights."""
+
+  def __init__(self):
+    self.config = json.loads((_CASE / "config.json").read_text())
+    self.inputs = np.load(_CASE / "inputs.npz")
+    self.expected = np.load(_CASE / "expected.npz")
+    weights = np.load(_CASE / "weights.npz")
+    self.weights = {
+      name: weights[name]
+      for name in weights.files
+      if not name.endswith("self_attn_mask")
+    }
+    self.data = {"image": tf.constant(self.inputs["image"][:, None])}
+    self.noise = [
+      {"gumbel": tf.constant(gumbel), "slots": tf.constant(slots[None])}
+      for gumbel, slots in zip(
+        self.inputs["gumbel"], self.inputs["noise"][:-1], strict=True
+      )
+    ]
+
+  def model(self, **overrides):
+    """A model with the recorded initial weights."""
+    config = self.config
+    options = dict(
+      n_z=config["slot_size"],
+      num_components=config["num_slots"],
+      num_iters=config["num_iterations"],
+      vocab_size=config["vocab_size"],
+      d_model=config["d_model"],
+      num_heads=config["num_heads"],
+      num_blocks=config["num_dec_blocks"],
+      dropout=config["dropout"],
+      mlp_size=config["mlp_hidden_size"],
+      num_slot_heads=config["num_slot_heads"],
+      hard=config["hard"],
+      tau_start=config["tau_start"],
+      tau_final=config["tau_final"],
+      tau_steps=config["tau_steps"],
+    )
+    model = SLATE(**{**options, **overrides})
+    model.initialize(self.inputs["image"].shape[1:], {})
+    variables = {v.name.removesuffix(":0"): v for v in model.variables}
+    assert variables.keys() == set(map(_renamed, self.weights))
+    for name, value in self.weights.items():
+      variables[_renamed(name)].assign(_converted(name, value))
+    return model
+
+
+@pytest.fixture(scope="module")
+def case():
+  return _Case()
+
+
+def test_forward_pass_of_the_published_code(case):
+  loss = case.model()(case.data, noise=case.noise[0], step=tf.constant(0))
+  record, expected = loss.iterations, case.expected
+  names = {
+    "dvae_logits": "dvae_logits",
+    "codes": "z",
+    "recons": "reconstruction_unclamped",
+    "embeddings": "embeddings",
+    "inputs": "slot_inputs",
+    "slots_projected": "slots_projected",
+    "decoded": "decoder_output",
+    "logits": "logits",
+  }
+  pairs = {key: (record[key], expected[name]) for key, name in names.items()}
+  for key in ("slots", "attention"):
+    actual = [getattr(update, key) for update in record["updates"]]
+    pairs[key] = (actual, expected[key])
+  for i, block in enumerate(record["blocks"]):
+    pairs[f"block {i}"] = (block, expected[f"block_{i}"])
+  for key, name in {
+    "loss/total": "losses",
+    "loss/mse_sum": "mse",
+    "loss/cross_entropy": "cross_entropy",
+  }.items():
+    pairs[key] = (loss.scalars[key], expected[name][0])
+  _check(pairs, FORWARD_BOUND)
+  np.testing.assert_array_equal(record["tokens"], expected["tokens"])
+  np.testing.assert_allclose(
+    loss.scalars["loss/mse"],
+    np.mean((case.inputs["image"] - record["recons"]) ** 2),
+    rtol=1e-5,
+  )
+
+
+@pytest.mark.parametrize("kind", ["relax", "hard"])
+def test_losses_of_relaxed_and_hard_tokens(case, kind):
+  scalars = case.model(hard=kind == "hard")(
+    case.data, noise=case.noise[0]
+  ).scalars
+  pairs = {
+    name: (scalars[key], case.expected[f"eval_{name}_{kind}"])
+    for key, name in {
+      "loss/mse_sum": "mse",
+      "loss/cross_entropy": "cross_entropy",
+    }.items()
+  }
+  _check(pairs, FORWARD_BOUND)
+
+
+def test_gradients_of_the_published_code(case):
+  model = case.model()
+  with tf.GradientTape() as tape:
+    loss = model(case.data, noise=case.noise[0])
+  variables = {v.name.removesuffix(":0"): v for v in model.variables}
+  gradients = {
+    name: tf.convert_to_tensor(gradient)
+    for name, gradient in tape.gradient(loss.total, variables).items()
+  }
+  pairs = {}
+  for name in case.weights:
+    if name in case.config["noise_decides"]:
+      continue
+    ours = gradients[_renamed(name)]
+    norm = case.expected[f"gradient_norm/{name}"]
+    pairs[f"norm of {name}"] = (tf.norm(ours), norm)
+    if not name.startswith("dvae"):
+      expected = _converted(name, case.expected[f"gradient/{name}"])
+      pairs[name] = (ours, expected)
+  _check(pairs, GRADIENT_BOUND)
+
+
+def test_temperature(case):
+  model = case.model()
+  for step, tau in enumerate(case.expected["tau"]):
+    scalars = model(case.data, noise=case.noise[0], step=tf.constant(step))[1]
+    np.testing.assert_allclose(scalars["tau"], tau, rtol=1e-6)
+  scalars = model(case.data, noise=case.noise[0], step=tf.constant(9))[1]
+  np.testing.assert_allclose(
+    scalars["tau"], case.config["tau_final"], rtol=1e-6
+  )
+
+
+def test_generation_of_the_published_code(case):
+  model = case.model()
+  noise = {"slots": case.inputs["noise"][-1:]}
+  info = model.infer(case.data, noise=noise)
+  slots = info["latent"]["z"]
+  outputs, expected = info["outputs"], case.expected
+  _check(
+    {
+      "slots": (tf.transpose(slots, [1, 0, 2, 3]), expected["generated_slots"]),
+      "pictures": (
+        outputs["components"][:, -1],
+        expected["generated_attention_pictures"],
+      ),
+      "generated": (model.compose(slots[:, -1]).recons, expected["generated"]),
+    },
+    FORWARD_BOUND,
+  )
+  tokens = model._generate(slots[:, -1])
+  np.testing.assert_array_equal(tokens, expected["generated_tokens"])
+
+
+# --- Without the record -------------------------------------------------------
+
+B, K, T, D, V = 3, 4, 2, 6, 7
+H, W, C = 8, 12, 2
+N = 2 * 3
+
+
+def _model(**overrides):
+  """A small model, all of whose variables are random."""
+  options = dict(
+    n_z=D,
+    num_components=K,
+    num_iters=T,
+    vocab_size=V,
+    d_model=10,
+    num_heads=5,
+    num_blocks=2,
+    dropout=0.0,
+    mlp_size=9,
+    num_slot_heads=1,
+  )
+  model = SLATE(**{**options, **overrides})
+  model.initialize((H, W, C), {})
+  for variable in model.variables:
+    rng = np.random.default_rng(list(variable.name.encode()))
+    mean = 1.0 if variable.name.endswith("/scale:0") else 0.0
+    variable.assign(rng.normal(mean, 0.4, variable.shape))
+  return model
+
+
+def _data(batch=B):
+  rng = np.random.default_rng(0)
+  image = rng.random([batch, 1, H, W, C], np.float32)
+  owner = rng.integers(3, size=[batch, 1, H, W])
+  mask = owner[:, :, None, ..., None] == np.arange(3).reshape(1, 1, 3, 1, 1, 1)
+  return {
+    "image": tf.constant(image),
+    "mask": tf.constant(mask.astype(np.float32)),
+  }
+
+
+def _noise(model, batch=B):
+  return model.noise([np.random.default_rng(i) for i in range(batch)])
+
+
+def test_noise_of_a_scene_is_its_own():
+  model = _model()
+  noise = _noise(model)
+  assert noise["gumbel"].shape == [2, B, 2, 3, V]
+  assert noise["slots"].shape == [1, B, K, D]
+  alone = model.noise([np.random.default_rng(1)])
+  for key, value in alone.items():
+    np.testing.assert_array_equal(value[:, 0], noise[key][:, 1])
+  many = model.noise([np.random.default_rng(5)] * 300)
+  # Mean and standard deviation of the standard Gumbel and normal distributions.
+  gumbel, slots = many["gumbel"].numpy(), many["slots"].numpy()
+  assert abs(gumbel.mean() - 0.577) < 0.05
+  assert abs(gumbel.std() - np.pi / np.sqrt(6)) < 0.05
+  assert abs(slots.std() - 1.0) < 0.05
+
+
+def test_drawn_tokens_follow_their_probabilities():
+  model = _model()
+  images = tf.zeros([500, H, W, C])
+  gumbel = model._gumbel(None, tf.constant([3, 4]), images).numpy()
+  assert gumbel.shape == (2, 500, 2, 3, V)
+  assert np.isfinite(gumbel).all()
+  assert abs(gumbel.mean() - 0.577) < 0.05
+  assert abs(gumbel.std() - np.pi / np.sqrt(6)) < 0.05
+
+
+def test_loss_is_repeatable_with_a_seed():
+  model = _model(dropout=0.3)
+  data = _data()
+
+  def loss(seed, noise=None):
+    return float(model(data, noise=noise, seed=tf.constant(seed)).total)
+
+  assert loss([1, 2]) == loss([1, 2])
+  assert loss([1, 2]) != loss([1, 3])
+  # Dropout depends on the seed alone, the rest on the noise.
+  noise = _noise(model)
+  assert loss([1, 2], noise) == loss([1, 2], noise)
+  assert loss([1, 2], noise) != loss([1, 3], noise)
+  without = _model()
+  by_noise = [
+    float(without(data, noise=noise, seed=tf.constant([1, i])).total)
+    for i in range(2)
+  ]
+  assert by_noise[0] == by_noise[1]
+
+
+def test_dropout_drops_and_scales():
+  dropout = Dropout(0.25, tf.constant([1, 2]))
+  x = tf.ones([200, 50])
+  once, again = dropout(x).numpy(), dropout(x).numpy()
+  assert set(np.unique(once)) == {np.float32(0), np.float32(1 / 0.75)}
+  assert abs((once == 0).mean() - 0.25) < 0.02
+  assert (once != again).any()
+  np.testing.assert_array_equal(Dropout()(x), x)
+
+
+def test_evaluation_drops_nothing_and_draws_no_tokens():
+  data = _data()
+  model = _model()
+  noise = _noise(model)
+  expected = model.infer(data, noise=noise)
+  other = {**noise, "gumbel": -noise["gumbel"]}
+  actual = _model(dropout=0.9).infer(data, noise=other)
+  tf.nest.map_structure(np.testing.assert_array_equal, actual, expected)
+
+
+def test_what_infer_returns():
+  model = _model()
+  data = _data()
+  info = model.eval(data, seed=tf.constant([1, 2]))
+  outputs = info["outputs"]
+  assert outputs["recons"].shape == [B, T, 1, H, W, C]
+  assert outputs["pred_mask"].shape == [B, T, K, H, W, 1]
+  assert outputs["components"].shape == [B, T, K, H, W, C]
+  assert info["latent"]["z"].shape == [B, T, K, D]
+  assert info["metrics"]["ari"].shape == [B, T]
+  masks, recons = outputs["pred_mask"].numpy(), outputs["recons"].numpy()
+  np.testing.assert_allclose(masks.sum(axis=2), 1.0, rtol=1e-5)
+  patches = masks.reshape(B, T, K, H // 4, 4, W // 4, 4)
+  assert np.ptp(patches, axis=(4, 6)).max() == 0
+  assert np.ptp(patches, axis=2).max() > 0
+  image = data["image"].numpy()[:, :, None]
+  np.testing.assert_allclose(
+    outputs["components"], image * masks + 1 - masks, rtol=1e-5
+  )
+  assert 0 <= recons.min() < recons.max() <= 1
+  np.testing.assert_array_equal(recons[:, 0], recons[:, 1])
+
+
+def test_compiled_equals_eager():
+  model = _model(dropout=0.2)
+  data, seed = _data(), tf.constant([5, 6])
+  call = tf.function(
+    lambda image: model({"image": image}, seed=seed, step=tf.constant(3)),
+    input_signature=[tf.TensorSpec([None, 1, H, W, C])],
+    autograph=False,
+  )
+  eager = model({"image": data["image"]}, seed=seed, step=tf.constant(3))
+  for key, value in call(data["image"]).scalars.items():
+    np.testing.assert_allclose(value, eager.scalars[key], rtol=1e-5)
+
+
+def test_the_dvae_learns_from_the_squared_error_alone():
+  model = _model()
+  variables = model.trainable_variables
+  with tf.GradientTape(persistent=True) as tape:
+    scalars = model(_data(), seed=tf.constant([1, 2])).scalars
+  of_error = tape.gradient(scalars["loss/mse_sum"], variables)
+  of_tokens = tape.gradient(scalars["loss/cross_entropy"], variables)
+  for variable, *gradients in zip(variables, of_error, of_tokens, strict=True):
+    is_dvae = "dvae" in variable.name
+    learned, other = gradients if is_dvae else reversed(gradients)
+    assert other is None, variable.name
+    assert np.abs(tf.convert_to_tensor(learned)).max() > 0, variable.name
+
+
+def test_a_cache_changes_nothing():
+  model = _model()
+  slots = tf.random.stateless_normal([B, K, D], [1, 2])
+  tokens = model._generate(slots)
+  assert tokens.shape == [B, N] and len(np.unique(tokens)) > 1
+  projected = model._slot_projection(slots)
+  embeddings = model._embed(tokens)[:, :-1]
+  decoded, _ = model._transformer(embeddings, projected, Dropout())
+  logits = model._output(decoded)
+  np.testing.assert_array_equal(tf.argmax(logits, -1), tokens)
+  seen = model._transformer.see(projected)
+  cache = model._transformer.empty_cache(B, N)
+  for i in range(N):
+    step, cache = model._transformer.step(
+      embeddings[:, i : i + 1], tf.constant(i), seen, cache
+    )
+    np.testing.assert_allclose(step[:, 0], decoded[:, i], rtol=1e-4, atol=1e-5)
+
+
+def test_compositions():
+  model = _model()
+  z = tf.random.stateless_normal([5, K + 1, D], [1, 2])
+  recons, masks = model.compose(z)
+  assert recons.shape == [5, H, W, C] and masks is None
+  assert 0 <= np.min(recons) < np.max(recons) <= 1
+  np.testing.assert_allclose(
+    model.compose(z[2:3]).recons[0], recons[2], atol=1e-5
+  )
+
+
+def test_slots_of_several_heads():
+  model = _model(num_slot_heads=3, hard=True)
+  record = model(_data(), seed=tf.constant([1, 2])).iterations
+  codes, update = record["codes"].numpy(), record["updates"][-1]
+  assert update.attention.shape == [B, N, 3 * K]
+  # One-hot up to the rounding of the straight-through sum.
+  np.testing.assert_allclose(np.sort(codes)[..., -1], 1.0, atol=1e-6)
+  np.testing.assert_allclose(np.sort(codes)[..., :-1], 0.0, atol=1e-6)
+  masks = model._masks([update])[:, 0].numpy()
+  heads = update.attention.numpy().reshape(B, 2, 3, 3, K).sum(axis=3)
+  np.testing.assert_allclose(
+    masks[:, :, ::4, ::4, 0], heads.transpose(0, 3, 1, 2), rtol=1e-5
+  )
+
+
+def test_implicit_differentiation():
+  model = _model(implicit=True)
+  assert model.num_steps == T + 1
+  info = model.infer(_data(), seed=tf.constant([1, 2]))
+  assert info["latent"]["z"].shape == [B, T + 1, K, D]
+  fixed = {v.name for v in model.variables if not v.trainable}
+  assert fixed == {
+    f"slate/slot_attention/slots_{name}:0" for name in ("mu", "log_sigma")
+  }
+  with tf.GradientTape() as tape:
+    loss = model(_data(), seed=tf.constant([1, 2])).total
+  for gradient in tape.gradient(loss, model.trainable_variables):
+    assert np.abs(tf.convert_to_tensor(gradient)).max() > 0
+
+
+def test_a_step_of_sub_batches():
+  model = _model(dropout=0.1)
+  trainer = training.Trainer(
+    model,
+    training.make_optimizer(1e-3),
+    seed=0,
+    distribution=training.replicas.Distribution(accumulate=2),
+  )
+  for noise in (None, _noise(model, 4)):
+    scalars = trainer.step(_data(4), noise)
+    assert all(np.isfinite(value) for value in scalars.values())
+
+
+def test_pixel_shuffle_in_the_order_of_pytorch():
+  x = np.arange(2 * 3 * 5 * 8, dtype=np.float32).reshape(2, 3, 5, 8)
+  out = pixel_shuffle(tf.constant(x)).numpy()
+  assert out.shape == (2, 6, 10, 2)
+  for y, x_, i, j, c in np.ndindex(3, 5, 2, 2, 2):
+    np.testing.assert_array_equal(
+      out[:, 2 * y + i, 2 * x_ + j, c], x[:, y, x_, 4 * c + 2 * i + j]
+    )
+
+
+def test_hard_tokens_have_the_gradient_of_relaxed_ones():
+  log_probs = tf.math.log_softmax(tf.random.stateless_normal([4, V], [1, 2]))
+  gumbel = tf.random.stateless_normal([4, V], [3, 4])
+  weights = tf.random.stateless_normal([4, V], [5, 6])
+  gradients = []
+  for hard in (False, True):
+    with tf.GradientTape() as tape:
+      tape.watch(log_probs)
+      sample = gumbel_softmax(log_probs, gumbel, 0.5, hard)
+      value = tf.reduce_sum(sample * weights)
+    gradients.append(tape.gradient(value, log_probs))
+  np.testing.assert_allclose(*gradients, rtol=1e-6)
+  best = tf.argmax(log_probs + gumbel, axis=-1)
+  np.testing.assert_allclose(sample, tf.one_hot(best, V), atol=1e-6)
+
+
+def test_initial_values():
+  model = SLATE(d_model=32, n_z=48, num_blocks=2, vocab_size=40)
+  model.initialize((16, 16, 3), {})
+  values = {
+    v.name.removeprefix("slate/").removesuffix(":0"): v.numpy()
+    for v in model.variables
+  }
+  # Uniform within these limits.
+  limits = {
+    "dvae/encoder_0/conv/w": np.sqrt(6 / (4 * 4 * 3)),
+    "dvae/decoder_1/conv/w": np.sqrt(6 / (9 * 64)),
+    "dvae/encoder_7/w": np.sqrt(6 / (64 + 40)),
+    "input_mlp_0/w": np.sqrt(6 / 32),
+    "input_mlp_1/w": np.sqrt(6 / (32 + 32)),
+    "slot_attention/slots_mu": np.sqrt(6 / (48 + 48)),
+    "slot_attention/project_k/w": np.sqrt(6 / (32 + 48)),
+    "slot_attention/mlp_0/w": np.sqrt(6 / 48),
+    "slot_attention/gru/w_i": np.sqrt(6 / (48 + 3 * 48)),
+    "slot_projection/w": np.sqrt(6 / (48 + 32)),
+    "output/w": np.sqrt(6 / (32 + 40)),
+    "transformer/block_1/self_attention/query/w": np.sqrt(6 / 64),
+    "transformer/block_1/self_attention/output/w": np.sqrt(6 / 64 / 6),
+    "transformer/block_0/cross_attention/output/w": np.sqrt(6 / 64 / 6),
+    "transformer/block_0/ffn_0/w": np.sqrt(6 / 32),
+    "transformer/block_0/ffn_1/w": np.sqrt(6 / (32 + 128) / 6),
+  }
+  for name, limit in limits.items():
+    largest = np.abs(values[name]).max()
+    assert 0.85 * limit < largest <= limit * (1 + 1e-6), name
+  assert abs(values["embedding"].std() - 1.0) < 0.1
+  assert 1.5 < np.abs(values["positions"]).max() <= 2.0
+  for name, value in values.items():
+    if name.endswith(("/b", "/offset", "/b_i", "/b_h")):
+      assert not value.any(), name
+
+
+def test_size_of_the_published_model():
+  model = SLATE()
+  model.initialize((64, 64, 3), {})
+  sizes = {v.name: v.shape.num_elements() for v in model.trainable_variables}
+  assert sum(sizes.values()) == 3_616_451
+  assert sum(n for name, n in sizes.items() if "dvae" in name) == 285_635
+
+
+@pytest.mark.parametrize(
+  "options, fault",
+  [
+    ({"d_model": 10, "num_heads": 4}, "d_model=10: expected a multiple of num"),
+    ({"n_z": 6, "num_slot_heads": 4}, "n_z=6: expected a multiple of num_slot"),
+    ({"vocab_size": 0}, "vocab_size=0"),
+    ({"num_iters": 0}, "num_iters=0"),
+    ({"dropout": 1.0}, r"dropout=1.0: .*\[0, 1\)"),
+    ({"tau_final": 0.0}, "tau_final=0.0: expected a number above 0"),
+    ({"tau_steps": 0}, "tau_steps=0"),
+    ({"hard": 1}, "hard=1: expected True or False"),
+  ],
+)
+def test_wrong_arguments(options, fault):
+  with pytest.raises(ValueError, match=fault):
+    SLATE(**options)
+
+
+def test_images_that_do_not_fit():
+  model = _model()
+  with pytest.raises(ValueError, match="height=10: expected a multiple of .*4"):
+    model({"image": tf.zeros([1, 1, 10, W, C])})
+  with pytest.raises(ValueError, match="width=9: expected a multiple of .*4"):
+    model({"image": tf.zeros([1, 1, H, 9, C])})
+  with pytest.raises(ValueError, match="16 x 12 pixels are 12 tokens.* for 6"):
+    model.infer({"image": tf.zeros([1, 1, 16, W, C])})
+
+
+def test_noise_that_does_not_fit():
+  model = _model()
+  noise = _noise(model, 2)
+  with pytest.raises(ValueError, match=r"gumbel.* \[2, 2, 2, 3, 7\]"):
+    model(_data(), noise=noise)
+  with pytest.raises(ValueError, match=r"slots.* \[1, 2, 4, 6\]"):
+    model.infer(_data(), noise=noise)
+
+
+def test_slots_that_do_not_fit():
+  with pytest.raises(ValueError, match=r"z has shape \[2, 4, 5\]"):
+    _model().compose(tf.zeros([2, K, D - 1]))
+  with pytest.raises(ValueError, match="size is unknown; call the model"):
+    SLATE(n_z=D).compose(tf.zeros([2, K, D]))
