@@ -233,7 +233,7 @@ class SLATE(SceneModel):
     data = self.check_data(data)
     image = self._image(data)
     seeds = _split(seed, 3)
-    gumbel = self._gumbel(noise, seeds[0], tf.shape(image)[0])
+    gumbel = self._gumbel(noise, seeds[0], image)
     tau = self._tau(step)
     dvae_logits = self.dvae.encode(image)
     log_probs = tf.nn.log_softmax(dvae_logits)
@@ -244,7 +244,7 @@ class SLATE(SceneModel):
     tokens = _flat_argmax(log_probs + gumbel[1])
     dropout = Dropout(self._dropout, seeds[2])
     reading = self._read(
-      tokens, self._slot_noise(noise, seeds[1], tokens), dropout
+      tokens, self._slot_noise(noise, seeds[1], image), dropout
     )
     slots = self._slot_projection(reading.updates[-1].slots)
     decoded, blocks = self._transformer(
@@ -298,7 +298,7 @@ class SLATE(SceneModel):
     image = self._image(data)
     tokens = _flat_argmax(self.dvae.encode(image))
     recons = self._picture(tokens)
-    slot_noise = self._slot_noise(noise, _split(seed, 1)[0], tokens)
+    slot_noise = self._slot_noise(noise, _split(seed, 1)[0], image)
     reading = self._read(tokens, slot_noise, Dropout())
     masks = self._masks(reading.updates)
     steps = self.num_steps
@@ -373,34 +373,38 @@ class SLATE(SceneModel):
     return amplitude * tf.cos(math.pi * progress) + middle
 
   def _gumbel(
-    self, noise: Mapping[str, Any] | None, seed: tf.Tensor, batch: tf.Tensor
+    self, noise: Mapping[str, Any] | None, seed: tf.Tensor, image: tf.Tensor
   ) -> tf.Tensor:
     """The two draws [2, B, h, w, V] of tokens."""
-    grid = self._grid()
+    shape = (*self._grid(), self._vocab_size)
     if noise is not None:
+      dims = " ".join(map(str, (_NUM_TOKEN_DRAWS, "B", *shape)))
       gumbel = tf.convert_to_tensor(noise["gumbel"])
-      dims = f"{_NUM_TOKEN_DRAWS} B {grid[0]} {grid[1]} {self._vocab_size}"
-      checks.check_shapes({"noise['gumbel']": (gumbel, dims)})
+      checks.check_shapes(
+        {"image": (image, "B _ _ _"), "noise['gumbel']": (gumbel, dims)}
+      )
       return gumbel
-    shape = [_NUM_TOKEN_DRAWS, batch, *grid, self._vocab_size]
     # Not 0, whose Gumbel draw is not finite.
     uniform = tf.random.stateless_uniform(
-      shape, seed, minval=np.finfo(np.float32).tiny
+      [_NUM_TOKEN_DRAWS, tf.shape(image)[0], *shape],
+      seed,
+      minval=np.finfo(np.float32).tiny,
     )
     return -tf.math.log(-tf.math.log(uniform))
 
   def _slot_noise(
-    self, noise: Mapping[str, Any] | None, seed: tf.Tensor, tokens: tf.Tensor
+    self, noise: Mapping[str, Any] | None, seed: tf.Tensor, image: tf.Tensor
   ) -> tf.Tensor:
     """Standard normal [B, K, D]."""
     shape = (self.num_components, self.n_z)
     if noise is not None:
+      dims = " ".join(map(str, (1, "B", *shape)))
       slots = tf.convert_to_tensor(noise["slots"])
       checks.check_shapes(
-        {"noise['slots']": (slots, f"1 B {shape[0]} {shape[1]}")}
+        {"image": (image, "B _ _ _"), "noise['slots']": (slots, dims)}
       )
       return slots[0]
-    return tf.random.stateless_normal([tf.shape(tokens)[0], *shape], seed)
+    return tf.random.stateless_normal([tf.shape(image)[0], *shape], seed)
 
   def _embed(self, tokens: tf.Tensor) -> tf.Tensor:
     """Tokens [B, N] of the dVAE to [B, N + 1, d], with positions."""
