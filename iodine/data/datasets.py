@@ -41,6 +41,7 @@ __all__ = [
   "ObjectsRoom",
   "Position",
   "RecordDataset",
+  "Shapes3D",
   "Sprites",
   "Tetrominoes",
 ]
@@ -198,6 +199,23 @@ class Tetrominoes(RecordDataset):
       "shape": example["shape"],
       "position": tf.stack([example["x"], example["y"]], axis=1),
     }
+
+
+@dataclasses.dataclass(eq=False)
+class Shapes3D(HDF5):
+  """3D Shapes (Burgess & Kim 2018): a room with one object, without masks.
+
+  The file `3dshapes.h5` has 480,000 images, sorted by their factors: every
+  combination once, the floor's hue slowest. Set a large `shuffle_buffer` or a
+  `cache_dir`. The factors are not read, as they belong to no entity.
+  """
+
+  images_key = "images"
+
+  _: dataclasses.KW_ONLY
+  image_dim: Sequence[int] = (64, 64)
+  split: str = "/"
+  name: str = "shapes3d"
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

@@ -61,7 +61,10 @@ class HDF5(IODINEDataset):
     split: name of the group.
     factor_columns: {name of a factor: its columns among the F}; None: no
       factors.
+    images_key: what the file calls `imgs`.
   """
+
+  images_key = "imgs"
 
   path: str | os.PathLike
   _: dataclasses.KW_ONLY
@@ -139,7 +142,10 @@ class HDF5(IODINEDataset):
     """Reads a slice of each of the datasets."""
     scenes = slice(start, start + self._layout.scenes_per_slice)
     with self._opened() as group:
-      return [_READERS[name](group[name], scenes) for name in names]
+      keys = {"imgs": self.images_key}
+      return [
+        _READERS[name](group[keys.get(name, name)], scenes) for name in names
+      ]
 
   @contextlib.contextmanager
   def _opened(self) -> Iterator[Any]:
@@ -164,10 +170,11 @@ class HDF5(IODINEDataset):
 
   def _check_layout(self, group: Any) -> _Layout:
     """Raises ValueError unless the datasets are consistent."""
-    count, height, width, channels = self._shape(group, "imgs", 4)
+    count, height, width, channels = self._shape(group, self.images_key, 4)
+    images = group[self.images_key]
     if channels not in (1, 3):
-      raise _unfit(group["imgs"], "[N, h, w, C] with 1 or 3 channels C")
-    _check_pixels(group["imgs"], height * width)
+      raise _unfit(images, "[N, h, w, C] with 1 or 3 channels C")
+    _check_pixels(images, height * width)
     num_entities, scene_bytes = None, height * width * channels
     if "masks" in group:
       num_entities = self._shape(group, "masks", 5)[1]
@@ -175,8 +182,8 @@ class HDF5(IODINEDataset):
       if group["masks"].shape[:4] != expected or num_entities < 2:
         raise _unfit(
           group["masks"],
-          f"[N, L, h, w, 1], like imgs {group['imgs'].shape}, with L of 2 or "
-          "more entities",
+          f"[N, L, h, w, 1], like {self.images_key} {images.shape}, with L of "
+          "2 or more entities",
         )
       _check_pixels(group["masks"], height * width * num_entities)
       scene_bytes += height * width * num_entities
@@ -190,7 +197,7 @@ class HDF5(IODINEDataset):
           "which is what masks and factor_columns call for",
         )
     per_slice = max(_SLICE_BYTES // max(scene_bytes, 1), 1)
-    chunk = (group["imgs"].chunks or [1])[0]
+    chunk = (images.chunks or [1])[0]
     if per_slice > chunk:  # whole chunks, which may be compressed
       per_slice -= per_slice % chunk
     return _Layout(count, (height, width, channels), num_entities, per_slice)

@@ -15,6 +15,7 @@ from iodine.data.datasets import (
   ObjectsRoom,
   Position,
   RecordDataset,
+  Shapes3D,
   Sprites,
   Tetrominoes,
 )
@@ -31,6 +32,7 @@ __all__ = [
   "ObjectsRoom",
   "Position",
   "RecordDataset",
+  "Shapes3D",
   "Sprites",
   "Tetrominoes",
 ]

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from iodine import main as command_line
 from iodine.data import hdf5, opening
-from iodine.data.datasets import HDF5
+from iodine.data.datasets import HDF5, Shapes3D
 from iodine.errors import ConfigError
 
 h5py = pytest.importorskip("h5py")
@@ -100,6 +100,23 @@ def test_whole_chunks(tmp_path, monkeypatch):
   np.testing.assert_allclose(
     batch["image"][:, 0], ARRAYS["imgs"] / 255, atol=1e-6
   )
+
+
+def test_3d_shapes(tmp_path):
+  path = tmp_path / "3dshapes.h5"
+  with h5py.File(path, "w") as file:
+    file["images"] = ARRAYS["imgs"]
+    file["labels"] = np.zeros([N, 6])
+  dataset = Shapes3D(path, batch_size=2, image_dim=(H, W), skip=1, take=2)
+  (batch,) = dataset("eval")
+  assert batch.keys() == {"image"}
+  images = ARRAYS["imgs"][1:3] / 255
+  np.testing.assert_allclose(batch["image"][:, 0], images, atol=1e-6)
+  assert Shapes3D(path, batch_size=1).image_dim == (64, 64)
+  with h5py.File(path, "w") as file:
+    file["labels"] = np.zeros([N, 6])
+  text = fault(Shapes3D(path, batch_size=1))
+  assert "split / has no dataset 'images'; there is: labels" in text
 
 
 def test_splits(path):
