@@ -10,13 +10,14 @@ from iodine.config import reading, resolution
 from iodine.models.slot_attention import (
   AreaLoss,
   ConvEncoder,
+  PatchDecoder,
   SeparationLoss,
   SlotAttention,
   SlotAttentionAutoEncoder,
   SpatialBroadcastDecoder,
   attention_pictures,
 )
-from tests.support.module_checks import perturb
+from tests.support.module_checks import check_gradients, perturb
 
 B, H, W, N, C, K, D, T = 2, 12, 20, 11, 5, 3, 8, 2
 
@@ -422,3 +423,56 @@ def test_configurations(name, shape, count):
   assert (model.n_z, model.num_steps) == (64, 3)
   if count:
     assert sum(v.shape.num_elements() for v in model.variables) == count
+
+
+class TestPatchDecoder:
+  def make(self, size=5):
+    decoder = PatchDecoder(size, [6])
+    decoder(tf.zeros([1, D]), (H, W, 2))
+    perturb(decoder)
+    return decoder
+
+  def values(self, decoder):
+    return {
+      v.name.split(":")[0].partition("/")[2]: v.numpy()
+      for v in decoder.variables
+    }
+
+  def test_places_a_patch_by_bilinear_interpolation(self):
+    decoder = self.make()
+    slots = np.random.default_rng(0).normal(size=[4, D]).astype(np.float32)
+    centres, output = decoder(slots, (H, W, 2))
+    v = self.values(decoder)
+    hidden = np.maximum(slots @ v["hidden_0/w"] + v["hidden_0/b"], 0)
+    patches = (hidden @ v["patch/w"] + v["patch/b"]).reshape(4, 5, 3, 5)
+    outside = hidden @ v["outside/w"] + v["outside/b"]
+    place = 1 / (1 + np.exp(-slots @ v["place/w"] - v["place/b"]))
+    np.testing.assert_allclose(centres, place * [H - 1, W - 1], rtol=1e-5)
+    expected = np.broadcast_to(outside[:, None, None], [4, H, W, 3]).copy()
+    for m, y, x in np.ndindex(4, H, W):
+      for i, j in np.ndindex(5, 5):
+        row, column = centres[m].numpy() + [i - 2, j - 2]
+        weight = max(0, 1 - abs(y - row)) * max(0, 1 - abs(x - column))
+        expected[m, y, x] += weight * patches[m, i, :, j]
+    np.testing.assert_allclose(output, expected, atol=1e-4)
+
+  def test_place_and_patch_are_trained(self):
+    decoder = self.make()
+    slots = tf.random.stateless_normal([4, D], [1, 1])
+    check_gradients(
+      "compiled", decoder, lambda x: decoder(x, (H, W, 2))[1], slots
+    )
+
+  def test_serves_the_auto_encoder(self):
+    model = SlotAttentionAutoEncoder(
+      ConvEncoder([4], [3], [2], [7, 7]), SlotAttention(D, T), self.make(), D, K
+    )
+    info = model.infer({"image": make_data()["image"][..., :2]})
+    assert info["outputs"]["components"].shape == (B, T, K, H, W, 2)
+
+  @pytest.mark.parametrize(
+    "options", [{"patch_size": 0}, {"hidden_sizes": [0]}, {"initial_values": 1}]
+  )
+  def test_errors(self, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+      PatchDecoder(**options)

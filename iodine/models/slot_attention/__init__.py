@@ -11,6 +11,7 @@ from iodine.models.slot_attention.autoencoder import SlotAttentionAutoEncoder
 from iodine.models.slot_attention.decoder import SpatialBroadcastDecoder
 from iodine.models.slot_attention.encoder import ConvEncoder
 from iodine.models.slot_attention.mask_losses import AreaLoss, SeparationLoss
+from iodine.models.slot_attention.patch_decoder import PatchDecoder
 from iodine.models.slot_attention.properties import Properties
 from iodine.models.slot_attention.set_prediction import (
   SlotAttentionSetPredictor,
@@ -19,6 +20,7 @@ from iodine.models.slot_attention.set_prediction import (
 __all__ = [
   "AreaLoss",
   "ConvEncoder",
+  "PatchDecoder",
   "Properties",
   "SeparationLoss",
   "SlotAttention",

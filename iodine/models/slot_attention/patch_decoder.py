@@ -1,0 +1,108 @@
+"""Decodes slots to small pictures, and places them.
+
+Dimensions: M slots of all scenes, D slot size, P side of a patch, H and W size
+of the image, C channels.
+"""
+
+from collections.abc import Sequence
+
+import sonnet as snt
+import tensorflow as tf
+
+from iodine import checks
+from iodine.models import layers
+
+__all__ = ["PatchDecoder"]
+
+
+class PatchDecoder(snt.Module):
+  """A picture of P x P pixels, and where in the image it lies.
+
+  Not of the paper. An MLP maps a slot to a patch, the same wherever the object
+  is; a linear map of the slot says where its centre lies; bilinear
+  interpolation puts it there, as in spatial transformers (Jaderberg et al.
+  2015, arXiv 1506.02025). Outside of the patch, picture and mask are constant.
+  So shapes are learned once for all places, at a small part of the cost of
+  convolutions over the image.
+  """
+
+  def __init__(
+    self,
+    patch_size: int = 25,
+    hidden_sizes: Sequence[int] = (256,),
+    initial_values: str = "glorot",
+    name: str = "decoder",
+  ):
+    """Makes a decoder.
+
+    Args:
+      patch_size: P, in pixels; large enough for an object.
+      hidden_sizes: sizes of the MLP's hidden layers, each with a ReLU.
+      initial_values: see `layers.initializers`.
+      name: name of the module.
+
+    Raises:
+      ValueError: for values out of range.
+    """
+    super().__init__(name=name)
+    checks.check_sizes(patch_size=patch_size)
+    hidden_sizes = layers.check_layers(
+      "hidden_sizes", hidden_sizes, len(hidden_sizes)
+    )
+    layers.check_choice("initial_values", initial_values, layers.INITIAL_VALUES)
+    self._patch_size = patch_size
+    self._initial_values = initial_values
+    self._hidden = [
+      self._linear(size, f"hidden_{index}")
+      for index, size in enumerate(hidden_sizes)
+    ]
+    self._place = self._linear(2, "place")
+
+  def __call__(
+    self, slots: tf.Tensor, image_shape: Sequence[int]
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes slots.
+
+    Args:
+      slots: [M, D] float32.
+      image_shape: (H, W, C).
+
+    Returns:
+      [M, 2], the row and column of the patches' centres, in pixels, inside of
+      the image; and [M, H, W, C + 1], the picture and, as the last channel, the
+      mask's logits.
+    """
+    height, width, channels = image_shape
+    size, depth = self._patch_size, channels + 1
+    self._create_outputs(size * size * depth, depth)
+    hidden = slots
+    for layer in self._hidden:
+      hidden = tf.nn.relu(layer(hidden))
+    patches = tf.reshape(self._patch(hidden), [-1, size, depth * size])
+    centres = tf.sigmoid(self._place(slots)) * [height - 1.0, width - 1.0]
+    rows = self._weights(centres[:, 0], height)
+    columns = self._weights(centres[:, 1], width)
+    # Channels stay between rows and columns, for two plain matrix products.
+    x = tf.linalg.matmul(rows, patches)  # [M, H, (C + 1) * P]
+    x = tf.reshape(x, [-1, height * depth, size])
+    x = tf.linalg.matmul(x, columns, transpose_b=True)
+    x = tf.reshape(x, [-1, height, depth, width])
+    x = tf.transpose(x, [0, 1, 3, 2])
+    return centres, x + self._outside(hidden)[:, tf.newaxis, tf.newaxis]
+
+  def _weights(self, centres: tf.Tensor, length: int) -> tf.Tensor:
+    """Share of each of P pixels in each of `length`: [M] to [M, length, P]."""
+    middle = (self._patch_size - 1) / 2.0
+    offsets = tf.range(self._patch_size, dtype=tf.float32) - middle
+    places = tf.range(length, dtype=tf.float32)[:, tf.newaxis] - offsets
+    distances = places - centres[:, tf.newaxis, tf.newaxis]
+    return tf.nn.relu(1.0 - tf.abs(distances))
+
+  def _linear(self, size: int, name: str) -> snt.Linear:
+    values = layers.initializers(self._initial_values)
+    return snt.Linear(size, **values, name=name)
+
+  @snt.once
+  def _create_outputs(self, patch_values: int, depth: int) -> None:
+    self._patch = self._linear(patch_values, "patch")
+    self._outside = self._linear(depth, "outside")
