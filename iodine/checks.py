@@ -21,6 +21,7 @@ __all__ = [
   "bound_faults",
   "check",
   "check_flags",
+  "check_index",
   "check_modules",
   "check_positive_ints",
   "check_shapes",
@@ -227,6 +228,12 @@ def check(*faults: str | None) -> None:
   found = [fault for fault in faults if fault]
   if found:
     raise ValueError("\n".join(found))
+
+
+def check_index(name: str, index: int, length: int) -> None:
+  """Raises ValueError unless an index is from 0 to `length` - 1."""
+  if not 0 <= index < length:
+    raise ValueError(f"{name}={index}: expected from 0 to {length - 1}.")
 
 
 def check_positive_ints(**values: Any) -> None:

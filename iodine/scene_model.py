@@ -32,6 +32,7 @@ __all__ = [
   "DecodedSlots",
   "Loss",
   "SceneModel",
+  "mix",
   "shows_decomposition",
 ]
 
@@ -55,7 +56,8 @@ class DecodedSlots(NamedTuple):
   """Slots, each decoded independently of the others.
 
   Attributes:
-    components: [..., H, W, C] float32 in [0, 1], the mean.
+    components: [..., H, W, C] float32, the mean; in [0, 1], or about so where a
+      model does not bound it.
     mask_logits: [..., H, W, 1] float32.
   """
 
@@ -67,13 +69,30 @@ class Composition(NamedTuple):
   """Scenes composed of slots.
 
   Attributes:
-    recons: [..., H, W, C] float32 in [0, 1].
+    recons: [..., H, W, C] float32, bounded as `DecodedSlots.components`.
     masks: [..., K, H, W, 1] float32 in [0, 1], summing to 1 over K; None where
       slots have none.
   """
 
   recons: Any
   masks: Any = None
+
+
+def mix(slots: DecodedSlots) -> Composition:
+  """Composes scenes from slots: their mean, weighted by a softmax over slots.
+
+  Args:
+    slots: components [..., K, H, W, C] and mask_logits [..., K, H, W, 1]; minus
+      infinity removes a slot, and the others fill in according to their masks.
+      At least one slot must remain.
+
+  Returns:
+    The scenes, as tensors.
+  """
+  # Not by tf.nn.softmax, which does not take all ranks.
+  total = tf.reduce_logsumexp(slots.mask_logits, axis=-4, keepdims=True)
+  masks = tf.exp(slots.mask_logits - total)
+  return Composition(tf.reduce_sum(masks * slots.components, axis=-4), masks)
 
 
 def shows_decomposition(info: Mapping[str, Any]) -> bool:
@@ -85,13 +104,16 @@ class SceneModel(snt.Module, abc.ABC):
   """A model that represents images by slots.
 
   A subclass sets the attributes and implements `__call__`, `infer` and `noise`.
-  It may also implement `decode_slots` and `sample`, for more pictures.
+  It may also implement `decode_slots` or `compose`, and `sample`, for more
+  pictures.
 
   Attributes:
     about: a sentence on how the model works, shown beside pictures.
     num_components: K, number of slots.
     n_z: Z, size of a slot's latent.
     num_steps: S, number of results of `infer`, at least 1.
+    first_step: number of refinement steps before the first result of `infer`: 0
+      or 1.
     num_frames: T, number of frames that the model uses.
     num_background_entities: number of leading true masks that are background; a
       property of the data, set by `initialize`.
@@ -102,6 +124,7 @@ class SceneModel(snt.Module, abc.ABC):
   num_components: int
   n_z: int
   num_steps: int = 1
+  first_step: int = 1
   num_frames: int = 1
   num_background_entities: int = 1
   factor_evaluator: FactorRegressor | None = None
@@ -159,7 +182,9 @@ class SceneModel(snt.Module, abc.ABC):
         largest owns a pixel), components [B, S, K, H, W, C];
       and those of the following that it has; pictures and scores that need
       others are left out:
-      outputs: pred_mask_logits [B, S, K, H, W, 1];
+      outputs: pred_mask_logits [B, S, K, H, W, 1]; attention
+        [B, S, K, H, W, 1], each slot's share of the attention that a pixel
+        gets, summing to 1 over K;
       latent: z, z_mean, z_std [B, S, K, Z];
       losses: recons [B, S], kl [B, S, K], nats;
       inputs: spatial {name: [B, S, K or 1, H, W, c]}, flat
@@ -195,7 +220,23 @@ class SceneModel(snt.Module, abc.ABC):
     Returns:
       components [N, K, H, W, C] and mask_logits [N, K, H, W, 1].
     """
-    raise NotImplementedError(f"{type(self).__name__} cannot decode slots")
+    raise self._cannot("decode slots")
+
+  def compose(self, z: tf.Tensor) -> Composition:
+    """Renders scenes from slots.
+
+    A model that has `decode_slots` has this, too. One that decodes the slots of
+    a scene jointly overrides it.
+
+    Args:
+      z: [N, K', Z] float32, any number K' of slots, at least 1.
+
+    Returns:
+      recons [N, H, W, C] and masks [N, K', H, W, 1] or None.
+    """
+    if not self.can("decode_slots"):
+      raise self._cannot("render scenes from slots")
+    return mix(self.decode_each(z))
 
   def sample(self, num: int, seed: tf.Tensor | None = None) -> Composition:
     """Samples scenes from the model.
@@ -205,9 +246,9 @@ class SceneModel(snt.Module, abc.ABC):
       seed: [2] int32 seed; None: not repeatable.
 
     Returns:
-      recons [N, H, W, C] and masks [N, K, H, W, 1].
+      recons [N, H, W, C] and masks [N, K, H, W, 1] or None.
     """
-    raise NotImplementedError(f"{type(self).__name__} cannot sample scenes")
+    raise self._cannot("sample scenes")
 
   def records(self, info: Mapping[str, Any]) -> dict[str, Any]:
     """What `set_scores` needs of the scenes of a batch.
@@ -237,10 +278,43 @@ class SceneModel(snt.Module, abc.ABC):
     return {}
 
   def can(self, method: str) -> bool:
-    """Whether the model implements an optional method."""
-    return getattr(type(self), method) is not getattr(SceneModel, method)
+    """Whether the model has an optional method, its own or by another one."""
+    if getattr(type(self), method) is not getattr(SceneModel, method):
+      return True
+    return method == "compose" and self.can("decode_slots")
+
+  def _cannot(self, what: str) -> NotImplementedError:
+    return NotImplementedError(f"{type(self).__name__} cannot {what}")
 
   # --- Methods of all models --------------------------------------------------
+
+  @property
+  def num_refinements(self) -> int:
+    """Number of refinement steps before the last result of `infer`."""
+    return self.first_step + self.num_steps - 1
+
+  def decode_each(self, z: tf.Tensor) -> DecodedSlots:
+    """Decodes any number of slots by `decode_slots`, in groups of K.
+
+    Args:
+      z: [..., Z] float32.
+
+    Returns:
+      The slots, with the leading axes of `z`.
+    """
+    leading = tf.shape(z)[:-1]
+    rows = tf.reshape(z, [-1, self.n_z])
+    count = tf.shape(rows)[0]
+    rows = tf.pad(rows, [[0, -count % self.num_components], [0, 0]])
+    slots = self.decode_slots(
+      tf.reshape(rows, [-1, self.num_components, self.n_z])
+    )
+
+    def ungroup(x: tf.Tensor) -> tf.Tensor:
+      x = tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], axis=0))[:count]
+      return tf.reshape(x, tf.concat([leading, tf.shape(x)[1:]], axis=0))
+
+    return DecodedSlots(*map(ungroup, slots))
 
   def initialize(
     self,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from iodine import exploration
 from iodine.data.batch import check_pixels
 from iodine.metrics import SCENE_SCORES
 from iodine.modules.factor_eval import Factor, FactorRegressor
@@ -101,7 +102,7 @@ def evaluate(
     draws = []
     for draw in range(num_samples):
       scenes = range(done, done + batch_size)
-      noise = _noise(model, seed, draw, scenes)
+      noise = exploration.scene_noise(model, seed, scenes, draw)
       measured = tf.nest.map_structure(
         lambda x, size=size: x.numpy()[:size], measure(batch, noise)
       )
@@ -128,14 +129,6 @@ def evaluate(
     },
     images_per_second=rate,
   )
-
-
-def _noise(
-  model: SceneModel, seed: int, draw: int, scenes: Iterable[int]
-) -> Any:
-  """What the model takes as noise for these scenes, in any batch."""
-  rngs = [np.random.default_rng([seed, draw, scene]) for scene in scenes]
-  return model.noise(rngs)
 
 
 def _scene_scores(

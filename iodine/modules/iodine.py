@@ -66,6 +66,8 @@ class IODINE(SceneModel):
     "latents together, step by step, without ever being told what an object is."
   )
 
+  first_step = 0  # the first result comes before any refinement
+
   def __init__(
     self,
     decoder: ComponentDecoder,
@@ -156,7 +158,7 @@ class IODINE(SceneModel):
     self.n_z = n_z
     self.num_components = num_components
     self.num_iters = num_iters
-    self.num_steps = num_iters + 1  # one result before the first refinement
+    self.num_steps = num_iters + 1
     self.sequential = sequential
     self.num_frames = self.num_steps if sequential else 1
     self.factor_evaluator = factor_evaluator

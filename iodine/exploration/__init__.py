@@ -1,0 +1,59 @@
+"""Explores a trained model: inference, traversals, edited scenes, samples.
+
+Results are NumPy arrays; `iodine.pictures.latents` and
+`iodine.pictures.animations` plot them.
+
+Dimensions: B batch, S results of `SceneModel.infer`, K slots, Z latent size, R
+latents, N values of a latent, H height, W width, C channels. Slots, latents and
+scenes are counted from 0. Images and masks are in [0, 1]; KL is in nats.
+"""
+
+import iodine.quiet_tensorflow
+
+from iodine.exploration.decoding import (
+  compose,
+  decode_slots,
+  prior_samples,
+  render,
+)
+from iodine.exploration.edits import Removal, Swap, remove_slots, swap_slots
+from iodine.exploration.inference import (
+  background_slot,
+  infer,
+  object_slot,
+  scene_noise,
+  step_scores,
+  structure,
+)
+from iodine.exploration.traversals import (
+  RANGES,
+  Traversal,
+  latent_kl,
+  latent_range,
+  traverse,
+)
+from iodine.scene_model import Composition, DecodedSlots
+
+__all__ = [
+  "Composition",
+  "DecodedSlots",
+  "RANGES",
+  "Removal",
+  "Swap",
+  "Traversal",
+  "background_slot",
+  "compose",
+  "decode_slots",
+  "infer",
+  "latent_kl",
+  "latent_range",
+  "object_slot",
+  "prior_samples",
+  "remove_slots",
+  "render",
+  "scene_noise",
+  "step_scores",
+  "structure",
+  "swap_slots",
+  "traverse",
+]

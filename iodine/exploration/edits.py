@@ -1,0 +1,162 @@
+"""Scenes without one of their slots, and scenes that swap one."""
+
+from __future__ import annotations
+
+import iodine.quiet_tensorflow
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from iodine import checks
+from iodine.exploration.decoding import compose, render
+from iodine.scene_model import Composition, DecodedSlots, SceneModel
+
+__all__ = [
+  "Removal",
+  "Swap",
+  "remove_slots",
+  "swap_slots",
+]
+
+
+class Removal(NamedTuple):
+  """A scene without one of its slots, for every slot.
+
+  Attributes:
+    image: [H, W, C].
+    whole: the scene with all slots, rendered, and its masks.
+    without: the scenes without slot k, at index k of the first axis; without
+      masks if the model renders none.
+  """
+
+  image: np.ndarray
+  whole: Composition
+  without: Composition
+
+
+class Swap(NamedTuple):
+  """Two scenes before and after they swap a slot; first axes of size 2.
+
+  Attributes:
+    slots: indices of the slot in the first and in the second scene.
+    images: [2, H, W, C].
+    before: the inferred scenes, rendered, and their masks.
+    components: [2, H, W, C], the swapped slots.
+    after: the scenes, each with the other's slot in place of its own; without
+      masks if the model renders none.
+  """
+
+  slots: tuple[int, int]
+  images: np.ndarray
+  before: Composition
+  components: np.ndarray
+  after: Composition
+
+
+def remove_slots(
+  info: Mapping[str, Any], b: int = 0, model: SceneModel | None = None
+) -> Removal:
+  """Removes each slot of a scene in turn, after the last refinement step.
+
+  Args:
+    info: result of `infer`.
+    b: index of the scene in the batch.
+    model: the model that made `info`, which renders the scenes where `info` has
+      no mask logits to compose them by.
+
+  Returns:
+    The scenes; the other slots fill in where a slot was.
+
+  Raises:
+    ValueError: if `b` is out of range, or there are neither logits nor model.
+  """
+  checks.check_index("b", b, len(info["outputs"]["pred_mask"]))
+  image = info["data"]["image"][b, -1]
+  num_slots = info["outputs"]["pred_mask"].shape[2]
+  slots = np.arange(num_slots)
+  if _has_logits(info):
+    components, logits = (array[b] for array in _last_slots(info))
+    removed = np.tile(logits, [num_slots, 1, 1, 1, 1])
+    removed[slots, slots] = -np.inf
+    return Removal(
+      image, compose(components, logits), compose(components, removed)
+    )
+  z = info["latent"]["z"][b, -1]
+  whole = _rendered(model, z[np.newaxis])
+  others = np.stack([np.delete(z, k, axis=0) for k in slots])
+  return Removal(
+    image,
+    Composition(whole.recons[0], info["outputs"]["pred_mask"][b, -1]),
+    Composition(_rendered(model, others).recons),
+  )
+
+
+def swap_slots(
+  info: Mapping[str, Any],
+  first: tuple[int, int],
+  second: tuple[int, int],
+  model: SceneModel | None = None,
+) -> Swap:
+  """Swaps slots between two scenes, after the last refinement step.
+
+  Args:
+    info: result of `infer`.
+    first: (b, slot), indices of a scene in the batch and of a slot in it.
+    second: likewise.
+    model: see `remove_slots`.
+
+  Returns:
+    The scenes.
+
+  Raises:
+    ValueError: if a scene or slot is out of range, or there are neither logits
+      nor model.
+  """
+  masks = info["outputs"]["pred_mask"][:, -1]
+  scenes, slots = zip(first, second, strict=True)
+  for b, slot in (first, second):
+    checks.check_index("b", b, len(masks))
+    checks.check_index("slot", slot, masks.shape[1])
+  chosen, own, other = list(scenes), ([0, 1], slots), ([1, 0], slots[::-1])
+
+  def swapped(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array[own] = array[other]
+    return array
+
+  if _has_logits(info):
+    components, logits = (array[chosen] for array in _last_slots(info))
+    before = compose(components, logits)
+    after = compose(swapped(components), swapped(logits))
+  else:
+    z = info["latent"]["z"][chosen, -1]
+    before = Composition(_rendered(model, z).recons, masks[chosen])
+    after = Composition(_rendered(model, swapped(z)).recons)
+  return Swap(
+    slots=slots,
+    images=info["data"]["image"][chosen, -1],
+    before=before,
+    components=info["outputs"]["components"][chosen, -1][own],
+    after=after,
+  )
+
+
+def _has_logits(info: Mapping[str, Any]) -> bool:
+  """Whether scenes can be composed of decoded slots."""
+  return "pred_mask_logits" in info["outputs"]
+
+
+def _last_slots(info: Mapping[str, Any]) -> DecodedSlots:
+  """The slots of all scenes after the last refinement step."""
+  outputs = info["outputs"]
+  return DecodedSlots(
+    outputs["components"][:, -1], outputs["pred_mask_logits"][:, -1]
+  )
+
+
+def _rendered(model: SceneModel | None, z: np.ndarray) -> Composition:
+  if model is None:
+    raise ValueError("without mask logits, a model must render the scenes")
+  return render(model, z)
