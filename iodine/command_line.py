@@ -77,6 +77,7 @@ def _reads_checkpoint(
     export_tf1.__name__,
     visualize.__name__,
     traverse.__name__,
+    compose.__name__,
     decompose.__name__,
     inspect_checkpoint.__name__,
   )
@@ -130,6 +131,12 @@ def visualize(_config):
 def traverse(_config):
   """Draw what latents of a slot do (slot=1 latents=[3,7] scene=1)."""
   _commands().traverse(_config)
+
+
+@ex.command(unobserved=True)
+def compose(_config):
+  """Compose a scene of slots of others (scenes=[1,2,3] slots=[2,1,4])."""
+  _commands().compose(_config)
 
 
 @ex.command(unobserved=True)

@@ -2,6 +2,7 @@
 
 import iodine.quiet_tensorflow
 
+from iodine.commands.compose import compose
 from iodine.commands.convert import convert_checkpoint, export_tf1
 from iodine.commands.decompose import decompose
 from iodine.commands.describe_data import describe_data
@@ -12,6 +13,7 @@ from iodine.commands.traverse import traverse
 from iodine.commands.visualize import visualize
 
 __all__ = [
+  "compose",
   "convert_checkpoint",
   "decompose",
   "describe_data",

@@ -21,7 +21,7 @@ from iodine.pictures import animations, sections
 from iodine.runs import loading
 from iodine.scene_model import shows_decomposition
 
-__all__ = ["decompose"]
+__all__ = ["decompose", "save_image"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -89,16 +89,16 @@ def _save_slots(folder: pathlib.Path, info: Mapping[str, Any]) -> None:
   """Saves image, reconstruction, masks and slots, magnified."""
   outputs = {k: v[0, -1] for k, v in info["outputs"].items()}
   masks = outputs["pred_mask"]
-  _save_image(folder / "image.png", info["data"]["image"][0, -1])
-  _save_image(folder / "reconstruction.png", outputs["recons"][0])
-  _save_image(folder / "masks.png", animations.segmentation(masks))
+  save_image(folder / "image.png", info["data"]["image"][0, -1])
+  save_image(folder / "reconstruction.png", outputs["recons"][0])
+  save_image(folder / "masks.png", animations.segmentation(masks))
   for k, component in enumerate(outputs["components"]):
     rgb = np.broadcast_to(component, (*component.shape[:2], 3))
     rgba = np.concatenate([rgb, masks[k]], axis=-1)
-    _save_image(folder / f"slot_{k + 1}.png", rgba)
+    save_image(folder / f"slot_{k + 1}.png", rgba)
 
 
-def _save_image(path: pathlib.Path, image: np.ndarray) -> None:
+def save_image(path: pathlib.Path, image: np.ndarray) -> None:
   """Saves [H, W, 1, 3 or 4], floats in [0, 1], every pixel as a square."""
   pixels = np.rint(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
   factor = animations.magnification(len(pixels), _SLOT_PIXELS)

@@ -5,10 +5,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from iodine import exploration
 from iodine.commands.visualize import (
   check_choices,
   chosen_slot,
+  infer_from,
   pictures_folder,
 )
 from iodine.data.opening import scenes_from
@@ -16,6 +16,7 @@ from iodine.errors import ConfigError
 from iodine.files import new_files
 from iodine.pictures import sections
 from iodine.runs import loading
+from iodine.scene_model import SceneModel
 
 __all__ = ["traverse"]
 
@@ -42,11 +43,10 @@ def traverse(entries: Mapping[str, Any]) -> pathlib.Path:
   batch = scenes_from(dataset, entries["scene"], entries["batch_size"])
   trained.restore()
   folder = pictures_folder(entries, dataset, "traverse")
-  info = exploration.infer(model, batch, entries["seed"])
+  info = infer_from(entries, model, batch)
   if not sections.can_traverse(model, info):
     raise ConfigError(
-      f"traverse: a {type(model).__name__} has no latents with a prior, "
-      "decoded slot by slot"
+      f"traverse: a {type(model).__name__} has {_missing(model, info)}"
     )
   slot = chosen_slot(entries, info)
   name = f"scene_{entries['scene']}_slot_{slot + 1}"
@@ -55,3 +55,16 @@ def traverse(entries: Mapping[str, Any]) -> pathlib.Path:
   path = folder / f"{name}.png"
   _LOG.info("Wrote %s and %s", path, path.with_suffix(".gif"))
   return path
+
+
+def _missing(model: SceneModel, info: Mapping[str, Any]) -> str:
+  """What a model would need for its latents to be varied."""
+  missing = []
+  if "z_mean" not in info.get("latent", {}):
+    missing.append("no posterior")
+  if model.prior is None:
+    missing.append("no prior")
+  if not model.can("decode_slots"):
+    missing.append("no decoder of single slots")
+  *others, last = missing
+  return " and ".join(filter(None, [", ".join(others), last]))

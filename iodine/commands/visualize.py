@@ -14,7 +14,13 @@ from iodine.pictures import page, sections
 from iodine.runs import loading, summaries
 from iodine.scene_model import SceneModel
 
-__all__ = ["check_choices", "chosen_slot", "pictures_folder", "visualize"]
+__all__ = [
+  "check_choices",
+  "chosen_slot",
+  "infer_from",
+  "pictures_folder",
+  "visualize",
+]
 
 INDEX_FILE = "index.html"
 
@@ -44,7 +50,7 @@ def visualize(entries: Mapping[str, Any]) -> pathlib.Path:
   trained.restore()
   folder = pictures_folder(entries, dataset, "visualize")
   with new_files(folder, [*sections.PICTURES, INDEX_FILE]) as new:
-    info = exploration.infer(model, batch, entries["seed"])
+    info = infer_from(entries, model, batch)
     drawn = sections.sections(
       model,
       info,
@@ -85,6 +91,15 @@ def chosen_slot(entries: Mapping[str, Any], info: Mapping[str, Any]) -> int:
   return entries["slot"] - 1
 
 
+def infer_from(
+  entries: Mapping[str, Any], model: SceneModel, batch: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Runs a model on the scenes from `scene` on, see `exploration.infer`."""
+  first = entries["scene"] - 1
+  scenes = range(first, first + len(batch["image"]))
+  return exploration.infer(model, batch, entries["seed"], scenes)
+
+
 def pictures_folder(
   entries: Mapping[str, Any], dataset: IODINEDataset, command: str
 ) -> pathlib.Path:
@@ -104,7 +119,7 @@ def _facts(
     ("Checkpoint", prefix),
     ("Images", f"{height} x {width} pixels, from scene {entries['scene']} on"),
     ("Slots", str(model.num_components)),
-    ("Refinement steps", str(model.num_steps - 1)),
+    ("Refinement steps", str(model.num_refinements)),
     ("Size of a latent", str(model.n_z)),
     ("Seed", str(entries["seed"])),
   ]

@@ -120,13 +120,19 @@ def _image_dim(name: str, value: Any) -> str | None:
   return None if value is None else checks.image_dim_fault(value)
 
 
-def _latents(name: str, value: Any) -> str | None:
-  if value is None:
-    return None
-  if isinstance(value, list | tuple) and value:
-    if all(checks.is_int(x) and x >= 0 for x in value):
+def _integers(low: int) -> _Fault:
+  def fault(name: str, value: Any) -> str | None:
+    if value is None:
       return None
-  return f"{name}={value!r}: expected a list of integers from 0 on, such as [0]"
+    if isinstance(value, list | tuple) and value:
+      if all(checks.is_int(x) and x >= low for x in value):
+        return None
+    return (
+      f"{name}={value!r}: expected a list of integers from {low} on, such as "
+      f"[{low}]"
+    )
+
+  return fault
 
 
 def _integer(
@@ -255,7 +261,8 @@ ENTRIES: dict[str, Entry] = {
   ),
   "pictures_dir": Entry(
     "pictures",
-    "describe_data, visualize, traverse, decompose: folder of the pictures",
+    "describe_data, visualize, traverse, compose, decompose: folder of the "
+    "pictures",
     _path,
   ),
   "scene": Entry(1, "visualize, traverse: which scene, from 1 on", _integer(1)),
@@ -267,7 +274,18 @@ ENTRIES: dict[str, Entry] = {
   "latents": Entry(
     None,
     "visualize, traverse: which latents, from 0 on (None: those of highest KL)",
-    _latents,
+    _integers(0),
+  ),
+  "scenes": Entry(
+    None,
+    "compose: of which scenes slots are taken, from 1 on (None: the first)",
+    _integers(1),
+  ),
+  "slots": Entry(
+    None,
+    "compose: which slot of each of these scenes, from 1 on (None: their "
+    "objects, and the background of the first)",
+    _integers(1),
   ),
   "image": Entry(None, "decompose: file of the picture", _optional(_path)),
   "tf1_checkpoint": Entry(

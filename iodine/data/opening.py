@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import tensorflow as tf
 
 from iodine.data import fingerprint
 from iodine.data.fingerprint import Fingerprint
@@ -13,6 +15,7 @@ from iodine.progress import progress
 from iodine.tfrecords import inspection
 
 __all__ = [
+  "chosen_scenes",
   "data_errors_as_config_errors",
   "first_batch",
   "fingerprint_of",
@@ -88,10 +91,38 @@ def scenes_from(
   Raises:
     ConfigError: if a file is missing or invalid, or there is no such scene.
   """
+  prepare(dataset)
   count = min(max(batch_size, 2), _MAX_SCENES)
+  return _scenes_from(dataset, scene, count, f"scene={scene}")
+
+
+def chosen_scenes(
+  dataset: IODINEDataset, scenes: Sequence[int]
+) -> dict[str, Any]:
+  """Reads the scenes of these numbers, counted from 1 in file order.
+
+  Args:
+    dataset: the dataset to read.
+    scenes: at least one number.
+
+  Returns:
+    A batch of them.
+
+  Raises:
+    ConfigError: see `scenes_from`.
+  """
+  prepare(dataset)
+  given = f"scenes={list(scenes)}"
+  batches = [_scenes_from(dataset, scene, 1, given) for scene in scenes]
+  return tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *batches)
+
+
+def _scenes_from(
+  dataset: IODINEDataset, scene: int, count: int, given: str
+) -> dict[str, Any]:
+  """Reads up to `count` scenes; `given` is what named them."""
   options = {"batch_size": count, "shuffle_buffer": None}
   shown = dataset.variant(**options, skip=dataset.skip + scene - 1, take=count)
-  prepare(dataset)
   with data_errors_as_config_errors(shown):
     try:
       return next(iter(shown("eval")))
@@ -101,7 +132,7 @@ def scenes_from(
     others = dataset.variant(**options, take=scene)
     total = sum(int(batch["image"].shape[0]) for batch in others("eval"))
   raise ConfigError(
-    f"scene={scene}: the data have {total} scenes; name one from 1 to {total}"
+    f"{given}: the data have {total} scenes; name one from 1 to {total}"
   )
 
 

@@ -159,7 +159,8 @@ def write(
     ]
   )
   figure = curves.scores_plot(
-    {SCENE_SCORES.get(k, k): s.per_step for k, s in evaluation.scores.items()}
+    {SCENE_SCORES.get(k, k): s.per_step for k, s in evaluation.scores.items()},
+    first_step=evaluation.first_step,
   )
   picture = io.BytesIO()
   figure.savefig(picture, format="png", bbox_inches="tight")

@@ -52,11 +52,13 @@ class Evaluation:
       of `SceneModel.set_scores`, and factor/<name>: accuracy of a categorical
       factor, else R^2.
     images_per_second: throughput, without the first batch, which compiles.
+    first_step: number of the first step, see `SceneModel`.
   """
 
   scenes: int
   scores: Mapping[str, Score]
   images_per_second: float
+  first_step: int = 0
 
 
 def evaluate(
@@ -128,6 +130,7 @@ def evaluate(
       **{f"factor/{name}": value.score() for name, value in factors.items()},
     },
     images_per_second=rate,
+    first_step=model.first_step,
   )
 
 

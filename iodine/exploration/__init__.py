@@ -16,7 +16,14 @@ from iodine.exploration.decoding import (
   prior_samples,
   render,
 )
-from iodine.exploration.edits import Removal, Swap, remove_slots, swap_slots
+from iodine.exploration.edits import (
+  Collage,
+  Removal,
+  Swap,
+  collage,
+  remove_slots,
+  swap_slots,
+)
 from iodine.exploration.inference import (
   background_slot,
   infer,
@@ -35,6 +42,7 @@ from iodine.exploration.traversals import (
 from iodine.scene_model import Composition, DecodedSlots
 
 __all__ = [
+  "Collage",
   "Composition",
   "DecodedSlots",
   "RANGES",
@@ -42,6 +50,7 @@ __all__ = [
   "Swap",
   "Traversal",
   "background_slot",
+  "collage",
   "compose",
   "decode_slots",
   "infer",

@@ -1,21 +1,23 @@
-"""Scenes without one of their slots, and scenes that swap one."""
+"""Scenes of other slots than their own, or without one of them."""
 
 from __future__ import annotations
 
 import iodine.quiet_tensorflow
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from iodine import checks
+from iodine.checks import check_index
 from iodine.exploration.decoding import compose, render
 from iodine.scene_model import Composition, DecodedSlots, SceneModel
 
 __all__ = [
+  "Collage",
   "Removal",
   "Swap",
+  "collage",
   "remove_slots",
   "swap_slots",
 ]
@@ -55,6 +57,27 @@ class Swap(NamedTuple):
   after: Composition
 
 
+class Collage(NamedTuple):
+  """A scene composed of P slots of N others.
+
+  Attributes:
+    chosen: [P] pairs of a scene, by its index among the N, and a slot.
+    images: [N, H, W, C].
+    recons: [N, H, W, C].
+    components: [N, K, H, W, C].
+    masks: [N, K, H, W, 1].
+    scene: the composed scene, of P slots; without masks if the model renders
+      none.
+  """
+
+  chosen: tuple[tuple[int, int], ...]
+  images: np.ndarray
+  recons: np.ndarray
+  components: np.ndarray
+  masks: np.ndarray
+  scene: Composition
+
+
 def remove_slots(
   info: Mapping[str, Any], b: int = 0, model: SceneModel | None = None
 ) -> Removal:
@@ -72,7 +95,7 @@ def remove_slots(
   Raises:
     ValueError: if `b` is out of range, or there are neither logits nor model.
   """
-  checks.check_index("b", b, len(info["outputs"]["pred_mask"]))
+  check_index("b", b, len(info["outputs"]["pred_mask"]))
   image = info["data"]["image"][b, -1]
   num_slots = info["outputs"]["pred_mask"].shape[2]
   slots = np.arange(num_slots)
@@ -117,8 +140,8 @@ def swap_slots(
   masks = info["outputs"]["pred_mask"][:, -1]
   scenes, slots = zip(first, second, strict=True)
   for b, slot in (first, second):
-    checks.check_index("b", b, len(masks))
-    checks.check_index("slot", slot, masks.shape[1])
+    check_index("b", b, len(masks))
+    check_index("slot", slot, masks.shape[1])
   chosen, own, other = list(scenes), ([0, 1], slots), ([1, 0], slots[::-1])
 
   def swapped(array: np.ndarray) -> np.ndarray:
@@ -140,6 +163,40 @@ def swap_slots(
     before=before,
     components=info["outputs"]["components"][chosen, -1][own],
     after=after,
+  )
+
+
+def collage(
+  model: SceneModel,
+  info: Mapping[str, Any],
+  chosen: Sequence[tuple[int, int]],
+) -> Collage:
+  """Composes a scene of slots of others, after the last refinement step.
+
+  Args:
+    model: the model that made `info`, and which `can("compose")`.
+    info: result of `infer`, of N scenes.
+    chosen: [P] pairs (b, slot), P at least 1; any pair may come several times.
+
+  Returns:
+    The scene and where it comes from.
+
+  Raises:
+    ValueError: if a scene or slot is out of range.
+  """
+  z = info["latent"]["z"][:, -1]
+  for b, slot in chosen:
+    check_index("b", b, len(z))
+    check_index("slot", slot, z.shape[1])
+  scenes = render(model, np.stack([z[place] for place in chosen])[np.newaxis])
+  outputs = info["outputs"]
+  return Collage(
+    chosen=tuple(chosen),
+    images=info["data"]["image"][:, -1],
+    recons=outputs["recons"][:, -1, 0],
+    components=outputs["components"][:, -1],
+    masks=outputs["pred_mask"][:, -1],
+    scene=Composition(*(None if x is None else x[0] for x in scenes)),
   )
 
 

@@ -1,15 +1,15 @@
-"""Animated GIFs of what IODINE infers: NumPy arrays in, files out.
+"""Animated GIFs of what a model infers: NumPy arrays in, files out.
 
-Dimensions: N frames or values, B scenes, S refinement steps + 1, K slots,
-R latents, H height, W width, C channels (1 or 3). Images and masks are in
-[0, 1]; frames are [H', W', 3] uint8.
+Dimensions: N frames or values, B scenes, S results of `SceneModel.infer`, K
+slots, R latents, H height, W width, C channels (1 or 3). Images and masks are
+in [0, 1]; frames are [H', W', 3] uint8.
 """
 
 from __future__ import annotations
 
 import pathlib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import imageio.v3 as iio
@@ -17,10 +17,12 @@ import numpy as np
 from PIL import Image
 
 from iodine.checks import check_shapes
+from iodine.pictures.attention import shaded
 from iodine.pictures.colors import get_mask_plot_colors
 
 __all__ = [
   "Animation",
+  "attention_frames",
   "magnification",
   "refinement_frames",
   "save_gif",
@@ -92,22 +94,72 @@ def refinement_frames(
       "image": (image, "B _ H W C"),
     }
   )
-  factor = magnification(sizes["H"], height)
   colors = [_GRAY, _GRAY, _GRAY, *get_mask_plot_colors(sizes["K"])]
-  frames = []
-  for t in range(sizes["S"]):
-    rows = []
-    for b in scenes:
-      masks = outputs["pred_mask"][b, t]
-      pictures = [
-        image[b, min(t, image.shape[1] - 1)],
-        outputs["recons"][b, t, 0],
-        segmentation(masks),
-        *_on_white(outputs["components"][b, t], masks),
-      ]
-      rows.append(list(zip(pictures, colors, strict=True)))
-    frames.append(_with_bar(_tile(rows, factor), (t + 1) / sizes["S"]))
-  durations = [_STEP_MS] * (sizes["S"] - 1) + [_LAST_STEP_MS]
+
+  def panels(b: int, t: int) -> list[_Panel]:
+    masks = outputs["pred_mask"][b, t]
+    pictures = [
+      image[b, min(t, image.shape[1] - 1)],
+      outputs["recons"][b, t, 0],
+      segmentation(masks),
+      *_on_white(outputs["components"][b, t], masks),
+    ]
+    return list(zip(pictures, colors, strict=True))
+
+  return _steps(panels, scenes, sizes["S"], magnification(sizes["H"], height))
+
+
+def attention_frames(
+  rinfo: Mapping[str, Any], scenes: Sequence[int] = (0,), height: int = 80
+) -> Animation:
+  """Animates where slots look, one frame per step.
+
+  Each scene is a row: the image, and the image shaded by each slot's attention.
+  A bar at the bottom shows the progress.
+
+  Args:
+    rinfo: result of the model's `eval`, as NumPy arrays.
+    scenes: indices of scenes in the batch.
+    height: approximate height of a panel, in pixels; scaling is by an integer.
+
+  Returns:
+    S frames; the last one is shown longest.
+
+  Raises:
+    ValueError: if the shapes do not match.
+  """
+  attention = rinfo["outputs"]["attention"]
+  image = np.asarray(rinfo["data"]["image"])
+  sizes = check_shapes(
+    {
+      "attention": (attention, "B S K H W 1"),
+      "image": (image, "B _ H W C"),
+    }
+  )
+  colors = [_GRAY, *get_mask_plot_colors(sizes["K"])]
+
+  def panels(b: int, t: int) -> list[_Panel]:
+    frame = image[b, min(t, image.shape[1] - 1)]
+    pictures = [frame, *shaded(frame, attention[b, t])]
+    return list(zip(pictures, colors, strict=True))
+
+  return _steps(panels, scenes, sizes["S"], magnification(sizes["H"], height))
+
+
+def _steps(
+  panels: Callable[[int, int], list[_Panel]],
+  scenes: Sequence[int],
+  num_steps: int,
+  factor: int,
+) -> Animation:
+  """Animates steps: a row for each scene, a bar that counts the steps."""
+  frames = [
+    _with_bar(
+      _tile([panels(b, t) for b in scenes], factor), (t + 1) / num_steps
+    )
+    for t in range(num_steps)
+  ]
+  durations = [_STEP_MS] * (num_steps - 1) + [_LAST_STEP_MS]
   return Animation(np.stack(frames), durations)
 
 

@@ -20,6 +20,7 @@ def scores_plot(
   scores: Mapping[str, Sequence[float] | np.ndarray],
   num_cols: int = 4,
   size: float = 2.6,
+  first_step: int = 0,
 ) -> mpl_figure.Figure:
   """Plots scores over refinement steps, one panel each.
 
@@ -27,6 +28,7 @@ def scores_plot(
     scores: {title: one value per step}.
     num_cols: panels in a row.
     size: width of a panel.
+    first_step: number of the first step, see `SceneModel`.
 
   Returns:
     The figure.
@@ -38,7 +40,8 @@ def scores_plot(
     raise ValueError("scores is empty: there is nothing to plot.")
   fig, axes = _panels(len(scores), num_cols, size)
   for ax, (title, values) in zip(axes, scores.items(), strict=False):
-    ax.plot(range(len(values)), values, marker=".", color=_LINE_COLOR)
+    steps = range(first_step, first_step + len(values))
+    ax.plot(steps, values, marker=".", color=_LINE_COLOR)
     ax.set_title(title, fontsize=9)
     ax.set_xlabel("refinement step", fontsize=8)
     ax.tick_params(labelsize=8)

@@ -1,12 +1,13 @@
-"""Figures of what IODINE infers: NumPy arrays in, matplotlib Figures out.
+"""Figures of what a model infers: NumPy arrays in, matplotlib Figures out.
 
 The figures are independent of pyplot: they need no closing and display
 themselves in a notebook. Save one with `figure.savefig(path)`.
 
 `rinfo` is the result of the model's `eval` as NumPy arrays; its inputs at step
-t are those that led to step t (zeros for t = 0). Dimensions: B batch, T
-refinement step, K slots, L true entities, H height, W width, C channels (1 or
-3). Images are floats in [0, 1], sizes in inches. NaN pixels are magenta.
+t are those that led to step t (zeros for t = 0). Dimensions: B batch, T steps
+(the results of `SceneModel.infer`), K slots, L true entities, H height, W
+width, C channels (1 or 3). Images are floats in [0, 1], sizes in inches. NaN
+pixels are magenta.
 """
 
 from __future__ import annotations
@@ -223,17 +224,19 @@ def iterations_plot(
   b: int = 0,
   mask_components: bool = False,
   size: float = 2,
+  first_step: int = 0,
 ) -> mpl_figure.Figure:
   """Plots reconstruction, masks and components, one row per step.
 
-  The last row shows image, true masks (if present) and logits of the final
-  masks. For a sequence, an extra first column shows the frame of each step.
+  The last row shows the image and, if present, true masks and logits of the
+  final masks. For a sequence, an extra first column shows each step's frame.
 
   Args:
     rinfo: result of the model's `eval`, as NumPy arrays.
     b: index of the example in the batch.
     mask_components: whether to hide a component outside its mask.
     size: width of a panel.
+    first_step: number of the first step, see `SceneModel`.
 
   Returns:
     A figure of T + 1 rows and 2 + K columns (3 + K for a sequence).
@@ -241,7 +244,7 @@ def iterations_plot(
   Raises:
     ValueError: if an array is missing or misshapen, or `b` out of range.
   """
-  arrays = _example_arrays(rinfo, b, logits=True)
+  arrays = _example_arrays(rinfo, b)
   image, components = arrays["image"], arrays["components"]
   num_steps, num_slots, height, width, _ = components.shape
   is_sequence = len(image) > 1
@@ -250,7 +253,7 @@ def iterations_plot(
     + ["Reconstruction", "Mask"]
     + [f"Slot {k + 1}" for k in range(num_slots)]
   )
-  labels = [f"iter {t}" for t in range(num_steps)] + [""]
+  labels = [f"iter {t + first_step}" for t in range(num_steps)] + [""]
   fig, axes = new_figure(
     num_steps + 1,
     len(titles),
@@ -393,6 +396,10 @@ def _show_last_row(row, arrays, font_size):
     row[1].set_xlabel("True mask", fontsize=font_size)
   else:
     row[1].set_visible(False)
+  if "pred_mask_logits" not in arrays:
+    for ax in row[2:]:
+      ax.set_visible(False)
+    return
   logits = arrays["pred_mask_logits"][-1]
   vmin, vmax = value_range(logits)
   for k, ax in enumerate(row[2:]):
@@ -456,16 +463,14 @@ def _show_decomposition(
     )
 
 
-def _example_arrays(
-  rinfo: Mapping[str, Any], b: int, logits: bool = False
-) -> dict[str, np.ndarray]:
+def _example_arrays(rinfo: Mapping[str, Any], b: int) -> dict[str, np.ndarray]:
   """Returns the arrays of example `b` without their batch dimension."""
   dims = {
     "recons": "B T 1 H W C",
     "pred_mask": "B T K H W 1",
     "components": "B T K H W C",
   }
-  if logits:
+  if "pred_mask_logits" in rinfo.get("outputs", {}):
     dims["pred_mask_logits"] = "B T K H W 1"
   arrays = {name: _get(rinfo, "outputs", name) for name in dims}
   # A still image has one frame, a sequence at least one per step.

@@ -194,43 +194,50 @@ def removal_plot(removal: Removal, size: float = 1.5) -> mpl_figure.Figure:
     size: width of a panel.
 
   Returns:
-    A figure of two rows; the columns are the image, its reconstruction, and the
-    scene without each slot, framed in the slot's colour.
+    A figure of scenes above their masks, if they have any; the columns are the
+    image, its reconstruction, and the scene without each slot, framed in the
+    slot's colour.
 
   Raises:
     ValueError: if the shapes do not match.
   """
-  sizes = check_shapes(
-    {
-      "without.masks": (removal.without.masks, "K K H W 1"),
-      "without.recons": (removal.without.recons, "K H W C"),
-      "whole.masks": (removal.whole.masks, "K H W 1"),
-      "whole.recons": (removal.whole.recons, "H W C"),
-      "image": (removal.image, "H W C"),
-    }
-  )
+  has_masks = removal.without.masks is not None
+  shapes = {
+    "whole.masks": (removal.whole.masks, "K H W 1"),
+    "whole.recons": (removal.whole.recons, "H W C"),
+    "without.recons": (removal.without.recons, "K H W C"),
+    "image": (removal.image, "H W C"),
+  }
+  if has_masks:
+    shapes["without.masks"] = (removal.without.masks, "K K H W 1")
+  sizes = check_shapes(shapes)
   num_slots = sizes["K"]
   titles = ["Image", "Reconstruction"]
   titles += [f"Without slot {k + 1}" for k in range(num_slots)]
   fig, axes = new_figure(
-    2,
+    1 + has_masks,
     len(titles),
     size,
     sizes["H"] / sizes["W"],
     titles=titles,
-    row_labels=["Scene", "Masks"],
+    row_labels=["Scene", "Masks"][: 1 + has_masks],
   )
-  width = 2.0 * size
-  show_img(removal.image, ax=axes[0, 0], color=_BLACK, lw=width)
-  axes[1, 0].set_frame_on(False)
-  axes[1, 0].set(xticks=[], yticks=[])
-  show_img(removal.whole.recons, ax=axes[0, 1], color=_BLACK, lw=width)
-  show_mask(removal.whole.masks[..., 0], ax=axes[1, 1], color=_BLACK, lw=width)
+  frame: dict[str, Any] = {"color": _BLACK, "lw": 2.0 * size}
   colors = get_mask_plot_colors(num_slots)
-  for k, column in enumerate(axes[:, 2:].T):
-    recons, masks = removal.without.recons[k], removal.without.masks[k]
-    show_img(recons, ax=column[0], color=colors[k], lw=width)
-    show_mask(masks[..., 0], ax=column[1], color=colors[k], lw=width)
+  show_img(removal.image, ax=axes[0, 0], **frame)
+  show_img(removal.whole.recons, ax=axes[0, 1], **frame)
+  for recons, color, ax in zip(
+    removal.without.recons, colors, axes[0, 2:], strict=True
+  ):
+    show_img(recons, ax=ax, color=color, lw=2.0 * size)
+  if has_masks:
+    axes[1, 0].set_frame_on(False)
+    axes[1, 0].set(xticks=[], yticks=[])
+    show_mask(removal.whole.masks[..., 0], ax=axes[1, 1], **frame)
+    for masks, color, ax in zip(
+      removal.without.masks, colors, axes[1, 2:], strict=True
+    ):
+      show_mask(masks[..., 0], ax=ax, color=color, lw=2.0 * size)
   return fig
 
 
@@ -247,17 +254,19 @@ def swap_plot(swap: Swap, size: float = 1.5) -> mpl_figure.Figure:
   Raises:
     ValueError: if the shapes do not match.
   """
-  sizes = check_shapes(
-    {
-      "before.masks": (swap.before.masks, "2 K H W 1"),
-      "before.recons": (swap.before.recons, "2 H W C"),
-      "images": (swap.images, "2 H W C"),
-      "components": (swap.components, "2 H W C"),
-      "after.recons": (swap.after.recons, "2 H W C"),
-      "after.masks": (swap.after.masks, "2 K H W 1"),
-    }
-  )
-  titles = ["Image", "Reconstruction", "Mask", "Slot", "Swapped", "New mask"]
+  has_masks = swap.after.masks is not None
+  shapes = {
+    "before.masks": (swap.before.masks, "2 K H W 1"),
+    "before.recons": (swap.before.recons, "2 H W C"),
+    "images": (swap.images, "2 H W C"),
+    "components": (swap.components, "2 H W C"),
+    "after.recons": (swap.after.recons, "2 H W C"),
+  }
+  if has_masks:
+    shapes["after.masks"] = (swap.after.masks, "2 K H W 1")
+  sizes = check_shapes(shapes)
+  titles = ["Image", "Reconstruction", "Mask", "Slot", "Swapped"]
+  titles += ["New mask"] * has_masks
   labels = [
     f"Scene {i + 1}, slot {slot + 1}" for i, slot in enumerate(swap.slots)
   ]
@@ -284,5 +293,6 @@ def swap_plot(swap: Swap, size: float = 1.5) -> mpl_figure.Figure:
       lw=2.0 * size,
     )
     show_img(swap.after.recons[i], ax=row[4], **frame)
-    show_mask(swap.after.masks[i, ..., 0], ax=row[5], **frame)
+    if has_masks:
+      show_mask(swap.after.masks[i, ..., 0], ax=row[5], **frame)
   return fig

@@ -14,19 +14,36 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from iodine import exploration
-from iodine.pictures import animations, curves, decompositions
+from iodine.pictures import (
+  animations,
+  attention,
+  compositions,
+  curves,
+  decompositions,
+)
 from iodine.pictures import latents as latent_pictures
 from iodine.pictures import scenes as scene_pictures
 from iodine.pictures.page import Section
 from iodine.scene_model import SceneModel, shows_decomposition
 
-__all__ = ["PICTURES", "can_traverse", "decomposition", "sections", "traversal"]
+__all__ = [
+  "PICTURES",
+  "can_render",
+  "can_traverse",
+  "composition",
+  "decomposition",
+  "sections",
+  "traversal",
+]
 
 # Pictures that a page may show, in this order.
 PICTURES = (
   "decomposition.png",
+  "reconstruction.png",
   "refinement.gif",
   "refinement.png",
+  "attention.gif",
+  "attention.png",
   "scores.png",
   "inputs.png",
   "traversal.gif",
@@ -75,22 +92,33 @@ def sections(
     The sections, in the order of `PICTURES`.
   """
   draws, has_steps = shows_decomposition(info), model.num_steps > 1
+  has_logits = "pred_mask_logits" in info["outputs"]
+  renders = can_render(model, info)
   if draws:
     yield decomposition(info, folder, "decomposition.png")
+  if draws and renders and not has_logits:
+    yield _reconstruction(model, info, folder)
   if draws and has_steps:
-    yield _refinement(info, folder)
+    yield _refinement(model, info, folder)
+  if "attention" in info["outputs"]:
+    yield _attention(model, info, folder)
   if has_steps:
-    yield _scores(info, folder)
+    yield _scores(model, info, folder)
   if "inputs" in info:
     yield _inputs(info, folder)
   if can_traverse(model, info):
     yield traversal(model, info, folder, "traversal", slot, latents)
-  if "pred_mask_logits" in info["outputs"]:
-    yield _edits(info, folder, slot)
+  if draws and (has_logits or renders):
+    yield _edits(model, info, folder, slot)
   if model.can("sample"):
     yield _samples(model, folder, seed)
   if scalars:
     yield _training(scalars, folder)
+
+
+def can_render(model: SceneModel, info: Mapping[str, Any]) -> bool:
+  """Whether the model renders scenes from slots that it infers."""
+  return model.can("compose") and "z" in info.get("latent", {})
 
 
 def can_traverse(model: SceneModel, info: Mapping[str, Any]) -> bool:
@@ -119,11 +147,66 @@ def decomposition(
   )
 
 
-def _refinement(info: Mapping[str, Any], folder: pathlib.Path) -> Section:
+def _reconstruction(
+  model: SceneModel, info: Mapping[str, Any], folder: pathlib.Path
+) -> Section:
+  figure = compositions.reconstruction_plot(
+    info["data"]["image"][:, -1],
+    info["outputs"]["recons"][:, -1, 0],
+    exploration.render(model, info["latent"]["z"][:, -1]).recons,
+  )
+  _save(figure, folder, "reconstruction.png")
+  return Section(
+    "Reconstruction",
+    "Every scene above its reconstruction, and above what the model renders "
+    "from the slots alone.",
+    ["reconstruction.png"],
+  )
+
+
+def _attention(
+  model: SceneModel, info: Mapping[str, Any], folder: pathlib.Path
+) -> Section:
+  scenes = range(min(_SHOWN_SCENES, len(info["data"]["image"])))
+  animation = animations.attention_frames(info, scenes)
+  animations.save_gif(folder / "attention.gif", animation)
+  figure = attention.attention_plot(info, first_step=model.first_step)
+  _save(figure, folder, "attention.png")
+  return Section(
+    "Attention",
+    "Where every slot looks: the stronger its colour on a pixel, the larger "
+    "its share of the attention there. In motion: several scenes; the bar "
+    "below counts the steps. Standing still: every step of the first scene.",
+    ["attention.gif", "attention.png"],
+  )
+
+
+def composition(
+  collage: exploration.Collage,
+  numbers: Sequence[int],
+  folder: pathlib.Path,
+  name: str,
+) -> None:
+  """Draws a composed scene below those that its slots come from.
+
+  Args:
+    collage: result of `exploration.collage`.
+    numbers: numbers of the source scenes, from 1 on.
+    folder: folder for the picture.
+    name: name of the file.
+  """
+  _save(compositions.composition_plot(collage, numbers), folder, name)
+
+
+def _refinement(
+  model: SceneModel, info: Mapping[str, Any], folder: pathlib.Path
+) -> Section:
   scenes = range(min(_SHOWN_SCENES, len(info["data"]["image"])))
   animation = animations.refinement_frames(info, scenes)
   animations.save_gif(folder / "refinement.gif", animation)
-  figure = decompositions.iterations_plot(info, mask_components=True, size=1.4)
+  figure = decompositions.iterations_plot(
+    info, mask_components=True, size=1.4, first_step=model.first_step
+  )
   _save(figure, folder, "refinement.png")
   return Section(
     "Refinement",
@@ -134,19 +217,20 @@ def _refinement(info: Mapping[str, Any], folder: pathlib.Path) -> Section:
   )
 
 
-def _scores(info: Mapping[str, Any], folder: pathlib.Path) -> Section:
-  scores = exploration.step_scores(info)
-  _save(
-    curves.scores_plot(scores, num_cols=3, size=3.0),
-    folder,
-    "scores.png",
+def _scores(
+  model: SceneModel, info: Mapping[str, Any], folder: pathlib.Path
+) -> Section:
+  figure = curves.scores_plot(
+    exploration.step_scores(info),
+    num_cols=3,
+    size=3.0,
+    first_step=model.first_step,
   )
-  return Section(
-    "Scores over refinement steps",
-    f"Means over {len(info['data']['image'])} scenes; step 0 comes before the "
-    "first refinement.",
-    ["scores.png"],
-  )
+  _save(figure, folder, "scores.png")
+  text = f"Means over {len(info['data']['image'])} scenes"
+  if model.first_step == 0:
+    text += "; step 0 comes before the first refinement"
+  return Section("Scores over refinement steps", f"{text}.", ["scores.png"])
 
 
 def _inputs(info: Mapping[str, Any], folder: pathlib.Path) -> Section:
@@ -188,17 +272,21 @@ def traversal(
   )
 
 
-def _edits(info: Mapping[str, Any], folder: pathlib.Path, slot: int) -> Section:
-  removal = exploration.remove_slots(info)
+def _edits(
+  model: SceneModel, info: Mapping[str, Any], folder: pathlib.Path, slot: int
+) -> Section:
+  removal = exploration.remove_slots(info, model=model)
   _save(latent_pictures.removal_plot(removal), folder, "removal.png")
-  text = (
-    "The first scene without each of its slots in turn: the other slots fill "
-    "in, as their masks say."
+  text = "The first scene without each of its slots in turn: the other slots "
+  text += (
+    "are rendered without it."
+    if removal.without.masks is None
+    else "fill in, as their masks say."
   )
   if len(info["data"]["image"]) < 2:
     return Section("Editing a scene", text, ["removal.png"])
   swap = exploration.swap_slots(
-    info, (0, slot), (1, exploration.object_slot(info, 1))
+    info, (0, slot), (1, exploration.object_slot(info, 1)), model
   )
   _save(latent_pictures.swap_plot(swap), folder, "swap.png")
   text += " Then two scenes that swap a slot, an object in most cases."
@@ -207,11 +295,13 @@ def _edits(info: Mapping[str, Any], folder: pathlib.Path, slot: int) -> Section:
 
 def _samples(model: SceneModel, folder: pathlib.Path, seed: int) -> Section:
   samples = exploration.prior_samples(model, _NUM_SAMPLES, seed)
-  figure = scene_pictures.scenes_plot(samples.recons, samples.masks[..., 0])
+  masks = None if samples.masks is None else samples.masks[..., 0]
+  figure = scene_pictures.scenes_plot(samples.recons, masks)
   _save(figure, folder, "samples.png")
+  above = "" if masks is None else ", each above its masks"
   return Section(
     "Samples of the prior",
-    "Scenes of random latents, each above its masks. The slots are drawn "
+    f"Scenes of random latents{above}. The slots are drawn "
     "without regard to one another, so that objects may overlap or be missing.",
     ["samples.png"],
   )
