@@ -65,10 +65,17 @@ def compose(entries: Mapping[str, Any]) -> pathlib.Path:
 
 def _check_lengths(entries: Mapping[str, Any]) -> None:
   scenes, slots = entries["scenes"], entries["slots"]
-  if slots is not None and len(slots) != len(scenes or ()):
-    named = "none" if scenes is None else f"{list(scenes)}"
+  if slots is None:
+    return
+  if scenes is None:
     raise ConfigError(
-      f"slots={list(slots)}: expected as many as scenes, which are {named}"
+      f"slots={list(slots)}: needs scenes, one for each slot, such as "
+      f"scenes={list(range(1, len(slots) + 1))}"
+    )
+  if len(slots) != len(scenes):
+    raise ConfigError(
+      f"slots={list(slots)}, scenes={list(scenes)}: expected as many slots as "
+      "scenes"
     )
 
 
