@@ -102,8 +102,9 @@ def sections(
     yield _refinement(model, info, folder)
   if "attention" in info["outputs"]:
     yield _attention(model, info, folder)
-  if has_steps:
-    yield _scores(model, info, folder)
+  scores = exploration.step_scores(info)
+  if scores and has_steps:
+    yield _scores(model, scores, len(info["data"]["image"]), folder)
   if "inputs" in info:
     yield _inputs(info, folder)
   if can_traverse(model, info):
@@ -218,16 +219,16 @@ def _refinement(
 
 
 def _scores(
-  model: SceneModel, info: Mapping[str, Any], folder: pathlib.Path
+  model: SceneModel,
+  scores: Mapping[str, np.ndarray],
+  num_scenes: int,
+  folder: pathlib.Path,
 ) -> Section:
   figure = curves.scores_plot(
-    exploration.step_scores(info),
-    num_cols=3,
-    size=3.0,
-    first_step=model.first_step,
+    scores, num_cols=3, size=3.0, first_step=model.first_step
   )
   _save(figure, folder, "scores.png")
-  text = f"Means over {len(info['data']['image'])} scenes"
+  text = f"Means over {num_scenes} scenes"
   if model.first_step == 0:
     text += "; step 0 comes before the first refinement"
   return Section("Scores over refinement steps", f"{text}.", ["scores.png"])
