@@ -77,7 +77,7 @@ def _uncached(model: SLATE, z: tf.Tensor) -> tf.Tensor:
     embeddings = tf.gather(model._embedding, tokens)
     embeddings += model._positions[:, :count]
     decoded, _ = model._transformer(embeddings, slots, Dropout())
-    token = tf.argmax(model._output(decoded[:, -1:]), -1, tf.int32)
+    token = tf.argmax(model._to_logits(decoded[:, -1:]), -1, tf.int32)
     return count + 1, tf.concat([tokens, token + 1], axis=1)
 
   scenes = z.shape[0]

@@ -163,8 +163,8 @@ class SLATE(SceneModel):
       d_model, with_bias=False, w_init=xavier, name="slot_projection"
     )
     self._transformer = TransformerDecoder(num_blocks, d_model, num_heads)
-    self._output = snt.Linear(
-      vocab_size, with_bias=False, w_init=xavier, name="output"
+    self._to_logits = snt.Linear(
+      vocab_size, with_bias=False, w_init=xavier, name="to_logits"
     )
     self._compiled_generate = tf.function(self._generate, autograph=False)
 
@@ -250,7 +250,7 @@ class SLATE(SceneModel):
     decoded, blocks = self._transformer(
       reading.embeddings[:, :-1], slots, dropout
     )
-    logits = self._output(decoded)
+    logits = self._to_logits(decoded)
     cross_entropy = _sum_of_image(
       tf.nn.sparse_softmax_cross_entropy_with_logits(tokens, logits)
     )
@@ -447,7 +447,7 @@ class SLATE(SceneModel):
       decoded, cache = self._transformer.step(
         x[:, tf.newaxis], position, seen, cache
       )
-      token = tf.argmax(self._output(decoded[:, 0]), -1, tf.int32)
+      token = tf.argmax(self._to_logits(decoded[:, 0]), -1, tf.int32)
       return position + 1, token + 1, tokens.write(position, token), cache
 
     first = tf.zeros([batch], tf.int32)

@@ -34,7 +34,7 @@ _RENAMED = (
   (r"positional_encoder", "positions"),
   (r"dictionary\.dictionary", "embedding"),
   (r"slot_proj", "slot_projection"),
-  (r"out", "output"),
+  (r"out", "to_logits"),
   (r"slot_attn\.layer_norm", "input_norm"),
   (r"slot_attn\.mlp\.0", "input_mlp_0"),
   (r"slot_attn\.mlp\.2", "input_mlp_1"),
@@ -474,7 +474,7 @@ def test_a_cache_changes_nothing():
   projected = model._slot_projection(slots)
   embeddings = model._embed(tokens)[:, :-1]
   decoded, _ = model._transformer(embeddings, projected, Dropout())
-  logits = model._output(decoded)
+  logits = model._to_logits(decoded)
   np.testing.assert_array_equal(tf.argmax(logits, -1), tokens)
   seen = model._transformer.see(projected)
   cache = model._transformer.empty_cache(B, N)
@@ -584,7 +584,7 @@ def test_initial_values():
     "slot_attention/mlp_0/w": np.sqrt(6 / 48),
     "slot_attention/gru/w_i": np.sqrt(6 / (48 + 3 * 48)),
     "slot_projection/w": np.sqrt(6 / (48 + 32)),
-    "output/w": np.sqrt(6 / (32 + 40)),
+    "to_logits/w": np.sqrt(6 / (32 + 40)),
     "transformer/block_1/self_attention/query/w": np.sqrt(6 / 64),
     "transformer/block_1/self_attention/output/w": np.sqrt(6 / 64 / 6),
     "transformer/block_0/cross_attention/output/w": np.sqrt(6 / 64 / 6),
