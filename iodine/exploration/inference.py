@@ -44,7 +44,8 @@ def infer(
       batch.
 
   Returns:
-    See `SceneModel.eval`.
+    See `SceneModel.eval`; and set_scores: {name: [S]}, those of the batch, see
+    `SceneModel.set_scores`, if there are any.
 
   Raises:
     ValueError: if the batch does not fit the model, or a pixel is outside
@@ -54,7 +55,13 @@ def infer(
     info = model.eval(batch, seed=tf.constant([seed, 0], tf.int32))
   else:
     info = model.eval(batch, noise=scene_noise(model, seed, scenes))
-  return tf.nest.map_structure(lambda tensor: tensor.numpy(), info)
+  records = model.records(info)
+  info, records = tf.nest.map_structure(
+    lambda tensor: tensor.numpy(), (info, records)
+  )
+  if scores := model.set_scores(records):
+    info["set_scores"] = scores
+  return info
 
 
 def scene_noise(
@@ -82,8 +89,8 @@ def step_scores(info: Mapping[str, Any]) -> dict[str, np.ndarray]:
     info: result of `infer`.
 
   Returns:
-    {description: [S]}, means over the scenes for which a score is defined; only
-    scores that the data allows.
+    {description: [S]}, means over the scenes for which a score is defined, and
+    scores of the batch as a whole; only scores that the data allows.
   """
   values, losses = dict(info["metrics"]), info.get("losses", {})
   if "recons" in losses:
@@ -96,6 +103,7 @@ def step_scores(info: Mapping[str, Any]) -> dict[str, np.ndarray]:
       defined = values[name][np.isfinite(values[name]).all(axis=1)]
       if len(defined):
         scores[label] = defined.mean(axis=0)
+  scores.update(info.get("set_scores", {}))
   if "factor" in losses:
     scores["factor regression loss"] = losses["factor"]
   return scores
@@ -133,7 +141,8 @@ def object_slot(info: Mapping[str, Any], b: int = 0) -> int:
 
   This is the slot with the highest KL, because empty slots and plain
   backgrounds stay close to the prior. Without a KL, it is the one with the
-  second largest segment; the largest is usually the background.
+  second largest segment; the largest is usually the background. Without masks
+  it is the first.
 
   Args:
     info: result of `infer`.
@@ -145,10 +154,12 @@ def object_slot(info: Mapping[str, Any], b: int = 0) -> int:
   Raises:
     ValueError: if `b` is out of range.
   """
-  masks = info["outputs"]["pred_mask"]  # [B, S, K, H, W, 1]
-  checks.check_index("b", b, len(masks))
+  checks.check_index("b", b, len(info["data"]["image"]))
   if "kl" in info.get("losses", {}):
     return int(info["losses"]["kl"][b, -1].argmax())
+  if "pred_mask" not in info["outputs"]:
+    return 0
+  masks = info["outputs"]["pred_mask"]  # [B, S, K, H, W, 1]
   return int(_largest_first(masks[b, -1])[1])
 
 

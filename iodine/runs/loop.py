@@ -352,6 +352,10 @@ class _Loop:
     sample = tf.nest.map_structure(lambda x: x[:4], dict(self.sample))
     info = tf.function(self.trainer.model.infer, autograph=False)(sample)
     if not shows_decomposition(info):
+      _LOG.info(
+        "A %s does not reconstruct images: there is no decomposition to draw",
+        type(self.trainer.model).__name__,
+      )
       return None
     outputs = {k: v[:, -1].numpy() for k, v in info["outputs"].items()}
     figure = decompositions.decomposition_plot(
