@@ -5,6 +5,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from iodine.pictures import animations
+from iodine.pictures.attention import shaded
 from iodine.pictures.colors import get_mask_plot_colors
 from tests.support import explored
 
@@ -76,6 +77,20 @@ def test_a_refinement_has_a_frame_per_step(channels, num_frames):
     filled = np.all(bar != 255, axis=-1) | (bar[:, 0] == 0)
     assert filled.sum() == round(share * len(bar))
     assert filled[0] and not filled[round(share * len(bar)) :].any()
+
+
+@pytest.mark.parametrize("num_frames", [1, S])
+def test_attention_has_a_frame_per_step(num_frames):
+  rinfo = _rinfo(num_frames=num_frames)
+  rinfo["outputs"] = {"attention": rinfo["outputs"]["pred_mask"]}
+  frames, durations = animations.attention_frames(rinfo, [1, 0], FACTOR * H)
+  assert len(frames) == len(durations) == S
+  for t, frame in enumerate(frames):
+    for row, b in enumerate([1, 0]):
+      image = rinfo["data"]["image"][b, min(t, num_frames - 1)]
+      shades = shaded(image, rinfo["outputs"]["attention"][b, t])
+      for column, panel in enumerate([image, *shades]):
+        np.testing.assert_array_equal(_panel(frame, row, column), _bytes(panel))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -244,6 +244,18 @@ def test_iterations_plot():
   assert len({ax.images[0].get_clim() for ax in axes[-1, 2:]}) == 1
 
 
+def test_iterations_of_a_model_without_logits_from_step_1_on():
+  rinfo = _rinfo()
+  del rinfo["outputs"]["pred_mask_logits"]
+  fig = decompositions.iterations_plot(rinfo, first_step=1)
+  axes = np.array(fig.axes, object).reshape(T + 1, -1)
+  labels = [ax.get_ylabel() for ax in axes[:, 0]]
+  assert labels == ["iter 1", "iter 2", "iter 3", ""]
+  assert [ax.get_visible() for ax in axes[-1, :3]] == [True, True, False]
+  assert not any(ax.get_visible() for ax in axes[-1, 3:])
+  _assert_readable(fig)
+
+
 @pytest.mark.parametrize("missing", ["absent", "none"])
 def test_plots_without_true_masks(missing):
   rinfo = _rinfo()

@@ -197,6 +197,27 @@ def test_a_swap_shows_both_scenes_before_and_after():
     np.testing.assert_allclose(frame, get_mask_plot_colors(4)[slot])
 
 
+def test_edits_without_masks_show_scenes_alone():
+  removal, swap = explored.removal(), explored.swap()
+  removal = removal._replace(without=removal.without._replace(masks=None))
+  fig = latent_pictures.removal_plot(removal)
+  _assert_readable(fig)
+  assert len(fig.axes) == 6
+  for k in range(4):
+    np.testing.assert_allclose(
+      _shown(fig.axes[k + 2]), removal.without.recons[k]
+    )
+  swap = swap._replace(after=swap.after._replace(masks=None))
+  fig = latent_pictures.swap_plot(swap)
+  _assert_readable(fig)
+  axes = np.array(fig.axes, object).reshape(2, 5)
+  assert [ax.get_title() for ax in axes[0]] == [
+    *("Image", "Reconstruction", "Mask", "Slot", "Swapped")
+  ]
+  for ax, recons in zip(axes[:, 4], swap.after.recons, strict=True):
+    np.testing.assert_allclose(_shown(ax), recons)
+
+
 @pytest.mark.parametrize(
   "plot, wrong, name",
   [

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from iodine.exploration import Composition, Removal, Swap, Traversal
+from iodine.exploration import Collage, Composition, Removal, Swap, Traversal
 
 # Odd and distinct, so that swapped axes fail.
 R, N, H, W = 3, 5, 7, 9
@@ -51,4 +51,15 @@ def swap(num_slots=4, channels=3) -> Swap:
     composition(2, **sizes, seed=1),
     uniform(2, H, W, channels, seed=5),
     composition(2, **sizes, seed=3),
+  )
+
+
+def collage(chosen, num_scenes=2, num_slots=4, channels=3) -> Collage:
+  return Collage(
+    tuple(chosen),
+    uniform(num_scenes, H, W, channels),
+    uniform(num_scenes, H, W, channels, seed=1),
+    uniform(num_scenes, num_slots, H, W, channels, seed=2),
+    composition(num_scenes, num_slots=num_slots, seed=3).masks,
+    composition(num_slots=len(chosen), channels=channels, seed=5),
   )
