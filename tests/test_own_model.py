@@ -173,8 +173,8 @@ def test_it_decomposes_a_picture(words, tmp_path):
 def test_what_it_cannot_do_is_one_line(words, tmp_path, capsys):
   error = fail(capsys, 2, "traverse", *words, f"pictures_dir={tmp_path}")
   assert error == (
-    "ConfigError: traverse: a MixtureAutoencoder has no latents with a prior, "
-    "decoded slot by slot\n"
+    "ConfigError: traverse: a MixtureAutoencoder has no posterior and no "
+    "prior\n"
   )
   assert not list(tmp_path.iterdir())
 
@@ -251,9 +251,10 @@ def test_the_page_names_what_a_model_implements():
 def test_the_page_names_what_only_some_models_have():
   page = (REPOSITORY / "docs" / "own_model.md").read_text()
   model = _tiny_model()
-  for method in ("decode_slots", "sample"):
-    assert f"| `{method}` |" in page
-    assert model.can(method) == (f"  def {method}(" in SOURCE)
+  for method in ("decode_slots", "compose", "sample"):
+    assert f"| `{method}`" in page
+  assert model.can("decode_slots") and model.can("compose")
+  assert not model.can("sample")
 
 
 def test_what_a_model_cannot_do_says_so():

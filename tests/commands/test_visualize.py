@@ -90,6 +90,8 @@ def test_visualize_writes_a_page_of_all_its_pictures(words, folder, caplog):
   assert set(sources) == PAGE - {"index.html"}
   assert "http" not in page
   assert "<dt>Slots</dt><dd>2</dd>" in page
+  assert "<dt>Refinement steps</dt><dd>1</dd>" in page
+  assert "step 0 comes before the first refinement" in page
   assert "model.ckpt-2" in page
   assert f"Wrote {folder}/index.html" in caplog.text
 

@@ -226,6 +226,12 @@ def test_a_panel_for_each_score(count, shape):
   ]
 
 
+def test_scores_are_over_the_steps_of_the_model():
+  figure = curves.scores_plot({"MSE": [3.0, 2.0]}, first_step=1)
+  (line,) = figure.axes[0].lines
+  np.testing.assert_array_equal(line.get_xdata(), [1, 2])
+
+
 def test_no_score_is_an_error():
   with pytest.raises(ValueError, match="nothing to plot"):
     curves.scores_plot({})

@@ -1,0 +1,108 @@
+"""The commands that draw, with models that are unlike IODINE."""
+
+import logging
+import pathlib
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iodine.pictures import sections
+from tests.support.tiny_runs import fail, run
+
+_SLOT_ATTENTION = (
+  "with",
+  "slot_attention_tetrominoes",
+  "image_dim=[9,7]",
+  "n_z=6",
+  "model.encoder.output_channels=[4]",
+  "model.encoder.kernel_shapes=[3]",
+  "model.encoder.strides=[1]",
+  "model.encoder.mlp_sizes=[5, 5]",
+  "model.decoder.output_channels=[4]",
+  "model.decoder.kernel_shapes=[3,3]",
+)
+_SLATE = (
+  "with",
+  "slate_tetrominoes_small",
+  "image_dim=[12,8]",
+  "n_z=8",
+  "model.vocab_size=5",
+  "model.d_model=8",
+  "model.num_heads=2",
+  "model.num_blocks=1",
+  "model.mlp_size=7",
+)
+_SIZES = (
+  "num_components=3",
+  "num_iters=2",
+  "batch_size=3",
+  "stop_after_steps=1",
+  "data.shuffle_buffer=5",
+)
+_COMMON = {
+  *("decomposition.png", "refinement.gif", "refinement.png"),
+  *("attention.gif", "attention.png", "scores.png", "training.png"),
+  *("removal.png", "swap.png", "index.html"),
+}
+
+
+@pytest.fixture(scope="module", params=[_SLOT_ATTENTION, _SLATE])
+def trained_words(request, data_dir, tmp_path_factory) -> tuple[str, ...]:
+  """What commands are given that use a model of one step."""
+  folder = tmp_path_factory.mktemp("run")
+  words = (*request.param, *_SIZES, f"data_dir={data_dir}", "seed=3")
+  run(*words, f"checkpoint_dir={folder}/run")
+  return (*words, f"checkpoint_dir={folder}/run_1")
+
+
+@pytest.fixture
+def words(trained_words, tmp_path, caplog) -> tuple[str, ...]:
+  caplog.set_level(logging.INFO)
+  return (*trained_words, f"pictures_dir={tmp_path}")
+
+
+@pytest.fixture
+def folder(tmp_path) -> pathlib.Path:
+  return tmp_path / "tetrominoes"
+
+
+def test_visualize(words, folder, caplog):
+  run("visualize", *words)
+  pictures = {path.name for path in (folder / "visualize").glob("*.*")}
+  expected = set(_COMMON)
+  if "slate_tetrominoes_small" in words:
+    expected.add("reconstruction.png")
+  assert pictures - {".iodine.json"} == expected
+  page = (folder / "visualize" / "index.html").read_text()
+  shown = re.findall(r'src="([^"]*)"', page)
+  assert shown == [name for name in sections.PICTURES if name in expected]
+  # Both results come after a step.
+  assert "<dt>Refinement steps</dt><dd>2</dd>" in page
+  assert "step 0" not in page
+  assert "Clipping" not in caplog.text
+
+
+def test_compose(words, folder):
+  run("compose", *words, "scenes=[2,1,2,5]", "slots=[3,1,3,2]")
+  with Image.open(folder / "compose" / "scene.png") as image:
+    assert (image.height > image.width) and image.mode == "RGB"
+
+
+def test_decompose(words, folder, tmp_path):
+  pixels = np.random.default_rng(0).integers(256, size=(11, 8, 3), dtype="u1")
+  Image.fromarray(pixels).save(tmp_path / "mine.png")
+  run("decompose", *words, f"image={tmp_path}/mine.png")
+  assert (folder / "decompose" / "mine" / "slot_3.png").is_file()
+
+
+def test_traverse(words, folder, capsys):
+  error = fail(capsys, 2, "traverse", *words)
+  missing = "a SlotAttentionAutoEncoder has no posterior and no prior"
+  if "slate_tetrominoes_small" in words:
+    missing = (
+      "a SLATE has no posterior, no prior and no decoder of single slots"
+    )
+  assert error == f"ConfigError: traverse: {missing}\n"
+  assert not folder.exists()
