@@ -158,6 +158,14 @@ def _promised_pictures() -> list[str]:
   return re.findall(r"`([\w.]+)`", sentence)
 
 
+def test_its_slots_make_new_scenes(words, tmp_path):
+  pictures = (f"pictures_dir={tmp_path}", "scenes=[1,3,1]", "slots=[2,1,1]")
+  run("compose", *words, *pictures)
+  folder = tmp_path / "tetrominoes" / "compose"
+  assert (folder / "composition.png").is_file()
+  assert (folder / "scene.png").is_file()
+
+
 def test_it_decomposes_a_picture(words, tmp_path):
   pixels = np.random.default_rng(0).integers(256, size=(11, 8, 3), dtype="u1")
   Image.fromarray(pixels).save(tmp_path / "mine.png")
