@@ -166,11 +166,12 @@ class SLATE(SceneModel):
     self._to_logits = snt.Linear(
       vocab_size, with_bias=False, w_init=xavier, name="to_logits"
     )
+    self._grid_shape: tuple[int, int] | None = None
     self._compiled_generate = tf.function(self._generate, autograph=False)
 
   # --- The contract -----------------------------------------------------------
 
-  def noise(self, rngs: Sequence[np.random.Generator]) -> dict[str, tf.Tensor]:
+  def noise(self, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
     """Draws the noise of B scenes, see `SceneModel.noise`.
 
     Args:
@@ -185,23 +186,20 @@ class SLATE(SceneModel):
     Raises:
       ValueError: if the image's size is not known yet.
     """
-    gumbel_shape = (_NUM_TOKEN_DRAWS, *self._grid(), self._vocab_size)
-    slots_shape = (1, self.num_components, self.n_z)
+    shape = (*self._grid(), self._vocab_size)
+    gumbel = np.empty((_NUM_TOKEN_DRAWS, len(rngs), *shape), np.float32)
+    slots = np.empty((1, len(rngs), self.num_components, self.n_z), np.float32)
     tiny = np.finfo(np.float32).tiny
-    gumbel = [
-      -np.log(rng.standard_exponential(gumbel_shape, np.float32) + tiny)
-      for rng in rngs
-    ]
-    slots = [rng.standard_normal(slots_shape, np.float32) for rng in rngs]
-    return {
-      "gumbel": tf.constant(np.stack(gumbel, axis=1)),
-      "slots": tf.constant(np.stack(slots, axis=1)),
-    }
+    for b, rng in enumerate(rngs):
+      draws = rng.standard_exponential(gumbel[:, b].shape, np.float32)
+      gumbel[:, b] = -np.log(draws + tiny)
+      slots[:, b] = rng.standard_normal(slots[:, b].shape, np.float32)
+    return {"gumbel": gumbel, "slots": slots}
 
   def __call__(
     self,
     data: Mapping[str, Any],
-    noise: Mapping[str, tf.Tensor] | None = None,
+    noise: Mapping[str, Any] | None = None,
     seed: tf.Tensor | None = None,
     step: tf.Tensor | None = None,
   ) -> Loss:
@@ -279,7 +277,7 @@ class SLATE(SceneModel):
   def infer(
     self,
     data: Mapping[str, Any],
-    noise: Mapping[str, tf.Tensor] | None = None,
+    noise: Mapping[str, Any] | None = None,
     seed: tf.Tensor | None = None,
   ) -> dict[str, Any]:
     """Runs the model on a batch, see `SceneModel.infer`.
@@ -341,28 +339,34 @@ class SLATE(SceneModel):
       _divisor_fault("height", height, "the side of a token", PATCH),
       _divisor_fault("width", width, "the side of a token", PATCH),
     )
-    self._create_embeddings(math.prod(self._grid()))
-    length = self._positions.shape[1] - 1
-    if math.prod(self._grid()) != length:
+    self._create_embeddings(height // PATCH, width // PATCH)
+    grid = self._grid()
+    if grid != (height // PATCH, width // PATCH):
       raise ValueError(
-        f"image: {height} x {width} pixels are {math.prod(self._grid())} "
-        f"tokens, but the model has positions for {length}, the number in the "
-        "images that it was first called with"
+        f"image: {height} x {width} pixels, but the model has positions for "
+        f"images of {grid[0] * PATCH} x {grid[1] * PATCH}, as it was first "
+        "called with"
       )
     return image
 
   @snt.once
-  def _create_embeddings(self, length: int) -> None:
+  def _create_embeddings(self, height: int, width: int) -> None:
     """Token 0 begins a sequence; token t of the dVAE is t + 1."""
+    self._grid_shape = (height, width)
     table = tf.random.normal([self._vocab_size + 1, self._d_model])
     self._embedding = tf.Variable(table, name="embedding")
-    positions = tf.random.truncated_normal([1, length + 1, self._d_model])
-    self._positions = tf.Variable(positions, name="positions")
+    shape = [1, height * width + 1, self._d_model]
+    self._positions = tf.Variable(
+      tf.random.truncated_normal(shape), name="positions"
+    )
 
   def _grid(self) -> tuple[int, int]:
     """(h, w), the numbers of tokens."""
-    height, width, _ = self.image_shape
-    return height // PATCH, width // PATCH
+    if self._grid_shape is None:
+      raise ValueError(
+        "the number of tokens is unknown; call the model or `initialize` first"
+      )
+    return self._grid_shape
 
   def _tau(self, step: tf.Tensor | None) -> tf.Tensor:
     """The temperature, a cosine from start to final."""
@@ -423,9 +427,9 @@ class SLATE(SceneModel):
 
   def _masks(self, updates: Sequence[SlotUpdate]) -> tf.Tensor:
     """Attention as masks [B, S, K, H, W, 1]."""
-    return attention_pictures(
-      updates, self.num_components, self._grid(), self.image_shape[:2]
-    )
+    grid = self._grid()
+    size = (grid[0] * PATCH, grid[1] * PATCH)
+    return attention_pictures(updates, self.num_components, grid, size)
 
   def _picture(self, tokens: tf.Tensor) -> tf.Tensor:
     """The dVAE's image [B, H, W, C] of tokens [B, N], within [0, 1]."""
