@@ -33,6 +33,7 @@ __all__ = [
   "int_fault",
   "is_int",
   "is_number",
+  "multiple_fault",
   "number_fault",
   "path_fault",
   "paths_fault",
@@ -116,6 +117,15 @@ def above_zero_fault(name: str, value: Any) -> str | None:
   if is_number(value) and 0 < value < math.inf:
     return None
   return f"{name}={value!r}: {text_hint(value)}expected a number above 0"
+
+
+def multiple_fault(
+  name: str, value: int, divisor_name: str, divisor: int
+) -> str | None:
+  """Expects a multiple of another number, which has a name, too."""
+  if value % divisor == 0:
+    return None
+  return f"{name}={value}: expected a multiple of {divisor_name}, {divisor}"
 
 
 def share_fault(name: str, value: Any) -> str | None:

@@ -84,6 +84,11 @@ def test_unknown_rank():
       checks.above_zero_fault("x", "1e-4"),
       "x='1e-4': is text; expected a number above 0",
     ),
+    (checks.multiple_fault("x", 12, "y", 4), None),
+    (
+      checks.multiple_fault("x", 10, "y", 4),
+      "x=10: expected a multiple of y, 4",
+    ),
     (checks.share_fault("x", 0), None),
     (checks.share_fault("x", 1.0), "x=1.0: expected a number in [0, 1)"),
     (checks.flag_fault("x", False), None),

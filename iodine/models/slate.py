@@ -129,8 +129,8 @@ class SLATE(SceneModel):
     )
     checks.check_flags(hard=hard, implicit=implicit)
     checks.check(
-      _divisor_fault("d_model", d_model, "num_heads", num_heads),
-      _divisor_fault("n_z", n_z, "num_slot_heads", num_slot_heads),
+      checks.multiple_fault("d_model", d_model, "num_heads", num_heads),
+      checks.multiple_fault("n_z", n_z, "num_slot_heads", num_slot_heads),
     )
     self.n_z = n_z
     self.num_components = num_components
@@ -336,8 +336,8 @@ class SLATE(SceneModel):
     image = data["image"][:, 0]
     height, width = image.shape[1:3]
     checks.check(
-      _divisor_fault("height", height, "the side of a token", PATCH),
-      _divisor_fault("width", width, "the side of a token", PATCH),
+      checks.multiple_fault("height", height, "the side of a token", PATCH),
+      checks.multiple_fault("width", width, "the side of a token", PATCH),
     )
     self._create_embeddings(height // PATCH, width // PATCH)
     grid = self._grid()
@@ -467,15 +467,6 @@ class SLATE(SceneModel):
       maximum_iterations=length,
     )
     return tf.transpose(tokens.stack())
-
-
-def _divisor_fault(
-  name: str, value: int, divisor_name: str, divisor: int
-) -> str | None:
-  """Expects a multiple of another number."""
-  if value % divisor == 0:
-    return None
-  return f"{name}={value}: expected a multiple of {divisor_name}, {divisor}"
 
 
 def _split(seed: tf.Tensor | None, count: int) -> list[tf.Tensor]:
