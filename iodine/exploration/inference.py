@@ -141,8 +141,7 @@ def object_slot(info: Mapping[str, Any], b: int = 0) -> int:
 
   This is the slot with the highest KL, because empty slots and plain
   backgrounds stay close to the prior. Without a KL, it is the one with the
-  second largest segment; the largest is usually the background. Without masks
-  it is the first.
+  second largest segment; the largest is usually the background.
 
   Args:
     info: result of `infer`.
@@ -154,12 +153,10 @@ def object_slot(info: Mapping[str, Any], b: int = 0) -> int:
   Raises:
     ValueError: if `b` is out of range.
   """
-  checks.check_index("b", b, len(info["data"]["image"]))
+  masks = info["outputs"]["pred_mask"]  # [B, S, K, H, W, 1]
+  checks.check_index("b", b, len(masks))
   if "kl" in info.get("losses", {}):
     return int(info["losses"]["kl"][b, -1].argmax())
-  if "pred_mask" not in info["outputs"]:
-    return 0
-  masks = info["outputs"]["pred_mask"]  # [B, S, K, H, W, 1]
   return int(_largest_first(masks[b, -1])[1])
 
 
