@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from iodine import exploration, training
 from iodine.config import reading, resolution
@@ -437,7 +438,8 @@ def test_visualize_draws_the_attention(words):
 
 def test_commands_on_decompositions_say_that_there_is_none(words, capsys):
   words, folder = words
-  (picture,) = (folder / "pictures").glob("*/visualize/attention.png")
+  picture = folder / "scene.png"
+  Image.new("RGB", (12, 8)).save(picture)
   error = fail(capsys, 2, "decompose", *words, f"image={picture}")
   assert "SlotAttentionSetPredictor does not reconstruct images" in error
   error = fail(capsys, 2, "traverse", *words)
