@@ -20,7 +20,14 @@ from tests.support.places import REPOSITORY
 
 _PACKAGE = REPOSITORY / "iodine"
 _CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
-_EXTRAS = {"gpu", "mongo", "notebook", "hdf5", "deepmind-readers"}
+_EXTRAS = {
+  "gpu",
+  "mongo",
+  "notebook",
+  "hdf5",
+  "pytorch",
+  "deepmind-readers",
+}
 
 needs_make = pytest.mark.skipif(
   shutil.which("make") is None, reason="needs make"
@@ -218,6 +225,7 @@ def test_every_import_is_a_requirement():
     "h5py",
     "ipywidgets",
     "pymongo",
+    "torch",
     "multi_object_datasets",
   }
   for name in _requirements("requirements.txt"):
