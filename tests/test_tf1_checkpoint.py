@@ -1,6 +1,6 @@
 """Tests of iodine.tf1_checkpoint; names and values are those of the reference.
 
-See also test_parity.py, which reads files that the reference wrote.
+See also tests/parity, which reads files that the reference wrote.
 """
 
 import os

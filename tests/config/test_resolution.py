@@ -28,8 +28,9 @@ NAMES = ("clevr6", "demo", "multi_dsprites", "tetrominoes")
 PARITY_CONFIGS = sorted(
   {
     path.parent.name: path
-    for folder, cases in ((SHARED / "parity", "*"), (PARITY, "tiny_*"))
-    for path in folder.glob(f"{cases}/config.json")
+    for folder in (SHARED / "parity", PARITY)
+    for path in folder.glob("*/config.json")
+    if (path.parent / "tf1_initial").is_dir()
   }.values()
 )
 
