@@ -277,6 +277,27 @@ class SceneModel(snt.Module, abc.ABC):
     del records
     return {}
 
+  def published_weights(
+    self, values: Mapping[str, np.ndarray]
+  ) -> dict[str, np.ndarray] | None:
+    """Translates a checkpoint of the model's published code.
+
+    Args:
+      values: {published name: value}, of a file of PyTorch or of an
+        object-based checkpoint of Keras.
+
+    Returns:
+      {name of the model's variable: value}, and an optimizer's state under the
+      names that it has in TF1 checkpoints; what is left over keeps its name.
+      None if the values are not of such a checkpoint.
+
+    Raises:
+      ValueError: says which options the checkpoint needs that the model does
+        not have; continues a sentence that begins with the file.
+    """
+    del values
+    return None
+
   def can(self, method: str) -> bool:
     """Whether the model has an optional method, its own or by another one."""
     if getattr(type(self), method) is not getattr(SceneModel, method):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,11 @@ from iodine.runs import checkpoint_files, loading
 
 __all__ = ["inspect_checkpoint"]
 
+
+# What names of Adam's moments end with, and what is in them in Google's
+# checkpoints.
+_MOMENTS = ("/Adam", "/Adam_1")
+_KERAS_MOMENT = "/.OPTIMIZER_SLOT/"
 
 # Variables do not depend on these, but the time to create them does.
 _SMALLEST = {"num_iters": 1, "num_components": 2}
@@ -53,7 +59,7 @@ def inspect_checkpoint(entries: Mapping[str, Any]) -> None:
   configurations = reading.named_configs()
   with progress(len(configurations), "configurations", _LOG) as update:
     for name, own in configurations.items():
-      if _fits(own, values):
+      if _fits(own, prefix, values):
         fits.append(name)
       update()
   print(
@@ -63,8 +69,14 @@ def inspect_checkpoint(entries: Mapping[str, Any]) -> None:
 
 
 def _summary(values: Mapping[str, np.ndarray]) -> _Summary:
-  slots = {n for n in values if n.endswith(("/Adam", "/Adam_1"))}
-  weights = {n for n in values if "/" in n and "_mean_var/" not in n} - slots
+  slots = {n for n in values if n.endswith(_MOMENTS) or _KERAS_MOMENT in n}
+  weights = {
+    name
+    for name, value in values.items()
+    if re.search("[./]", name)
+    and not re.search("_mean_var/|^optimizer/", name)
+    and value.dtype.kind == "f"
+  } - slots
   return _Summary(
     parameters=sum(values[n].size for n in weights),
     slots=sum(values[n].size for n in slots),
@@ -73,10 +85,16 @@ def _summary(values: Mapping[str, np.ndarray]) -> _Summary:
 
 
 def _fits(
-  configuration: Mapping[str, Any], values: Mapping[str, np.ndarray]
+  configuration: Mapping[str, Any],
+  prefix: str,
+  values: Mapping[str, np.ndarray],
 ) -> bool:
   """Whether a configuration describes the checkpoint's model."""
   entries = resolution.resolve(configuration, _SMALLEST)
   dataset, model = resolution.build(entries, ("data", "model"))
   loading.initialize(model, dataset)
-  return tf1_checkpoint.fits(values, model)
+  try:
+    own = checkpoint_files.for_model(values, prefix, model)
+  except tf1_checkpoint.CheckpointError:
+    return False
+  return tf1_checkpoint.fits(own, model)

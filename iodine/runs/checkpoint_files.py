@@ -1,7 +1,8 @@
-"""Finding and reading checkpoints of either format.
+"""Finding and reading checkpoints of any format.
 
 The reference's checkpoints are name-based (TF1), those of training object-based
-(TF2). Both are read as {name: value} under the reference's names.
+(TF2). Both are read as {name: value} under the reference's names. Other models'
+published ones, object-based or files of PyTorch, have names of their own.
 """
 
 import iodine.quiet_tensorflow
@@ -10,15 +11,16 @@ import contextlib
 import logging
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError  # type: ignore
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from iodine import tf1_checkpoint
+from iodine import tf1_checkpoint, torch_checkpoint
 from iodine.runs import manifest
+from iodine.scene_model import SceneModel
 from iodine.tf1_checkpoint import CheckpointError, RestoreReport
 from iodine.training import Adam
 
@@ -26,6 +28,7 @@ __all__ = [
   "candidates",
   "check_whole",
   "find",
+  "for_model",
   "is_shipped",
   "log_report",
   "read",
@@ -46,6 +49,10 @@ _LOG = logging.getLogger(__name__)
 
 # The entry in which an object-based checkpoint describes itself.
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+# What Google's training loops call the model in such checkpoints; its variables
+# have no names that last, but keys.
+_NETWORK = "network/"
+_END_OF_KEY = "/.ATTRIBUTES/VARIABLE_VALUE"
 _FILE_OF_PAIR = re.compile(r"(.*)\.(index|meta|data-\d{5}-of-\d{5})")
 _SHARD = re.compile(r"(.*)\.data-(\d{5})-of-(\d{5})")
 _MOST = 10  # checkpoints or files that an error lists
@@ -60,15 +67,17 @@ def find(path: str) -> str:
   """Finds the checkpoint that is meant.
 
   Args:
-    path: a folder, the prefix of a checkpoint's files, or one of the files. In
-      a folder: the first of `candidates` with all of its files, or what its
-      file `checkpoint` names in another folder. If there is no folder
+    path: a folder, the prefix of a checkpoint's files, one of the files, or a
+      file of PyTorch. In a folder: the first of `candidates` with all of its
+      files, or what its file `checkpoint` names in another folder. If there is
+      no folder
       "checkpoints/demo", it stands for the last of its runs, "demo_1",
       "demo_2", ..., that has a checkpoint, or else for the model that comes
       with the package.
 
   Returns:
-    The prefix of its files; `.index` and all `.data-*` files exist.
+    The prefix of its files; `.index` and all `.data-*` files exist. Or the file
+    of PyTorch.
 
   Raises:
     CheckpointError: if there is none, several with nothing to choose by, or a
@@ -81,6 +90,8 @@ def find(path: str) -> str:
     prefix = str(given)
   elif match := _FILE_OF_PAIR.fullmatch(str(given)):
     prefix = match[1]
+  elif torch_checkpoint.is_file(str(given)):
+    prefix = str(given)
   elif newest := _newest_run(given):
     prefix = _find_in_folder(newest)
     _LOG.info(
@@ -142,7 +153,7 @@ def _find_in_folder(folder: pathlib.Path) -> str:
     return found[0]  # whose fault `find` tells
   if named and _is_there(named):
     return str(named)
-  prefixes = _prefixes(folder, "*.index")
+  prefixes = [*_prefixes(folder, "*.index"), *_torch_files(folder)]
   many = f"{len(prefixes)} checkpoints" if prefixes else "no checkpoint"
   raise CheckpointError(f"{folder}: there is {many}. {_listing(folder)}")
 
@@ -160,7 +171,8 @@ def candidates(
     Prefixes, whose files may be missing: those of the manifest, the last one
     first; then what the file `checkpoint` names as the last one, else the only
     one there is, or of PREFIX-1, PREFIX-2, ... that of the highest step; then
-    others of this PREFIX. Empty if there is nothing to choose by.
+    others of this PREFIX. Without any, a file of PyTorch, if it is the only
+    one. Empty if there is nothing to choose by.
   """
   saved = own.checkpoints if own else []
   prefixes = [str(folder / checkpoint.name) for checkpoint in reversed(saved)]
@@ -174,6 +186,9 @@ def candidates(
   if series is not None:
     others = [prefix for prefix in there if _series(prefix) == series]
     prefixes += sorted(others, key=_step, reverse=True)
+  of_torch = _torch_files(folder)
+  if not prefixes and not there and len(of_torch) == 1:
+    prefixes = of_torch
   return list(dict.fromkeys(prefixes))
 
 
@@ -187,6 +202,15 @@ def weights_in(folder: pathlib.Path) -> list[str]:
 def _prefixes(folder: pathlib.Path, index_files: str) -> list[str]:
   """Sorted prefixes of the checkpoints whose index files match a pattern."""
   return sorted(str(p.with_suffix("")) for p in folder.glob(index_files))
+
+
+def _torch_files(folder: pathlib.Path) -> list[str]:
+  """Sorted paths of the files of PyTorch in a folder."""
+  return sorted(
+    str(path)
+    for path in folder.iterdir()
+    if torch_checkpoint.is_file(str(path))
+  )
 
 
 def _is_there(prefix: pathlib.Path) -> bool:
@@ -237,7 +261,8 @@ def _listing(path: pathlib.Path) -> str:
   if not folder.is_dir():
     return f"The folder {folder} does not exist."
   inner = sorted({str(p.parent) for p in folder.glob("*/*.index")})
-  if names := [*_prefixes(folder, "*.index"), *inner]:
+  here = [*_prefixes(folder, "*.index"), *_torch_files(folder)]
+  if names := [*here, *inner]:
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
     return f"Name one of: {', '.join(names[:_MOST])}{more}"
   names = sorted(p.name for p in folder.iterdir())
@@ -246,6 +271,8 @@ def _listing(path: pathlib.Path) -> str:
 
 def check_whole(prefix: str) -> None:
   """Raises CheckpointError if a file of the checkpoint is missing."""
+  if torch_checkpoint.is_file(prefix):
+    return
   shards = _shards(prefix)
   total = int(shards[0][3]) if shards else 1
   there = {int(m[2]) for m in shards}
@@ -264,21 +291,30 @@ def check_whole(prefix: str) -> None:
 
 
 def read(prefix: str) -> dict[str, np.ndarray]:
-  """Reads a checkpoint of either format under the reference's names.
+  """Reads a checkpoint of any format under the names of its variables.
 
   Args:
-    prefix: prefix of the files, see `find`.
+    prefix: prefix of the files, or a file of PyTorch; see `find`.
 
   Returns:
     {name: value}; of an object-based checkpoint, the variables of model,
-    optimizer and run.
+    optimizer and run. Names are the reference's or, if published code of
+    another model wrote it, that code's.
 
   Raises:
     CheckpointError: if it cannot be read.
   """
+  if torch_checkpoint.is_file(prefix):
+    return torch_checkpoint.read(prefix)
   values = tf1_checkpoint.read(prefix)
   if _OBJECT_GRAPH not in values:
     return values
+  if any(key.startswith(_NETWORK) for key in values):
+    return {
+      key.removesuffix(_END_OF_KEY): value
+      for key, value in values.items()
+      if key.endswith(_END_OF_KEY)
+    }
   graph = trackable_object_graph_pb2.TrackableObjectGraph()
   try:
     graph.ParseFromString(values[_OBJECT_GRAPH].item())
@@ -295,10 +331,46 @@ def read(prefix: str) -> dict[str, np.ndarray]:
   return named
 
 
+def for_model(
+  values: Mapping[str, np.ndarray], prefix: str, model: SceneModel
+) -> dict[str, np.ndarray]:
+  """Gives the variables of a checkpoint the names that a model has for them.
+
+  Args:
+    values: result of `read`.
+    prefix: what they were read from.
+    model: the model to restore; it has its variables.
+
+  Returns:
+    Published values as `SceneModel.published_weights` translates them; others
+    as they are.
+
+  Raises:
+    CheckpointError: if they are of published code, but of another model, or of
+      another size or version.
+  """
+  try:
+    translated = model.published_weights(values)
+  except ValueError as error:
+    raise CheckpointError(f"{prefix}: {error}") from error
+  if translated is not None:
+    return translated
+  if torch_checkpoint.is_file(prefix) or any(
+    name.startswith(_NETWORK) for name in values
+  ):
+    raise CheckpointError(
+      f"{prefix}: is no checkpoint of {type(model).__name__} that can be "
+      f"translated; it begins with {', '.join(sorted(values)[:3])}. Choose the "
+      "configuration of its model: `python -m iodine.main inspect_checkpoint "
+      f"with checkpoint_dir={prefix}` lists those that fit."
+    )
+  return dict(values)
+
+
 def restore(
-  path: str, model: tf.Module, optimizer: Adam | None = None
+  path: str, model: SceneModel, optimizer: Adam | None = None
 ) -> RestoreReport:
-  """Restores a model, and an optimizer, from a checkpoint of either format.
+  """Restores a model, and an optimizer, from a checkpoint of any format.
 
   Args:
     path: see `find`.
@@ -314,7 +386,8 @@ def restore(
       not fit. Nothing is restored then.
   """
   prefix = find(path)
-  values = {k: v for k, v in read(prefix).items() if k not in RUN_STATE}
+  values = for_model(read(prefix), prefix, model)
+  values = {k: v for k, v in values.items() if k not in RUN_STATE}
   report = tf1_checkpoint.restore_values(values, prefix, model, optimizer)
   if optimizer is None:
     unused = (

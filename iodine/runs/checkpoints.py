@@ -160,6 +160,7 @@ class RunCheckpoints:
       _LOG.info("There is no checkpoint in %s: starting at step 0", folder)
       return Position(0, 0)
     prefix, values = found
+    values = checkpoint_files.for_model(values, prefix, self._trainer.model)
     report = tf1_checkpoint.restore_values(
       values, prefix, self._trainer.model, self._trainer.optimizer
     )

@@ -48,6 +48,9 @@ class SlotAttention(snt.Module):
   Slots start from noise. In every iteration the attention of each element is a
   softmax over the slots; a GRU and an MLP update each slot by the mean of the
   values that it attends to.
+
+  Attributes:
+    options: {argument: value}, those that weights depend on.
   """
 
   def __init__(
@@ -99,6 +102,11 @@ class SlotAttention(snt.Module):
     layers.check_choice("initial_values", initial_values, INITIAL_VALUES)
     if n_z % num_heads:
       raise ValueError(f"num_heads={num_heads}: must divide n_z={n_z}")
+    self.options = {
+      "n_z": n_z,
+      "mlp_size": mlp_size,
+      "norm_epsilon": norm_epsilon,
+    }
     self._size = n_z
     self._num_iters = num_iters
     self._num_heads = num_heads

@@ -167,6 +167,9 @@ class SlotAttentionAutoEncoder(SlotModel):
     explained = self._explain(z)
     return DecodedSlots(unscaled(explained.components), explained.mask_logits)
 
+  def _parts(self) -> dict[str, snt.Module]:
+    return {**super()._parts(), "decoder": self._decoder}
+
   def _explain(self, slots: tf.Tensor) -> _Explained:
     """Decodes slots [B, K, D] and mixes them."""
     flat = tf.reshape(slots, [-1, slots.shape[-1]])

@@ -3,7 +3,7 @@
 Dimensions: B batch, K slots, D slot size, H height, W width, C channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from iodine import checks
+from iodine.models.slot_attention import weights
 from iodine.models.slot_attention.attention import (
   SlotAttention,
   SlotUpdate,
@@ -73,6 +74,19 @@ class SlotModel(SceneModel):
     return np.stack([rng.standard_normal(size, np.float32) for rng in rngs])[
       None
     ]
+
+  def published_weights(
+    self, values: Mapping[str, np.ndarray]
+  ) -> dict[str, np.ndarray] | None:
+    """Translates checkpoints of Google, untitled-ai and HHousen."""
+    return weights.translate(values, self._parts(), self.variables)
+
+  def _parts(self) -> dict[str, snt.Module]:
+    """The modules by their names in configurations."""
+    return {
+      "encoder": self._encoder,
+      "slot_attention": self._slot_attention,
+    }
 
   def _bind(
     self, image: tf.Tensor, noise: Any, seed: tf.Tensor | None

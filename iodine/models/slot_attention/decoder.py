@@ -24,6 +24,9 @@ class SpatialBroadcastDecoder(snt.Module):
 
   The slot is broadcast to the size of the image divided by all strides: to 8x8
   for 128x128 with the defaults, to the full size if all strides are 1.
+
+  Attributes:
+    options: {argument: value}, those that weights depend on.
   """
 
   def __init__(
@@ -71,6 +74,13 @@ class SpatialBroadcastDecoder(snt.Module):
         f"strides={list(self._strides)}: with alignment='pytorch', expected at "
         f"most half of each of kernel_shapes={list(self._kernels)}"
       )
+    self.options = {
+      "output_channels": output_channels,
+      "kernel_shapes": self._kernels,
+      "activation": activation,
+    }
+    if max(self._strides) > 1:
+      self.options["alignment"] = alignment
     self._activation = utils.get_act_func(activation)
     self._alignment = alignment
     self._initial_values = initial_values

@@ -39,7 +39,11 @@ class EncodedImage(NamedTuple):
 
 
 class ConvEncoder(snt.Module):
-  """Convolutions, positions, and an MLP for every position."""
+  """Convolutions, positions, and an MLP for every position.
+
+  Attributes:
+    options: {argument: value}, those that weights depend on.
+  """
 
   def __init__(
     self,
@@ -81,6 +85,14 @@ class ConvEncoder(snt.Module):
     mlp_sizes = layers.check_layers("mlp_sizes", mlp_sizes, len(mlp_sizes))
     checks.check_flags(with_layer_norm=with_layer_norm)
     checks.check(checks.above_zero_fault("norm_epsilon", norm_epsilon))
+    self.options = {
+      "output_channels": output_channels,
+      "kernel_shapes": kernel_shapes,
+      "mlp_sizes": mlp_sizes,
+      "activation": activation,
+      "with_layer_norm": with_layer_norm,
+      "norm_epsilon": norm_epsilon,
+    }
     self._activation = utils.get_act_func(activation)
 
     def of_layer(prefix: str, index: int) -> dict[str, Any]:
