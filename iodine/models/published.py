@@ -23,6 +23,7 @@ __all__ = [
   "as_it_is",
   "check_options",
   "convolution",
+  "full_names",
   "gates",
   "inside_network",
   "keras_layer",
@@ -179,7 +180,7 @@ def translate(
     By names of variables here, as in TF1 checkpoints: Adam's moments, powers
     and step are called as there. What no variable matches keeps its name.
   """
-  scopes = _full_names(variables)
+  scopes = full_names(variables)
   translated: dict[str, np.ndarray] = {}
   for name, value in values.items():
     moment = _MOMENT.fullmatch(name)
@@ -219,7 +220,7 @@ def _with_adams_state(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   return {**others, **state, "global_step": step}
 
 
-def _full_names(variables: Iterable[tf.Variable]) -> dict[str, str]:
+def full_names(variables: Iterable[tf.Variable]) -> dict[str, str]:
   """{a name as in a table: the full name} of variables."""
   names = [variable.name.partition(":")[0] for variable in variables]
   full = {}

@@ -12,21 +12,25 @@ alone. Exits with 1 if anything differs or is left out, 2 if there is no case.
 import iodine.quiet_tensorflow
 
 import argparse
+import logging
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.parity import iodine
+from tests.parity import cases, iodine, slot_attention
 from tests.parity.report import Report
 
 _Check = Callable[[pathlib.Path], Report]
+
+# By the entry `system` of config.json.
+_OF_SYSTEM: dict[str | None, _Check] = {"slot_attention": slot_attention.check}
 
 
 def check_of(folder: pathlib.Path) -> _Check | None:
   """What checks a case; None if a folder is none."""
   if (folder / "tf1_initial").is_dir():
     return iodine.check
-  return None
+  return _OF_SYSTEM.get(cases.read_config(folder).get("system"))
 
 
 def find(path: pathlib.Path) -> list[pathlib.Path]:
@@ -67,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if strange or not found:
     parser.print_usage(sys.stderr)
     return 2
+  logging.getLogger("tensorflow").setLevel(logging.ERROR)  # about retracing
   agree = [not run(folder).failed for folder in found]
   print(f"{sum(agree)} of {len(agree)} cases agree")
   return 0 if all(agree) else 1

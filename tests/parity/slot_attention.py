@@ -1,0 +1,369 @@
+"""Agreement with recorded outputs of Slot Attention's published code.
+
+A case is a folder:
+  config.json: sizes, optimizer and schedule.
+  weights.npz: initial weights under published names and in their layouts.
+  inputs.npz: pictures, noise [S, B, K, D], and the set to predict, if any.
+  expected.npz: forward pass, gradients and training steps.
+  tf_checkpoint, lightning.ckpt: checkpoints as the published code writes them,
+    after training and before it; may be missing.
+"""
+
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from iodine import training
+from iodine.models import layers, published
+from iodine.models.slot_attention import (
+  AreaLoss,
+  ConvEncoder,
+  Properties,
+  SeparationLoss,
+  SlotAttention,
+  SlotAttentionAutoEncoder,
+  SlotAttentionSetPredictor,
+  SpatialBroadcastDecoder,
+  weights,
+)
+from iodine.models.slot_attention.mask_losses import MaskLoss
+from iodine.runs import checkpoint_files
+from iodine.scene_model import SceneModel
+from tests.parity import cases, variables
+from tests.parity.report import Pair, Report
+from tests.parity.variables import Variables
+
+_FORWARD = 1e-5
+_LOSSES = 1e-5
+
+
+class _Case:
+  """A recorded run, and what it takes to build the model again."""
+
+  def __init__(self, folder: pathlib.Path):
+    self.folder = folder
+    self.config = cases.read_config(folder)
+    self.weights = cases.read_arrays(folder / "weights.npz")
+    self.inputs = cases.read_arrays(folder / "inputs.npz")
+    self.expected = cases.read_arrays(folder / "expected.npz")
+    self.is_torch = not any("/" in name for name in self.weights)
+    self.table = weights.PYTORCH if self.is_torch else weights.GOOGLE
+    self.shapes = published.shapes(self.weights, self.table)
+    self.predicts_sets = "target" in self.inputs
+    self.noise = [tf.constant(draw[None]) for draw in self.inputs["noise"]]
+    # Recorded pictures are in [-1, 1].
+    image = tf.constant(self.inputs["image"][:, None] * 0.5 + 0.5)
+    self.data: dict[str, Any] = {"image": image}
+
+  def trainer(
+    self, report: Report, mask_losses: Mapping[str, MaskLoss] | None = None
+  ) -> training.Trainer:
+    """The model with the recorded weights, and its optimizer."""
+    model = self._model(mask_losses)
+    trainer = training.Trainer(model, self._optimizer())
+    trainer.initialize(self.data["image"].shape[2:], {})
+    self.variables(model).load(report, self.weights, model)
+    return trainer
+
+  def variables(self, model: SceneModel) -> Variables:
+    """The names of the record and of a model."""
+    constants = {
+      name: layers.position_grid(*value.shape[1:3])[None]
+      for name, value in self.weights.items()
+      if name.endswith(".grid")
+    }
+    undecided = self.config.get("noise_decides", [])
+    return Variables(self.table, model, undecided, constants)
+
+  def _model(self, mask_losses: Mapping[str, MaskLoss] | None) -> SceneModel:
+    config = self.config
+    epsilon = config["layer_norm_epsilon"]
+    activation = "leaky_relu" if self.is_torch else "relu"
+    sizes = weights.options(self.shapes)
+    of = lambda part: {
+      key.removeprefix(f"model.{part}."): value
+      for key, value in sizes.items()
+      if key.startswith(f"model.{part}.")
+    }
+    n_z, num_slots = sizes["n_z"], config["num_slots"]
+    height = config["resolution"][0]
+    grid = self.expected["encoder_cnn"].shape[1]
+    encoder = ConvEncoder(
+      **of("encoder"),
+      strides=_encoder_strides(
+        len(sizes["model.encoder.output_channels"]), height // grid
+      ),
+      activation=activation,
+      norm_epsilon=epsilon,
+    )
+    is_implicit = "slot_attention.slot_mu" in self.weights
+    attention = SlotAttention(
+      n_z,
+      config["num_iterations"],
+      **of("slot_attention"),
+      norm_epsilon=epsilon,
+      attention_epsilon=config.get("slot_attention_epsilon", 1e-8),
+      train_initial_slots=not self.is_torch,
+      implicit=is_implicit,
+    )
+    if self.predicts_sets:
+      model = SlotAttentionSetPredictor(
+        encoder,
+        attention,
+        n_z,
+        num_slots,
+        hidden_size=self.shapes["mlp_0/w"][1],
+      )
+      model.properties = _Given(self.inputs["target"])
+      return model
+    decoder = SpatialBroadcastDecoder(
+      **of("decoder"),
+      strides=self._decoder_strides(height),
+      activation=activation,
+      alignment="pytorch" if self.is_torch else "tensorflow",
+    )
+    return SlotAttentionAutoEncoder(
+      encoder, attention, decoder, n_z, num_slots, mask_losses
+    )
+
+  def _decoder_strides(self, height: int) -> list[int]:
+    """Layers of stride 2 come first."""
+    count = sum(
+      name.endswith("/w")
+      for name in self.shapes
+      if name.startswith("decoder/conv")
+    )
+    total = height // self.expected["decoder_pos"].shape[1]
+    doublings = round(math.log2(total))
+    assert 2**doublings == total, total
+    return [2] * doublings + [1] * (count - doublings)
+
+  def _optimizer(self) -> training.Adam:
+    config = self.config
+    steps = config.get("total_steps", 0)
+    return training.make_optimizer(
+      config.get("learning_rate", config.get("lr_main")),
+      beta1=0.9,
+      clip_norm=None,
+      warmup_steps=round(
+        config.get("warmup_steps", config.get("warmup_steps_pct", 0) * steps)
+      ),
+      decay_steps=config.get(
+        "decay_steps", config.get("decay_steps_pct", 0) * steps
+      ),
+      decay_rate=config.get("decay_rate", config.get("scheduler_gamma")),
+      epsilon_form="pytorch" if self.is_torch else "tensorflow",
+    )
+
+
+class _Given(Properties):
+  """CLEVR's properties, with a recorded target in place of the data's."""
+
+  def __init__(self, target: np.ndarray):
+    super().__init__()
+    self._target = target
+
+  def encode(self, data: Any, num_background_entities: int) -> tf.Tensor:
+    return tf.constant(self._target)
+
+
+def _encoder_strides(count: int, total: int) -> list[int]:
+  """Strides of 2 as in Google's set prediction: not in the first layer."""
+  doublings = round(math.log2(total))
+  assert 2**doublings == total, total
+  return [1] + [2] * doublings + [1] * (count - doublings - 1)
+
+
+def check(folder: pathlib.Path) -> Report:
+  """Holds the models against a case; see `tests.parity.check`."""
+  case = _Case(folder)
+  report = Report(folder.name, case.expected)
+  _forward(case, report)
+  if case.predicts_sets:
+    _sets(case, report)
+  elif case.is_torch:
+    _mask_losses(case, report)
+  _training(case, report)
+  _checkpoints(case, report)
+  case.variables(case.trainer(report).model).leave_out(report)
+  return report
+
+
+def _forward(case: _Case, report: Report) -> None:
+  model = case.trainer(report).model
+  record = model(case.data, noise=case.noise[0]).iterations
+  encoded, updates = record.encoded, record.updates
+  attention = model._slot_attention
+  stacked = lambda field: np.stack([getattr(u, field) for u in updates])
+  keys, values = attention.keys_and_values(encoded.features)
+  slots = updates[-1].slots
+  actual = {
+    "encoder_cnn": encoded.convolved,
+    "encoder_pos": encoded.positioned,
+    "encoder_layer_norm": encoded.normed,
+    "features": encoded.features,
+    "norm_inputs": attention._norm_inputs(encoded.features),
+    "k": keys,
+    "v": values,
+    "initial_slots": attention.initial_slots(case.noise[0][0]),
+    "q_raw": stacked("q"),
+    "attention_logits": stacked("logits"),
+    "attention": stacked("attention"),
+    "gru_output": stacked("gru_output"),
+    "slot_mlp": stacked("mlp_output"),
+    "slots": stacked("slots"),
+    "final_slots": slots,
+  }
+  if case.predicts_sets:
+    actual["predictions"] = record.predictions
+    actual["pairwise_cost"] = record.costs
+  else:
+    flat = tf.reshape(slots, [-1, slots.shape[-1]])
+    positioned, output = model._decoder(flat, model.image_shape)
+    actual["decoder_pos"], actual["decoder_output"] = positioned, output
+    actual["reconstruction"] = record.explained.recons
+    actual["masks"] = record.explained.masks
+    actual["slot_reconstructions"] = record.explained.components
+  pairs = {
+    key: Pair(value, report.recorded[key])
+    for key, value in actual.items()
+    if key in report.recorded
+  }
+  if "final_slots" in pairs:  # in PyTorch's version as the decoder gets them
+    expected = report.recorded["final_slots"]
+    pairs["final_slots"] = Pair(np.reshape(slots, expected.shape), expected)
+  report.compare("forward", pairs, _FORWARD)
+
+
+def _sets(case: _Case, report: Report) -> None:
+  """Compares the assignment, and average precision of other predictions."""
+  model = case.trainer(report).model
+  record = model(case.data, noise=case.noise[0]).iterations
+  is_real = case.inputs["target"][..., -1] > 0.5
+  costs = record.costs.numpy()
+
+  def error(actual: np.ndarray, expected: np.ndarray) -> float:
+    """0 if the assignments are equally good, and equal for real objects."""
+    if np.shape(actual) != np.shape(expected):
+      return float("inf")
+    agree = [
+      _agree(mine, theirs, is_real[scene], costs[scene])
+      for scene, (mine, theirs) in enumerate(zip(actual, expected, strict=True))
+    ]
+    return 0.0 if all(agree) else float("inf")
+
+  pairs = report.pairs({"assignment": record.assignment.numpy()}, "assignment")
+  report.compare("assignment", pairs, 0.0, error=error)
+  properties = Properties()
+  scores = properties.average_precision(
+    case.inputs["ap_pred"], case.inputs["ap_target"]
+  )
+  names = [name.partition("/")[2] for name in properties.score_names]
+  thresholds = [-1.0 if name == "inf" else float(name) for name in names]
+  actual = {"ap": scores, "ap_thresholds": thresholds}
+  report.compare("average precision", report.pairs(actual, "ap"), _FORWARD)
+
+
+def _agree(
+  mine: np.ndarray, theirs: np.ndarray, is_real: np.ndarray, costs: np.ndarray
+) -> bool:
+  """Whether two assignments differ at most in targets that are padding.
+
+  Padding is the same in every row, so that its order is arbitrary.
+
+  Args:
+    mine: [2, n], targets in order and their slots.
+    theirs: [2, n].
+    is_real: [N] bool, which targets are no padding.
+    costs: [N, K], of targets and slots.
+  """
+  (targets, slots), (other_targets, other_slots) = mine, theirs
+  return bool(
+    np.array_equal(targets, other_targets)
+    and len(set(other_slots)) == len(slots)
+    and set(other_slots) <= set(range(costs.shape[1]))
+    and np.array_equal(slots[is_real[targets]], other_slots[is_real[targets]])
+    and np.isclose(
+      costs[targets, slots].sum(), costs[targets, other_slots].sum(), _FORWARD
+    )
+  )
+
+
+def _mask_losses(case: _Case, report: Report) -> None:
+  """Compares losses of the masks, at their full weights."""
+  if not report.starting("separation_"):
+    return
+  actual = {}
+  for kind in ("entropy", "max"):
+    losses: dict[str, MaskLoss] = {
+      "separation": SeparationLoss(kind, case.config["separation_tau"], 0, 0),
+      "area": AreaLoss(
+        weight=case.config["area_tau"], start_step=0, end_step=0
+      ),
+    }
+    model = case.trainer(report, losses).model
+    loss = model(case.data, noise=case.noise[0])
+    actual[f"separation_{kind}"] = loss.scalars["loss/separation"]
+    actual[f"total_loss_{kind}"] = loss.total
+    actual["area_loss"] = loss.scalars["loss/area"]
+  report.compare(
+    "losses of masks",
+    report.pairs(actual, "separation_", "area_loss", "total_loss_"),
+    _LOSSES,
+  )
+
+
+def _training(case: _Case, report: Report) -> None:
+  trainer = case.trainer(report)
+  model, optimizer = trainer.model, trainer.optimizer
+  names = case.variables(model)
+  gradients = variables.gradients_of(model, case.data, case.noise[0])
+  bound = variables.GRADIENTS
+  names.compare(report, "gradients", "gradient", gradients, bound)
+  names.compare_norms(
+    report, "gradient norms", "gradient_norm", gradients, bound
+  )
+  before = variables.values_of(model)
+  rates, losses, norms = [], [], []
+  for step in range(case.config["train_steps"]):
+    rates.append(optimizer.learn_rate())
+    scalars = trainer.step(case.data, noise=case.noise[step])
+    losses.append(scalars["loss/total"])
+    norms.append(scalars["debug/global_grad_norm"])
+  actual = {"losses": losses, "learning_rates": rates}
+  if "after_loss_noise0" in report.recorded:
+    loss = model(case.data, noise=case.noise[0]).total
+    actual["after_loss_noise0"] = loss
+  report.compare("training", report.pairs(actual, *actual), _LOSSES)
+  if "global_gradient_norms" in report.recorded:
+    pairs = report.pairs({"global_gradient_norms": norms}, "global_gradient_")
+    report.compare("global norms", pairs, bound)
+  names.compare_changes(
+    report, before, variables.values_of(model), case.weights
+  )
+  names.compare_moments(report, optimizer)
+
+
+def _checkpoints(case: _Case, report: Report) -> None:
+  """Compares what is restored from checkpoints of the published code."""
+  path = case.folder / "tf_checkpoint"
+  if path.is_dir():
+    trainer = case.trainer(report)
+    model, optimizer = trainer.model, trainer.optimizer
+    restored = checkpoint_files.restore(str(path), model, optimizer)
+    if restored.missing or restored.unused:
+      report.fail(path.name, f"{restored.missing} {restored.unused}")
+    if int(optimizer.step) != case.config["train_steps"]:
+      report.fail(path.name, f"is at step {int(optimizer.step)}")
+    case.variables(model).compare_restored(report, model, optimizer)
+    loss = model(case.data, noise=case.noise[0]).total
+    pairs = report.pairs({"after_loss_noise0": loss}, "after_loss_noise0")
+    report.compare("loss, restored", pairs, _LOSSES)
+  for name in ("lightning.ckpt", "best_model.pt"):
+    path = case.folder / name
+    if path.exists():
+      variables.check_torch_file(path, case.trainer(report).model, report)
