@@ -58,6 +58,8 @@ class _Case:
     # Recorded pictures are in [-1, 1].
     image = tf.constant(self.inputs["image"][:, None] * 0.5 + 0.5)
     self.data: dict[str, Any] = {"image": image}
+    if self.predicts_sets:
+      self.data.update(_objects(self.inputs["target"]))
 
   def trainer(
     self, report: Report, mask_losses: Mapping[str, MaskLoss] | None = None
@@ -65,7 +67,11 @@ class _Case:
     """The model with the recorded weights, and its optimizer."""
     model = self._model(mask_losses)
     trainer = training.Trainer(model, self._optimizer())
-    trainer.initialize(self.data["image"].shape[2:], {})
+    factors = {
+      name: value.shape[-1]
+      for name, value in self.data.get("factors", {}).items()
+    }
+    trainer.initialize(self.data["image"].shape[2:], factors)
     self.variables(model).load(report, self.weights, model)
     return trainer
 
@@ -111,15 +117,13 @@ class _Case:
       implicit=is_implicit,
     )
     if self.predicts_sets:
-      model = SlotAttentionSetPredictor(
+      return SlotAttentionSetPredictor(
         encoder,
         attention,
         n_z,
         num_slots,
-        hidden_size=self.shapes["mlp_0/w"][1],
+        hidden_size=self.shapes["slot_attention_set_predictor/mlp_0/w"][1],
       )
-      model.properties = _Given(self.inputs["target"])
-      return model
     decoder = SpatialBroadcastDecoder(
       **of("decoder"),
       strides=self._decoder_strides(height),
@@ -160,15 +164,26 @@ class _Case:
     )
 
 
-class _Given(Properties):
-  """CLEVR's properties, with a recorded target in place of the data's."""
-
-  def __init__(self, target: np.ndarray):
-    super().__init__()
-    self._target = target
-
-  def encode(self, data: Any, num_background_entities: int) -> tf.Tensor:
-    return tf.constant(self._target)
+def _objects(target: np.ndarray) -> dict[str, Any]:
+  """Visibility and factors of which a recorded target [B, N, P] was made."""
+  background = np.zeros_like(target[:, :1])
+  position, *classes, is_real = np.split(
+    np.concatenate([background, target], axis=1), [3, 5, 7, 10, 18], axis=-1
+  )
+  visibility = is_real[..., 0]
+  visibility[:, 0] = 1.0
+  names = ("size", "material", "shape", "color")
+  factors = {
+    name: part.argmax(-1)[..., None] + 1  # counted from 1, as in the data
+    for name, part in zip(names, classes, strict=True)
+  }
+  factors["location"] = position * 6.0 - 3.0
+  return {
+    "visibility": tf.constant(visibility),
+    "factors": {
+      k: tf.constant(v.astype(np.float32)) for k, v in factors.items()
+    },
+  }
 
 
 def _encoder_strides(count: int, total: int) -> list[int]:

@@ -47,7 +47,9 @@ GOOGLE: published.Table = {
   ),
   **published.keras_layer("decoder_pos/dense", "decoder/position/linear"),
   **published.keras_layer(f"decoder_cnn/{_LAYER}", r"decoder/conv_\1"),
-  **published.keras_layer(f"mlp_classifier/{_LAYER}", r"mlp_\1"),
+  **published.keras_layer(
+    f"mlp_classifier/{_LAYER}", r"slot_attention_set_predictor/mlp_\1"
+  ),
 }
 
 
