@@ -223,12 +223,13 @@ def _with_adams_state(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def full_names(variables: Iterable[tf.Variable]) -> dict[str, str]:
   """{a name as in a table: the full name} of variables."""
   names = [variable.name.partition(":")[0] for variable in variables]
-  full = {}
-  for name in names:
+  full: dict[str, str] = {}
+  for name in sorted(names, key=len):  # "output/w" is that outside of modules
     rest = name
-    while rest := rest.partition("/")[2]:
-      full[rest] = name
-  return {**full, **{name: name for name in names}}
+    while rest:
+      full.setdefault(rest, name)
+      rest = rest.partition("/")[2]
+  return full
 
 
 def shapes(

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from iodine import checks
-from iodine.models import layers
+from iodine.models import layers, slate_weights
 from iodine.models.dvae import DVAE, PATCH, gumbel_softmax
 from iodine.models.slot_attention.attention import (
   SlotAttention,
@@ -134,6 +134,14 @@ class SLATE(SceneModel):
     )
     self.n_z = n_z
     self.num_components = num_components
+    self._options = {
+      "n_z": n_z,
+      "model.vocab_size": vocab_size,
+      "model.d_model": d_model,
+      "model.num_blocks": num_blocks,
+      "model.mlp_size": mlp_size,
+      "model.implicit": implicit,
+    }
     self._vocab_size = vocab_size
     self._d_model = d_model
     self._dropout = dropout
@@ -328,6 +336,13 @@ class SLATE(SceneModel):
     checks.check_shapes({"z": (z, f"N K {self.n_z}")})
     self._grid()
     return Composition(self._picture(self._compiled_generate(z)))
+
+  def published_weights(
+    self, values: Mapping[str, np.ndarray]
+  ) -> dict[str, np.ndarray] | None:
+    """Translates checkpoints of singhgautam/slate and of HHousen's version."""
+    own = {**self._options, "tokens": math.prod(self._grid())}
+    return slate_weights.translate(values, own, self.variables)
 
   # --- Parts ------------------------------------------------------------------
 

@@ -17,13 +17,16 @@ import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.parity import cases, iodine, slot_attention
+from tests.parity import cases, iodine, slate, slot_attention
 from tests.parity.report import Report
 
 _Check = Callable[[pathlib.Path], Report]
 
 # By the entry `system` of config.json.
-_OF_SYSTEM: dict[str | None, _Check] = {"slot_attention": slot_attention.check}
+_OF_SYSTEM: dict[str | None, _Check] = {
+  "slate": slate.check,
+  "slot_attention": slot_attention.check,
+}
 
 
 def check_of(folder: pathlib.Path) -> _Check | None:

@@ -337,11 +337,7 @@ def _training(case: _Case, report: Report) -> None:
   model, optimizer = trainer.model, trainer.optimizer
   names = case.variables(model)
   gradients = variables.gradients_of(model, case.data, case.noise[0])
-  bound = variables.GRADIENTS
-  names.compare(report, "gradients", "gradient", gradients, bound)
-  names.compare_norms(
-    report, "gradient norms", "gradient_norm", gradients, bound
-  )
+  names.compare_gradients(report, gradients)
   before = variables.values_of(model)
   rates, losses, norms = [], [], []
   for step in range(case.config["train_steps"]):
@@ -356,7 +352,7 @@ def _training(case: _Case, report: Report) -> None:
   report.compare("training", report.pairs(actual, *actual), _LOSSES)
   if "global_gradient_norms" in report.recorded:
     pairs = report.pairs({"global_gradient_norms": norms}, "global_gradient_")
-    report.compare("global norms", pairs, bound)
+    report.compare("global norms", pairs, variables.GRADIENTS)
   names.compare_changes(
     report, before, variables.values_of(model), case.weights
   )

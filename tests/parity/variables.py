@@ -128,6 +128,13 @@ class Variables:
       pairs[key] = Pair(np.linalg.norm(norms), report.recorded[key])
     report.compare(group, pairs, bound)
 
+  def compare_gradients(self, report: Report, gradients: Values) -> None:
+    """Compares gradients at step 0, and their norms."""
+    self.compare(report, "gradients", "gradient", gradients, GRADIENTS)
+    self.compare_norms(
+      report, "gradient norms", "gradient_norm", gradients, GRADIENTS
+    )
+
   def compare_changes(
     self, report: Report, before: Values, after: Values, weights: Values
   ) -> None:
@@ -200,12 +207,12 @@ class Variables:
 
 
 def gradients_of(
-  model: SceneModel, data: Mapping[str, Any], noise: Any
+  model: SceneModel, data: Mapping[str, Any], noise: Any, step: int = 0
 ) -> dict[str, np.ndarray]:
-  """{name: gradient of the loss at step 0}, zeros where there is none."""
+  """{name: gradient of the loss at a step}, zeros where there is none."""
   variables = model.trainable_variables
   with tf.GradientTape() as tape:
-    total = model(data, noise=noise, step=tf.constant(0, tf.int64)).total
+    total = model(data, noise=noise, step=tf.constant(step, tf.int64)).total
   gradients = tape.gradient(
     total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
   )

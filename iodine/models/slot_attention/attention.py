@@ -106,6 +106,7 @@ class SlotAttention(snt.Module):
       "n_z": n_z,
       "mlp_size": mlp_size,
       "norm_epsilon": norm_epsilon,
+      "implicit": implicit,
     }
     self._size = n_z
     self._num_iters = num_iters

@@ -154,7 +154,12 @@ def translate(
   shapes = published.shapes(values, table)
   if ("decoder/conv_0/w" in shapes) != ("decoder" in parts):
     return None
-  needed = {**needed, **options(shapes)}
+  needed = {
+    **needed,
+    **options(shapes),
+    # In HHousen's version, whose names differ.
+    "model.slot_attention.implicit": "slot_attention.slot_mu" in values,
+  }
   if not needed["model.encoder.with_layer_norm"]:
     needed.pop("model.encoder.norm_epsilon", None)
   published.check_options(what, needed, _own_options(parts))
