@@ -21,7 +21,7 @@ from iodine.models import published, slate_weights
 from iodine.models.slate import SLATE
 from iodine.models.transformer import Dropout
 from tests.parity import cases, variables
-from tests.parity.report import Pair, Report, largest_difference
+from tests.parity.report import Report, largest_difference
 from tests.parity.variables import Variables
 
 _FORWARD = 1e-5
@@ -123,12 +123,12 @@ def check(folder: pathlib.Path) -> Report:
   report = Report(folder.name, case.expected)
   _forward(case, report)
   _evaluation(case, report)
-  _training(case, report)
+  names = _training(case, report)
   for name in ("best_model.pt", "lightning.ckpt", "checkpoint.pt.tar"):
     path = folder / name
     if path.exists():
       variables.check_torch_file(path, case.trainer(report).model, report)
-  case.variables(case.trainer(report).model).leave_out(report)
+  names.leave_out(report)
   return report
 
 
@@ -141,9 +141,10 @@ def _margin(scores: Any) -> np.ndarray:
 def _compare_margins(report: Report, margins: dict[str, Any]) -> None:
   report.compare(
     "margins",
-    report.pairs(margins, *margins),
+    report.known(margins),
     _MARGINS,
     error=largest_difference,
+    is_optional=True,
   )
 
 
@@ -178,13 +179,8 @@ def _forward(case: _Case, report: Report) -> None:
     "attention_pictures": _pictures(case, model, updates),
     **{f"block_{i}": x for i, x in enumerate(record["blocks"])},
   }
-  pairs = {
-    key: Pair(value, report.recorded[key])
-    for key, value in actual.items()
-    if key in report.recorded
-  }
-  report.compare("forward", pairs, _FORWARD)
-  report.equal("tokens", report.pairs({"tokens": record["tokens"]}, "tokens"))
+  report.compare("forward", report.known(actual), _FORWARD)
+  report.equal("tokens", report.known({"tokens": record["tokens"]}))
   log_probs = tf.nn.log_softmax(record["dvae_logits"])
   _compare_margins(
     report, {"token_margin": _margin(log_probs + noise["gumbel"][1])}
@@ -199,7 +195,7 @@ def _evaluation(case: _Case, report: Report) -> None:
     scalars = model(case.data, noise=case.noise(0)).scalars
     losses[f"eval_mse_{kind}"] = scalars["loss/mse_sum"]
     losses[f"eval_cross_entropy_{kind}"] = scalars["loss/cross_entropy"]
-  report.compare("evaluation", report.pairs(losses, "eval_"), _LOSSES)
+  report.compare("evaluation", report.known(losses), _LOSSES, is_optional=True)
 
   log_probs = tf.nn.log_softmax(model.dvae.encode(case.image))
   tokens = tf.reshape(tf.argmax(log_probs, axis=-1), [len(case.image), -1])
@@ -212,11 +208,7 @@ def _evaluation(case: _Case, report: Report) -> None:
   logits = model._output(decoded)
   report.equal(
     "generated tokens",
-    report.pairs(
-      {"dvae_argmax_tokens": tokens, "generated_tokens": generated},
-      "dvae_argmax_tokens",
-      "generated_tokens",
-    ),
+    report.known({"dvae_argmax_tokens": tokens, "generated_tokens": generated}),
   )
   actual = {
     "generated_slots": _stacked(updates, "slots"),
@@ -225,8 +217,7 @@ def _evaluation(case: _Case, report: Report) -> None:
     "generated_logits": logits,
     "generated": model.compose(slots).recons,
   }
-  pairs = {k: Pair(v, report.recorded[k]) for k, v in actual.items()}
-  report.compare("generation", pairs, _FORWARD)
+  report.compare("generation", report.known(actual), _FORWARD, is_optional=True)
   _compare_margins(
     report,
     {
@@ -236,7 +227,7 @@ def _evaluation(case: _Case, report: Report) -> None:
   )
 
 
-def _training(case: _Case, report: Report) -> None:
+def _training(case: _Case, report: Report) -> Variables:
   trainer = case.trainer(report)
   model, optimizer = trainer.model, trainer.optimizer
   names = case.variables(model)
@@ -262,13 +253,15 @@ def _training(case: _Case, report: Report) -> None:
       "lr_main": rate,
     }.items():
       steps.setdefault(key, []).append(value)
-  report.compare("training", report.pairs(steps, *steps), _LOSSES)
+  report.compare("training", report.known(steps), _LOSSES)
   report.compare(
     "global norms",
-    report.pairs({"gradient_norm_before_clipping": norms}, "gradient_norm_"),
+    report.known({"gradient_norm_before_clipping": norms}),
     variables.GRADIENTS,
+    is_optional=True,
   )
   names.compare_changes(
     report, before, variables.values_of(model), case.weights
   )
   names.compare_moments(report, optimizer)
+  return names

@@ -11,7 +11,7 @@ A case is a folder:
 
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,7 @@ class _Case:
     # Recorded pictures are in [-1, 1].
     image = tf.constant(self.inputs["image"][:, None] * 0.5 + 0.5)
     self.data: dict[str, Any] = {"image": image}
+    self.image_size = tuple(image.shape[2:4])
     if self.predicts_sets:
       self.data.update(_objects(self.inputs["target"]))
 
@@ -96,13 +97,9 @@ class _Case:
       if key.startswith(f"model.{part}.")
     }
     n_z, num_slots = sizes["n_z"], config["num_slots"]
-    height = config["resolution"][0]
-    grid = self.expected["encoder_cnn"].shape[1]
     encoder = ConvEncoder(
       **of("encoder"),
-      strides=_encoder_strides(
-        len(sizes["model.encoder.output_channels"]), height // grid
-      ),
+      strides=self._encoder_strides(len(of("encoder")["output_channels"])),
       activation=activation,
       norm_epsilon=epsilon,
     )
@@ -126,7 +123,7 @@ class _Case:
       )
     decoder = SpatialBroadcastDecoder(
       **of("decoder"),
-      strides=self._decoder_strides(height),
+      strides=self._decoder_strides(len(of("decoder")["kernel_shapes"])),
       activation=activation,
       alignment="pytorch" if self.is_torch else "tensorflow",
     )
@@ -134,23 +131,31 @@ class _Case:
       encoder, attention, decoder, n_z, num_slots, mask_losses
     )
 
-  def _decoder_strides(self, height: int) -> list[int]:
-    """Layers of stride 2 come first."""
-    count = sum(
-      name.endswith("/w")
-      for name in self.shapes
-      if name.startswith("decoder/conv")
-    )
-    total = height // self.expected["decoder_pos"].shape[1]
-    doublings = round(math.log2(total))
-    assert 2**doublings == total, total
+  def _encoder_strides(self, count: int) -> list[int]:
+    """Strides of 2 come after the first layer, as in Google's code."""
+    grid = self.config.get("arch", {}).get("position_grid")
+    if "encoder_cnn" in self.expected:
+      grid = self.expected["encoder_cnn"].shape[1:3]
+    doublings = _doublings(self.image_size, grid or self.image_size)
+    return [1] + [2] * doublings + [1] * (count - doublings - 1)
+
+  def _decoder_strides(self, count: int) -> list[int]:
+    """Strides of 2 come first, but for those that the record states."""
+    arch = self.config.get("arch", self.config)
+    if "decoder_layers" in arch:
+      return [stride for _, _, stride in arch["decoder_layers"]]
+    if "decoder_pos" in self.expected:
+      grid = self.expected["decoder_pos"].shape[1:3]
+    else:
+      grid = arch.get("decoder_initial_size", arch.get("decoder_resolution"))
+    doublings = _doublings(self.image_size, grid)
     return [2] * doublings + [1] * (count - doublings)
 
   def _optimizer(self) -> training.Adam:
     config = self.config
     steps = config.get("total_steps", 0)
     return training.make_optimizer(
-      config.get("learning_rate", config.get("lr_main")),
+      config.get("learning_rate", config.get("lr_main", config.get("lr"))),
       beta1=0.9,
       clip_norm=None,
       warmup_steps=round(
@@ -186,11 +191,12 @@ def _objects(target: np.ndarray) -> dict[str, Any]:
   }
 
 
-def _encoder_strides(count: int, total: int) -> list[int]:
-  """Strides of 2 as in Google's set prediction: not in the first layer."""
-  doublings = round(math.log2(total))
-  assert 2**doublings == total, total
-  return [1] + [2] * doublings + [1] * (count - doublings - 1)
+def _doublings(image_size: Sequence[int], grid: Sequence[int]) -> int:
+  """How many strides of 2 there are between an image and a feature map."""
+  doublings = round(math.log2(image_size[0] / grid[0]))
+  if [n * 2**doublings for n in grid] != list(image_size):
+    raise ValueError(f"{grid} is not {image_size} by powers of 2")
+  return doublings
 
 
 def check(folder: pathlib.Path) -> Report:
@@ -202,9 +208,9 @@ def check(folder: pathlib.Path) -> Report:
     _sets(case, report)
   elif case.is_torch:
     _mask_losses(case, report)
-  _training(case, report)
+  names = _training(case, report)
   _checkpoints(case, report)
-  case.variables(case.trainer(report).model).leave_out(report)
+  names.leave_out(report)
   return report
 
 
@@ -243,11 +249,7 @@ def _forward(case: _Case, report: Report) -> None:
     actual["reconstruction"] = record.explained.recons
     actual["masks"] = record.explained.masks
     actual["slot_reconstructions"] = record.explained.components
-  pairs = {
-    key: Pair(value, report.recorded[key])
-    for key, value in actual.items()
-    if key in report.recorded
-  }
+  pairs = report.known(actual)
   if "final_slots" in pairs:  # in PyTorch's version as the decoder gets them
     expected = report.recorded["final_slots"]
     pairs["final_slots"] = Pair(np.reshape(slots, expected.shape), expected)
@@ -271,7 +273,7 @@ def _sets(case: _Case, report: Report) -> None:
     ]
     return 0.0 if all(agree) else float("inf")
 
-  pairs = report.pairs({"assignment": record.assignment.numpy()}, "assignment")
+  pairs = report.known({"assignment": record.assignment.numpy()})
   report.compare("assignment", pairs, 0.0, error=error)
   properties = Properties()
   scores = properties.average_precision(
@@ -279,8 +281,8 @@ def _sets(case: _Case, report: Report) -> None:
   )
   names = [name.partition("/")[2] for name in properties.score_names]
   thresholds = [-1.0 if name == "inf" else float(name) for name in names]
-  actual = {"ap": scores, "ap_thresholds": thresholds}
-  report.compare("average precision", report.pairs(actual, "ap"), _FORWARD)
+  pairs = report.known({"ap": scores, "ap_thresholds": thresholds})
+  report.compare("average precision", pairs, _FORWARD)
 
 
 def _agree(
@@ -325,14 +327,10 @@ def _mask_losses(case: _Case, report: Report) -> None:
     actual[f"separation_{kind}"] = loss.scalars["loss/separation"]
     actual[f"total_loss_{kind}"] = loss.total
     actual["area_loss"] = loss.scalars["loss/area"]
-  report.compare(
-    "losses of masks",
-    report.pairs(actual, "separation_", "area_loss", "total_loss_"),
-    _LOSSES,
-  )
+  report.compare("losses of masks", report.known(actual), _LOSSES)
 
 
-def _training(case: _Case, report: Report) -> None:
+def _training(case: _Case, report: Report) -> Variables:
   trainer = case.trainer(report)
   model, optimizer = trainer.model, trainer.optimizer
   names = case.variables(model)
@@ -345,18 +343,23 @@ def _training(case: _Case, report: Report) -> None:
     scalars = trainer.step(case.data, noise=case.noise[step])
     losses.append(scalars["loss/total"])
     norms.append(scalars["debug/global_grad_norm"])
-  actual = {"losses": losses, "learning_rates": rates}
-  if "after_loss_noise0" in report.recorded:
-    loss = model(case.data, noise=case.noise[0]).total
-    actual["after_loss_noise0"] = loss
-  report.compare("training", report.pairs(actual, *actual), _LOSSES)
-  if "global_gradient_norms" in report.recorded:
-    pairs = report.pairs({"global_gradient_norms": norms}, "global_gradient_")
-    report.compare("global norms", pairs, variables.GRADIENTS)
+  actual = {
+    "losses": losses,
+    "learning_rates": rates,
+    "after_loss_noise0": model(case.data, noise=case.noise[0]).total,
+  }
+  report.compare("training", report.known(actual), _LOSSES)
+  report.compare(
+    "global norms",
+    report.known({"global_gradient_norms": norms}),
+    variables.GRADIENTS,
+    is_optional=True,
+  )
   names.compare_changes(
     report, before, variables.values_of(model), case.weights
   )
   names.compare_moments(report, optimizer)
+  return names
 
 
 def _checkpoints(case: _Case, report: Report) -> None:
@@ -372,8 +375,8 @@ def _checkpoints(case: _Case, report: Report) -> None:
       report.fail(path.name, f"is at step {int(optimizer.step)}")
     case.variables(model).compare_restored(report, model, optimizer)
     loss = model(case.data, noise=case.noise[0]).total
-    pairs = report.pairs({"after_loss_noise0": loss}, "after_loss_noise0")
-    report.compare("loss, restored", pairs, _LOSSES)
+    pairs = report.known({"after_loss_noise0": loss})
+    report.compare("loss, restored", pairs, _LOSSES, is_optional=True)
   for name in ("lightning.ckpt", "best_model.pt"):
     path = case.folder / name
     if path.exists():
