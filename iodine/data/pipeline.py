@@ -96,6 +96,9 @@ class IODINEDataset(abc.ABC):
     max_num_objects: most foreground objects of a scene; None: no limit.
     min_num_objects: fewest foreground objects of a scene; None: no limit.
     grayscale: whether to replace the channels by their mean.
+    half_pixel_centers: whether resizing samples pixels at their centres, as
+      Slot Attention's published code does, or like TensorFlow 1; see
+      `preprocessing.resize`.
     seed: seed of the training order, from 0 to 2**31 - 2; None: drawn at random
       and stored here.
     skip: number of scenes to skip, after filtering and before shuffling.
@@ -130,6 +133,7 @@ class IODINEDataset(abc.ABC):
   max_num_objects: int | None = None
   min_num_objects: int | None = None
   grayscale: bool = False
+  half_pixel_centers: bool = False
   seed: int | None = None
   skip: int = 0
   take: int | None = None
@@ -350,6 +354,7 @@ class IODINEDataset(abc.ABC):
     yield checks.image_dim_fault(self.image_dim)
     yield checks.crop_fault(self.crop_region)
     yield checks.flag_fault("grayscale", self.grayscale)
+    yield checks.flag_fault("half_pixel_centers", self.half_pixel_centers)
     yield checks.flag_fault("verify", self.verify)
     yield checks.path_fault("cache_dir", self.cache_dir, optional=True)
     yield from checks.bound_faults(
@@ -390,6 +395,8 @@ class IODINEDataset(abc.ABC):
       for field in dataclasses.fields(self)
       if field.name not in _NOT_IN_CACHE_KEY
     }
+    if not self.half_pixel_centers:  # as in caches of before there was a choice
+      options.pop("half_pixel_centers")
     cls = type(self)
     module = _CACHED_AS.get(cls.__module__, cls.__module__)
     key = {
@@ -407,6 +414,7 @@ class IODINEDataset(abc.ABC):
       self.remaining_crop(),
       self.grayscale,
       self.num_background_entities,
+      self.half_pixel_centers,
     )
     scene = {"factors": {}, **scene}
     return {name: scene[name] for name in self._scene_spec()}

@@ -61,6 +61,7 @@ def preprocess(
   crop_region: Sequence[Sequence[int]] | None = None,
   grayscale: bool = False,
   num_background_entities: int = 1,
+  half_pixel_centers: bool = False,
 ) -> dict[str, Any]:
   """Crops, resizes and converts a stored scene.
 
@@ -72,6 +73,7 @@ def preprocess(
     crop_region: ((top, bottom), (left, right)) to crop to first; None: all.
     grayscale: whether to replace the channels by their mean.
     num_background_entities: how many of the L entities are background.
+    half_pixel_centers: see `resize`.
 
   Returns:
     image [T, H, W, C] float32 in [0, 1], resized by bilinear interpolation;
@@ -79,14 +81,14 @@ def preprocess(
     and visibility [L] float32; factors {name: [L, n]}, if any.
   """
   image = tf.cast(_cut(_frames(example["image"], 4), crop_region), tf.float32)
-  image = resize(image / 255.0, image_dim, "bilinear")
+  image = resize(image / 255.0, image_dim, "bilinear", half_pixel_centers)
   if grayscale:
     image = tf.reduce_mean(image, axis=-1, keepdims=True)
   scene: dict[str, Any] = {"image": image}
   if "mask" in example:
     mask = _cut(_frames(example["mask"], 5), crop_region)
     flat = tf.reshape(mask, [-1, *mask.shape[2:]])
-    flat = resize(flat, image_dim, "nearest")
+    flat = resize(flat, image_dim, "nearest", half_pixel_centers)
     mask = tf.reshape(flat, [*mask.shape[:2], *flat.shape[1:]])
     scene["mask"] = tf.cast(mask > 127, tf.uint8)
     scene["visibility"] = visibility(example, num_background_entities)
@@ -134,16 +136,21 @@ def convert_images(images: Any, shape: tuple[int, ...]) -> tf.Tensor:
   return tf.convert_to_tensor(images, tf.float32)
 
 
-def resize(images: tf.Tensor, size: Sequence[int], method: str) -> tf.Tensor:
-  """Resizes [N, h, w, C] like TensorFlow 1.
-
-  Output pixel i samples the input at i * h / H. (`tf.image.resize` samples at
-  (i + 0.5) * h / H - 0.5, which shifts the image by up to half a pixel.)
+def resize(
+  images: tf.Tensor,
+  size: Sequence[int],
+  method: str,
+  half_pixel_centers: bool = False,
+) -> tf.Tensor:
+  """Resizes [N, h, w, C] without antialiasing.
 
   Args:
     images: [N, h, w, C], of any dtype for "nearest".
     size: (H, W).
     method: "nearest" or "bilinear".
+    half_pixel_centers: whether output pixel i samples the input at
+      (i + 0.5) * h / H - 0.5, as `tf.image.resize` does, or at i * h / H like
+      TensorFlow 1, which shifts the image by up to half a pixel.
 
   Returns:
     [N, H, W, C], float32 for "bilinear".
@@ -159,7 +166,7 @@ def resize(images: tf.Tensor, size: Sequence[int], method: str) -> tf.Tensor:
     images=images,
     size=list(size),
     align_corners=False,
-    half_pixel_centers=False,
+    half_pixel_centers=half_pixel_centers,
   )
 
 

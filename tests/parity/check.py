@@ -17,7 +17,7 @@ import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.parity import cases, iodine, slate, slot_attention
+from tests.parity import cases, iodine, preprocessing, slate, slot_attention
 from tests.parity.report import Report
 
 _Check = Callable[[pathlib.Path], Report]
@@ -33,6 +33,8 @@ def check_of(folder: pathlib.Path) -> _Check | None:
   """What checks a case; None if a folder is none."""
   if (folder / "tf1_initial").is_dir():
     return iodine.check
+  if (folder / "inputs.npz").exists() and not cases.read_config(folder):
+    return preprocessing.check
   return _OF_SYSTEM.get(cases.read_config(folder).get("system"))
 
 
