@@ -208,15 +208,15 @@ def _laid_out(name: str, value: np.ndarray, place: Place) -> np.ndarray:
 
 def _with_adams_state(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Replaces Keras' settings of Adam by what TF1 has for them."""
+  others = {k: v for k, v in values.items() if not _SETTINGS.fullmatch(k)}
   keys = [f"optimizer/{key}" for key in ("iter", "beta_1", "beta_2")]
   if not set(keys) <= set(values):
-    return values
+    return others
   step, *betas = (values[key] for key in keys)
   state = {
     f"beta{i}_power": np.power(beta, step + 1).astype(np.float32)
     for i, beta in enumerate(betas, 1)
   }
-  others = {k: v for k, v in values.items() if not _SETTINGS.fullmatch(k)}
   return {**others, **state, "global_step": step}
 
 

@@ -47,7 +47,7 @@ _SHARED: published.Table = {
   r"positional_encoder\.pe": (Place("positions", published.as_it_is),),
   r"dictionary\.dictionary\.weight": (Place("embedding", published.as_it_is),),
   **published.torch_layer("slot_proj", "slot_projection"),
-  **published.torch_layer("out", "output"),
+  **published.torch_layer("out", "to_logits"),
   **published.torch_norm(
     rf"{_BLOCK}\.self_attn_layer_norm",
     r"transformer/block_\1/self_attention_norm",

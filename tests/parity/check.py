@@ -17,7 +17,14 @@ import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.parity import cases, iodine, preprocessing, slate, slot_attention
+from tests.parity import (
+  cases,
+  iodine,
+  names,
+  preprocessing,
+  slate,
+  slot_attention,
+)
 from tests.parity.report import Report
 
 _Check = Callable[[pathlib.Path], Report]
@@ -35,6 +42,8 @@ def check_of(folder: pathlib.Path) -> _Check | None:
     return iodine.check
   if (folder / "inputs.npz").exists() and not cases.read_config(folder):
     return preprocessing.check
+  if names.is_case(folder):
+    return names.check
   return _OF_SYSTEM.get(cases.read_config(folder).get("system"))
 
 
@@ -51,7 +60,11 @@ def run(folder: pathlib.Path) -> Report:
   """Checks a case, of those that `find` finds, and prints the report."""
   check = check_of(folder)
   assert check is not None, folder
-  report = check(folder)
+  try:
+    report = check(folder)
+  except (ValueError, LookupError) as error:
+    report = Report(folder.name, {})
+    report.fail("error", f"{type(error).__name__}: {error}")
   report.check_all_compared()
   return report
 

@@ -11,6 +11,7 @@ A case is a folder:
 """
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,41 @@ _LOSSES = 1e-5
 _MARGINS = 1e-5  # absolute: differences of numbers of about 1
 
 Noise = dict[str, tf.Tensor]
+
+
+def make_model(
+  values: Mapping[str, np.ndarray], config: Mapping[str, Any]
+) -> SLATE:
+  """Builds a model of the size and version of published weights.
+
+  Args:
+    values: the weights by published names.
+    config: the published code's arguments; of those that do not follow from the
+      weights, num_slots, num_iterations and num_heads have to be there.
+
+  Returns:
+    The model, without variables.
+  """
+  table = slate_weights.table_of(values)
+  assert table is not None
+  sizes = slate_weights.options(published.shapes(values, table))
+  return SLATE(
+    n_z=sizes["n_z"],
+    num_components=config["num_slots"],
+    num_iters=config["num_iterations"],
+    vocab_size=sizes["model.vocab_size"],
+    d_model=sizes["model.d_model"],
+    num_heads=config["num_heads"],
+    num_blocks=sizes["model.num_blocks"],
+    dropout=config.get("dropout", 0.0),
+    mlp_size=sizes["model.mlp_size"],
+    num_slot_heads=config.get("num_slot_heads", 1),
+    hard=config.get("hard", False),
+    tau_start=config.get("tau_start", 1.0),
+    tau_final=config.get("tau_final", 0.1),
+    tau_steps=config.get("tau_steps", 30_000),
+    implicit=table is slate_weights.HHOUSEN,
+  )
 
 
 class _Case:
@@ -62,25 +98,10 @@ class _Case:
       report: of the case.
       hard: whether the dVAE decodes one-hot tokens; None: as in the record.
     """
-    config = self.config
-    sizes = slate_weights.options(published.shapes(self.weights, self.table))
-    model = SLATE(
-      n_z=sizes["n_z"],
-      num_components=config["num_slots"],
-      num_iters=config["num_iterations"],
-      vocab_size=sizes["model.vocab_size"],
-      d_model=sizes["model.d_model"],
-      num_heads=config["num_heads"],
-      num_blocks=sizes["model.num_blocks"],
-      dropout=config.get("dropout", 0.0),
-      mlp_size=sizes["model.mlp_size"],
-      num_slot_heads=config.get("num_slot_heads", 1),
-      hard=config.get("hard", False) if hard is None else hard,
-      tau_start=config["tau_start"],
-      tau_final=config["tau_final"],
-      tau_steps=config["tau_steps"],
-      implicit=not self.is_original,
-    )
+    config = dict(self.config)
+    if hard is not None:
+      config["hard"] = hard
+    model = make_model(self.weights, config)
     trainer = training.Trainer(model, self._optimizer(), seed=0)
     trainer.initialize(self.image.shape[1:], {})
     self.variables(model).load(report, self.weights, model)
@@ -205,7 +226,7 @@ def _evaluation(case: _Case, report: Report) -> None:
   decoded, _ = model._transformer(
     model._embed(generated)[:, :-1], model._slot_projection(slots), Dropout()
   )
-  logits = model._output(decoded)
+  logits = model._to_logits(decoded)
   report.equal(
     "generated tokens",
     report.known({"dvae_argmax_tokens": tokens, "generated_tokens": generated}),

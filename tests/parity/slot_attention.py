@@ -41,6 +41,93 @@ _FORWARD = 1e-5
 _LOSSES = 1e-5
 
 
+def is_of_torch(values: Mapping[str, Any]) -> bool:
+  """Whether published names are those of a PyTorch version."""
+  return not any("/" in name for name in values)
+
+
+def table_of(values: Mapping[str, Any]) -> published.Table:
+  """The table for published names."""
+  return weights.PYTORCH if is_of_torch(values) else weights.GOOGLE
+
+
+def make_model(
+  values: Mapping[str, np.ndarray],
+  config: Mapping[str, Any],
+  grids: Mapping[str, Sequence[int]],
+  mask_losses: Mapping[str, MaskLoss] | None = None,
+) -> SceneModel:
+  """Builds a model of the size and version of published weights.
+
+  Args:
+    values: the weights by published names.
+    config: num_slots, num_iterations, layer_norm_epsilon; resolution and, if
+      it does not follow from grids, the strides of the decoder.
+    grids: {"encoder" or "decoder": size of its smallest feature map}; where
+      there is none, that of the image.
+    mask_losses: see `SlotAttentionAutoEncoder`.
+
+  Returns:
+    The model, without variables.
+  """
+  is_torch = is_of_torch(values)
+  shapes = published.shapes(values, table_of(values))
+  sizes = weights.options(shapes)
+  activation = "leaky_relu" if is_torch else "relu"
+  epsilon = config["layer_norm_epsilon"]
+
+  def of(part: str) -> dict[str, Any]:
+    start = f"model.{part}."
+    return {
+      key.removeprefix(start): value
+      for key, value in sizes.items()
+      if key.startswith(start)
+    }
+
+  def doublings(part: str) -> int:
+    return _doublings(
+      config["resolution"], grids.get(part, config["resolution"])
+    )
+
+  # Strides of 2 come after the encoder's first layer, and first in a decoder.
+  twos = doublings("encoder")
+  count = len(of("encoder")["output_channels"])
+  encoder = ConvEncoder(
+    **of("encoder"),
+    strides=[1] + [2] * twos + [1] * (count - twos - 1),
+    activation=activation,
+    norm_epsilon=epsilon,
+  )
+  attention = SlotAttention(
+    sizes["n_z"],
+    config["num_iterations"],
+    **of("slot_attention"),
+    norm_epsilon=epsilon,
+    attention_epsilon=config.get("slot_attention_epsilon", 1e-8),
+    train_initial_slots=not is_torch,
+    implicit="slot_attention.slot_mu" in values,
+  )
+  sizes_of_slots = sizes["n_z"], config["num_slots"]
+  if "decoder/conv_0/w" not in shapes:
+    hidden_size = shapes["slot_attention_set_predictor/mlp_0/w"][1]
+    return SlotAttentionSetPredictor(
+      encoder, attention, *sizes_of_slots, hidden_size=hidden_size
+    )
+  twos = doublings("decoder")
+  count = len(of("decoder")["kernel_shapes"])
+  layers_of = config.get("arch", {}).get("decoder_layers")
+  strides = [stride for _, _, stride in layers_of or []]
+  decoder = SpatialBroadcastDecoder(
+    **of("decoder"),
+    strides=strides or [2] * twos + [1] * (count - twos),
+    activation=activation,
+    alignment="pytorch" if is_torch else "tensorflow",
+  )
+  return SlotAttentionAutoEncoder(
+    encoder, attention, decoder, *sizes_of_slots, mask_losses
+  )
+
+
 class _Case:
   """A recorded run, and what it takes to build the model again."""
 
@@ -50,15 +137,12 @@ class _Case:
     self.weights = cases.read_arrays(folder / "weights.npz")
     self.inputs = cases.read_arrays(folder / "inputs.npz")
     self.expected = cases.read_arrays(folder / "expected.npz")
-    self.is_torch = not any("/" in name for name in self.weights)
-    self.table = weights.PYTORCH if self.is_torch else weights.GOOGLE
-    self.shapes = published.shapes(self.weights, self.table)
+    self.is_torch = is_of_torch(self.weights)
     self.predicts_sets = "target" in self.inputs
     self.noise = [tf.constant(draw[None]) for draw in self.inputs["noise"]]
     # Recorded pictures are in [-1, 1].
     image = tf.constant(self.inputs["image"][:, None] * 0.5 + 0.5)
     self.data: dict[str, Any] = {"image": image}
-    self.image_size = tuple(image.shape[2:4])
     if self.predicts_sets:
       self.data.update(_objects(self.inputs["target"]))
 
@@ -66,7 +150,19 @@ class _Case:
     self, report: Report, mask_losses: Mapping[str, MaskLoss] | None = None
   ) -> training.Trainer:
     """The model with the recorded weights, and its optimizer."""
-    model = self._model(mask_losses)
+    arch = self.config.get("arch", self.config)
+    smallest = arch.get("decoder_initial_size", arch.get("decoder_resolution"))
+    grids = {"encoder": arch.get("position_grid"), "decoder": smallest}
+    for part, key in (("encoder", "encoder_cnn"), ("decoder", "decoder_pos")):
+      if key in self.expected:
+        grids[part] = self.expected[key].shape[1:3]
+    config = {**self.config, "resolution": self.data["image"].shape[2:4]}
+    model = make_model(
+      self.weights,
+      config,
+      {part: grid for part, grid in grids.items() if grid},
+      mask_losses,
+    )
     trainer = training.Trainer(model, self._optimizer())
     factors = {
       name: value.shape[-1]
@@ -84,72 +180,7 @@ class _Case:
       if name.endswith(".grid")
     }
     undecided = self.config.get("noise_decides", [])
-    return Variables(self.table, model, undecided, constants)
-
-  def _model(self, mask_losses: Mapping[str, MaskLoss] | None) -> SceneModel:
-    config = self.config
-    epsilon = config["layer_norm_epsilon"]
-    activation = "leaky_relu" if self.is_torch else "relu"
-    sizes = weights.options(self.shapes)
-    of = lambda part: {
-      key.removeprefix(f"model.{part}."): value
-      for key, value in sizes.items()
-      if key.startswith(f"model.{part}.")
-    }
-    n_z, num_slots = sizes["n_z"], config["num_slots"]
-    encoder = ConvEncoder(
-      **of("encoder"),
-      strides=self._encoder_strides(len(of("encoder")["output_channels"])),
-      activation=activation,
-      norm_epsilon=epsilon,
-    )
-    is_implicit = "slot_attention.slot_mu" in self.weights
-    attention = SlotAttention(
-      n_z,
-      config["num_iterations"],
-      **of("slot_attention"),
-      norm_epsilon=epsilon,
-      attention_epsilon=config.get("slot_attention_epsilon", 1e-8),
-      train_initial_slots=not self.is_torch,
-      implicit=is_implicit,
-    )
-    if self.predicts_sets:
-      return SlotAttentionSetPredictor(
-        encoder,
-        attention,
-        n_z,
-        num_slots,
-        hidden_size=self.shapes["slot_attention_set_predictor/mlp_0/w"][1],
-      )
-    decoder = SpatialBroadcastDecoder(
-      **of("decoder"),
-      strides=self._decoder_strides(len(of("decoder")["kernel_shapes"])),
-      activation=activation,
-      alignment="pytorch" if self.is_torch else "tensorflow",
-    )
-    return SlotAttentionAutoEncoder(
-      encoder, attention, decoder, n_z, num_slots, mask_losses
-    )
-
-  def _encoder_strides(self, count: int) -> list[int]:
-    """Strides of 2 come after the first layer, as in Google's code."""
-    grid = self.config.get("arch", {}).get("position_grid")
-    if "encoder_cnn" in self.expected:
-      grid = self.expected["encoder_cnn"].shape[1:3]
-    doublings = _doublings(self.image_size, grid or self.image_size)
-    return [1] + [2] * doublings + [1] * (count - doublings - 1)
-
-  def _decoder_strides(self, count: int) -> list[int]:
-    """Strides of 2 come first, but for those that the record states."""
-    arch = self.config.get("arch", self.config)
-    if "decoder_layers" in arch:
-      return [stride for _, _, stride in arch["decoder_layers"]]
-    if "decoder_pos" in self.expected:
-      grid = self.expected["decoder_pos"].shape[1:3]
-    else:
-      grid = arch.get("decoder_initial_size", arch.get("decoder_resolution"))
-    doublings = _doublings(self.image_size, grid)
-    return [2] * doublings + [1] * (count - doublings)
+    return Variables(table_of(self.weights), model, undecided, constants)
 
   def _optimizer(self) -> training.Adam:
     config = self.config
