@@ -53,7 +53,8 @@ def find(path: pathlib.Path) -> list[pathlib.Path]:
     return []
   if check_of(path):
     return [path]
-  return [folder for folder in sorted(path.iterdir()) if check_of(folder)]
+  folders = sorted(inner for inner in path.iterdir() if inner.is_dir())
+  return [folder for folder in folders if check_of(folder)]
 
 
 def run(folder: pathlib.Path) -> Report:
