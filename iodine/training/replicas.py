@@ -185,7 +185,7 @@ class Distribution:
 
   def sum_of_replicas(self, tensors: Any) -> Any:
     """Sums of nested float32 tensors; call it within `run`."""
-    if self.num_replicas == 1:
+    if self.num_replicas == 1 or not tf.nest.flatten(tensors):
       return tensors
     context = tf.distribute.get_replica_context()
     return context.all_reduce("sum", tensors)

@@ -26,12 +26,14 @@ STEPS = 5
 _BATCH = 4
 
 
-def train(strategy: str | None, accumulate: int) -> tuple[Any, list[dict]]:
+def train(
+  strategy: str | None, accumulate: int, **overrides: Any
+) -> tuple[Any, list[dict]]:
   """Returns the trainer after five steps, and the scalars of each."""
   devices = replicas.create(strategy, accumulate)
   tf.random.set_seed(1)
   with devices.scope():
-    model = tiny.build(num_iters=1)
+    model = tiny.build(num_iters=1, **overrides)
     trainer = training.Trainer(model, training.make_optimizer(3e-3), 7, devices)
     trainer.initialize((tiny.H, tiny.W, tiny.C), tiny.FACTORS)
   batch = tiny.batch()
@@ -85,6 +87,10 @@ def main(accumulate: int) -> dict[str, Any]:
     "copies": [len(x) for x in copies],
     "equal": all(np.array_equal(*x) for x in copies),
     "losses": [x["loss/total"] for x in scalars],
+    "losses_without_factors": [
+      x["loss/total"]
+      for x in train("mirrored", accumulate, factor_evaluator=None)[1]
+    ],
   }
 
 

@@ -339,6 +339,8 @@ def test_two_devices_equal_one_that_takes_the_sub_batches_in_turn(accumulate):
   for name, distance in result["checkpoint"].items():
     assert distance < 1e-3, name
   assert len(set(result["losses"])) == 5
+  # Where there are no running moments to share.
+  assert len(set(result["losses_without_factors"])) == 5
 
 
 # --- Two workers --------------------------------------------------------------
