@@ -363,6 +363,7 @@ def test_the_configuration_has_the_published_size():
   model.initialize((*data.image_dim, 3), factors)
   assert sum(v.shape.num_elements() for v in model.variables) == 380_755
   assert (data.crop_region, data.batch_size) == (None, 512)
+  assert data.half_pixel_centers
   assert (model.num_components, model.num_steps) == (10, 3)
 
 
