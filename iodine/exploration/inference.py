@@ -141,7 +141,8 @@ def object_slot(info: Mapping[str, Any], b: int = 0) -> int:
 
   This is the slot with the highest KL, because empty slots and plain
   backgrounds stay close to the prior. Without a KL, it is the one with the
-  second largest segment; the largest is usually the background.
+  second largest segment; the largest is usually the background. Without masks
+  it is the first.
 
   Args:
     info: result of `infer`.
@@ -153,7 +154,9 @@ def object_slot(info: Mapping[str, Any], b: int = 0) -> int:
   Raises:
     ValueError: if `b` is out of range.
   """
-  masks = info["outputs"]["pred_mask"]  # [B, S, K, H, W, 1]
+  masks = info["outputs"].get("pred_mask")  # [B, S, K, H, W, 1]
+  if masks is None:
+    return 0
   checks.check_index("b", b, len(masks))
   if "kl" in info.get("losses", {}):
     return int(info["losses"]["kl"][b, -1].argmax())
