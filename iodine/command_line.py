@@ -105,7 +105,7 @@ def evaluate(_config):
 
 @ex.command(unobserved=True)
 def convert_checkpoint(_config):
-  """Convert tf1_checkpoint, of the reference, to checkpoint_dir."""
+  """Convert from_checkpoint, of published code, to checkpoint_dir."""
   _commands().convert_checkpoint(_config)
 
 

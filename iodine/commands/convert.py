@@ -1,4 +1,4 @@
-"""Checkpoints from and to the reference's format.
+"""Checkpoints from published formats, and to the reference's.
 
 Both commands may be killed at any time: what they write is there when all of it
 is, and a repetition removes what was left of a killed one.
@@ -13,7 +13,7 @@ from typing import Any
 
 from iodine import tf1_checkpoint
 from iodine.commands.train import make_trainer
-from iodine.config import resolution
+from iodine.config import plans, resolution
 from iodine.data.pipeline import Position
 from iodine.errors import ConfigError
 from iodine.files import (
@@ -33,16 +33,17 @@ _LOG = logging.getLogger(__name__)
 
 
 def convert_checkpoint(entries: Mapping[str, Any]) -> str:
-  """Writes a checkpoint of the reference as one of training.
+  """Writes a checkpoint of published code as one of training.
 
   Args:
-    entries: the whole configuration: from `tf1_checkpoint` to
-      `checkpoint_dir`, a folder that is new or empty.
+    entries: the whole configuration: from `from_checkpoint` (or, by its old
+      name, `tf1_checkpoint`) to `checkpoint_dir`, a folder that is new or
+      empty.
 
   Returns:
     Prefix of the new files.
   """
-  source = _required(entries, "tf1_checkpoint")
+  source = _source(entries)
   folder = pathlib.Path(entries["checkpoint_dir"]).expanduser()
   place = pathlib.Path(os.path.realpath(folder))
   for written in (place, place.parent):
@@ -56,7 +57,7 @@ def convert_checkpoint(entries: Mapping[str, Any]) -> str:
   checkpoint_files.restore(source, trainer.model, trainer.optimizer)
   # What the original was trained with, for `evaluate`.
   size = loading.inner_batch_size(entries, checkpoint_files.find(source))
-  own = {**entries["model"], "inner_batch_size": size}
+  own = plans.filled(entries["model"], {"inner_batch_size": size})
   parent = place if place.is_dir() else place.parent
   with results_in(parent, "checkpoint_dir"):
     make_folder(parent, "checkpoint_dir")
@@ -122,6 +123,25 @@ def _in_order(new: pathlib.Path) -> list[str]:
     return max(_LAST.index(x) if x in _LAST else -1 for x in (name, suffix))
 
   return sorted((path.name for path in new.iterdir()), key=rank)
+
+
+def _source(entries: Mapping[str, Any]) -> str:
+  """What is to be converted."""
+  given = [
+    key for key in ("from_checkpoint", "tf1_checkpoint") if entries.get(key)
+  ]
+  if len(given) > 1 and entries[given[0]] != entries[given[1]]:
+    raise ConfigError(
+      f"from_checkpoint={entries[given[0]]!r} and "
+      f"tf1_checkpoint={entries[given[1]]!r} both name what to convert; leave "
+      "one out"
+    )
+  if not given:
+    raise ConfigError(
+      "from_checkpoint: missing; name a folder, the prefix of a checkpoint's "
+      "files, or a file of PyTorch"
+    )
+  return entries[given[0]]
 
 
 def _required(entries: Mapping[str, Any], key: str) -> str:

@@ -55,13 +55,18 @@ def inspect_checkpoint(entries: Mapping[str, Any]) -> None:
     f"\n{errors.printable(prefix)}: {summary.parameters:,} parameters, "
     f"{summary.slots:,} numbers of Adam's, {summary.others} other entries"
   )
-  fits = []
+  fits, unknown = [], []
   configurations = reading.named_configs()
   with progress(len(configurations), "configurations", _LOG) as update:
     for name, own in configurations.items():
-      if _fits(own, prefix, values):
-        fits.append(name)
+      try:
+        if _fits(own, prefix, values):
+          fits.append(name)
+      except errors.ConfigError:  # Some data files tell the images' channels.
+        unknown.append(name)
       update()
+  if unknown:
+    print(f"Not known without their data: {', '.join(unknown)}")
   print(
     f"Configurations that fit, with any number of slots: "
     f"{', '.join(fits) or 'none'}"
@@ -89,7 +94,11 @@ def _fits(
   prefix: str,
   values: Mapping[str, np.ndarray],
 ) -> bool:
-  """Whether a configuration describes the checkpoint's model."""
+  """Whether a configuration describes the checkpoint's model.
+
+  Raises:
+    ConfigError: if that cannot be told, as a data file is missing.
+  """
   entries = resolution.resolve(configuration, _SMALLEST)
   dataset, model = resolution.build(entries, ("data", "model"))
   loading.initialize(model, dataset)

@@ -31,6 +31,7 @@ PATHS = (
   "evaluation_dir",
   "pictures_dir",
   "image",
+  "from_checkpoint",
   "tf1_checkpoint",
   "path",
   "cache_dir",
@@ -288,9 +289,15 @@ ENTRIES: dict[str, Entry] = {
     _integers(1),
   ),
   "image": Entry(None, "decompose: file of the picture", _optional(_path)),
+  "from_checkpoint": Entry(
+    None,
+    "convert_checkpoint: the published checkpoint, as in `checkpoint_dir`",
+    _optional(_path),
+  ),
   "tf1_checkpoint": Entry(
     None,
-    "convert_checkpoint, export_tf1: prefix of the reference's files",
+    "export_tf1: prefix of the reference's files to write; "
+    "convert_checkpoint: the same as from_checkpoint",
     _optional(_path),
   ),
   "paper_batch_size": Entry(
