@@ -158,6 +158,7 @@ class _Scripts:
       "HOME": str(folder),  # No settings of curl.
       "IODINE_CHECKPOINTS_URL": server.address,
       "IODINE_DATASETS_URL": server.address,
+      "IODINE_SLOT_ATTENTION_URL": f"{server.address}/bucket",
     }
     self.pauses = folder / "pauses"
     self.target = self.folder / "data" / "tetrominoes_train.tfrecords"
@@ -453,7 +454,7 @@ class TestArguments:
       ("datasets tetrominoes --retries", "--retries '': expected"),
       ("datasets tetrominoes --retries=1e9", "--retries '1e9': expected"),
       ("datasets tetrominoes clevr", "unknown dataset 'clevr'\n  Choices: tet"),
-      ("checkpoints clevr6", "unexpected argument 'clevr6'"),
+      ("checkpoints clevr6", "unknown checkpoints 'clevr6'\n  Choices: iod"),
     ],
   )
   def test_usage_errors(self, scripts: _Scripts, arguments: str, message: str):
@@ -599,3 +600,72 @@ class TestUnpack:
     scripts.server.files[_CHECKPOINTS] = _zip(_members())
     scripts.run("checkpoints", "--force")
     assert scripts.unpacked() == _members()
+
+
+_LISTING = """<?xml version='1.0' encoding='UTF-8'?>
+<ListBucketResult xmlns='http://doc.s3.amazonaws.com/2006-03-01'>
+<Name>bucket</Name><IsTruncated>false</IsTruncated>{contents}
+</ListBucketResult>"""
+
+
+class TestSlotAttention:
+  """Google's checkpoints, whose files the bucket lists."""
+
+  KINDS = ("object_discovery", "set_prediction")
+  NAMES = ("checkpoint", "ckpt-2.data-00000-of-00001", "ckpt-2.index")
+
+  def _serve(self, server: _Server, *more: str) -> dict[str, bytes]:
+    """Serves both folders; the files by their names beside each other."""
+    files = {}
+    for kind in self.KINDS:
+      prefix = f"slot-attention/{kind}/"
+      keys = [prefix, *(f"{prefix}{name}" for name in (*self.NAMES, *more))]
+      contents = "".join(f"<Contents><Key>{k}</Key></Contents>" for k in keys)
+      listing = _LISTING.format(contents=contents).encode()
+      server.files[f"/bucket?prefix={prefix}"] = listing
+      for name in self.NAMES:
+        content = f"{kind} {name}".encode()
+        server.files[f"/bucket/{prefix}{name}"] = content
+        files[f"checkpoints/slot_attention/{kind}/{name}"] = content
+    return files
+
+  def test_fetches_what_the_bucket_lists(self, scripts: _Scripts):
+    files = self._serve(scripts.server)
+    output = scripts.run("checkpoints", "slot_attention")
+    assert scripts.unpacked() == files
+    folder = "checkpoints/slot_attention/set_prediction"
+    assert f"  checkpoint_dir={folder}\n" in output
+    assert "is there already" in scripts.run("checkpoints", "slot_attention")
+
+  def test_both_models(self, scripts: _Scripts):
+    files = self._serve(scripts.server)
+    scripts.run("checkpoints", "iodine", "slot_attention")
+    assert set(files) < set(scripts.unpacked())
+    assert set(scripts.unpacked()) - set(files)
+
+  @pytest.mark.parametrize("name", ["../../x", "a b", "$(x)", "/x", "-rf"])
+  def test_refuses_odd_names(self, scripts: _Scripts, name: str):
+    self._serve(scripts.server, name)
+    output = scripts.run("checkpoints", "slot_attention", code=1)
+    assert f"a file with the odd name {name!r}" in output
+    assert not scripts.unpacked()
+
+  @pytest.mark.parametrize(
+    ("listing", "fault"),
+    [
+      (b"<html><p></html>", "cannot be read"),
+      (b"<!DOCTYPE x><ListBucketResult/>", "has declarations"),
+      (b"<ListBucketResult/>", "no files slot-attention/object_discovery/*"),
+    ],
+  )
+  def test_other_answers(self, scripts: _Scripts, listing: bytes, fault: str):
+    self._serve(scripts.server)
+    place = "/bucket?prefix=slot-attention/object_discovery/"
+    scripts.server.files[place] = listing
+    output = scripts.run("checkpoints", "slot_attention", code=1)
+    assert fault in output
+    assert "by hand" in output
+
+  def test_no_listing(self, scripts: _Scripts):
+    output = scripts.run("checkpoints", "slot_attention", code=1)
+    assert f"cannot fetch {scripts.server.address}/bucket?prefix=" in output
