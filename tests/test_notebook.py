@@ -17,7 +17,12 @@ import pytest
 from PIL import Image
 
 from tests.support.places import REPOSITORY
-from tests.support.tiny_runs import TINY, run, write_scenes
+from tests.support.tiny_runs import (
+  TINY,
+  TINY_SLOT_ATTENTION,
+  run,
+  write_scenes,
+)
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
@@ -28,7 +33,7 @@ MAX_BYTES = 1_500_000
 # Cells that show a picture, in the order of the notebook.
 PICTURES = (
   *("decomposition", "scenes", "iterations", "scores", "inputs", "traversal"),
-  *("sliders", "removal", "swap", "samples", "custom", "more"),
+  *("sliders", "removal", "swap", "compose", "samples", "custom", "more"),
 )
 # The line that chooses what is loaded.
 CHOICE = 'CONFIG, CHECKPOINT_DIR = "demo", None'
@@ -175,6 +180,24 @@ def _execute(source: str, names: dict[str, Any]) -> Any:
   if last is None:
     return None
   return eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)
+
+
+def test_a_model_that_is_no_iodine(stored, tmp_path, monkeypatch, capsys):
+  write_scenes(tmp_path / "data" / "tetrominoes_train.tfrecords", 13)
+  monkeypatch.chdir(tmp_path)
+  run(*TINY_SLOT_ATTENTION, "checkpoint_dir=checkpoints/mine", "seed=3")
+  sources = {cell.id: cell.source for cell in _code_cells(stored)}
+  sources["choose"] = 'CONFIG, CHECKPOINT_DIR = "checkpoints/mine_1", None'
+  names: dict[str, Any] = {}
+  shown = {name: _execute(code, names) for name, code in sources.items()}
+  nothing = "SlotAttentionAutoEncoder has nothing to show here."
+  assert [k for k, v in shown.items() if v == nothing] == [
+    *("inputs", "traversal", "sliders", "samples"),
+  ]
+  for name in ("attention", *PICTURES):
+    if shown[name] != nothing:
+      assert shown[name]._repr_png_().startswith(b"\x89PNG"), name
+  assert "2 refinement steps" in capsys.readouterr().out
 
 
 def test_one_line_chooses_another_model(stored, tmp_path, monkeypatch, capsys):

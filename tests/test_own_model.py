@@ -49,7 +49,7 @@ def _blocks(language: str) -> list[str]:
 
 
 SOURCE, PROGRAM = _blocks("python")
-(CONFIGURATION,) = _blocks("yaml")
+CONFIGURATION = _blocks("yaml")[0]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from iodine.errors import ConfigError
 from iodine.files import new_files
 from iodine.pictures import sections
 from iodine.runs import loading
-from iodine.scene_model import SceneModel, shows_decomposition
+from iodine.scene_model import SceneModel
 
 __all__ = ["compose"]
 
@@ -53,7 +53,7 @@ def compose(entries: Mapping[str, Any]) -> pathlib.Path:
   info = exploration.infer(
     model, batch, entries["seed"], [number - 1 for number in numbers]
   )
-  if not (shows_decomposition(info) and sections.can_render(model, info)):
+  if not sections.can_render(model, info):
     raise _cannot(model)
   collage = exploration.collage(model, info, _chosen(entries, numbers, info))
   with new_files(folder, [OVERVIEW_FILE, SCENE_FILE]) as new:

@@ -61,6 +61,7 @@ class Collage(NamedTuple):
   """A scene composed of P slots of N others.
 
   Attributes:
+    scenes: [N] indices in the batch of the scenes that slots come from.
     chosen: [P] pairs of a scene, by its index among the N, and a slot.
     images: [N, H, W, C].
     recons: [N, H, W, C].
@@ -70,6 +71,7 @@ class Collage(NamedTuple):
       none.
   """
 
+  scenes: tuple[int, ...]
   chosen: tuple[tuple[int, int], ...]
   images: np.ndarray
   recons: np.ndarray
@@ -175,7 +177,7 @@ def collage(
 
   Args:
     model: the model that made `info`, and which `can("compose")`.
-    info: result of `infer`, of N scenes.
+    info: result of `infer`.
     chosen: [P] pairs (b, slot), P at least 1; any pair may come several times.
 
   Returns:
@@ -188,15 +190,17 @@ def collage(
   for b, slot in chosen:
     check_index("b", b, len(z))
     check_index("slot", slot, z.shape[1])
-  scenes = render(model, np.stack([z[place] for place in chosen])[np.newaxis])
+  rendered = render(model, np.stack([z[place] for place in chosen])[np.newaxis])
+  scenes = sorted({b for b, _ in chosen})
   outputs = info["outputs"]
   return Collage(
-    chosen=tuple(chosen),
-    images=info["data"]["image"][:, -1],
-    recons=outputs["recons"][:, -1, 0],
-    components=outputs["components"][:, -1],
-    masks=outputs["pred_mask"][:, -1],
-    scene=Composition(*(None if x is None else x[0] for x in scenes)),
+    scenes=tuple(scenes),
+    chosen=tuple((scenes.index(b), slot) for b, slot in chosen),
+    images=info["data"]["image"][scenes, -1],
+    recons=outputs["recons"][scenes, -1, 0],
+    components=outputs["components"][scenes, -1],
+    masks=outputs["pred_mask"][scenes, -1],
+    scene=Composition(*(None if x is None else x[0] for x in rendered)),
   )
 
 

@@ -38,7 +38,7 @@ def composition_plot(
 
   Args:
     collage: result of `exploration.collage`.
-    numbers: [N] numbers of the source scenes; None: from 1 on.
+    numbers: of all scenes of the batch; None: from 1 on.
     size: width of a panel.
 
   Returns:
@@ -61,7 +61,9 @@ def composition_plot(
     shapes["scene.masks"] = (collage.scene.masks, f"{num_chosen} H W 1")
   sizes = check_shapes(shapes)
   num_scenes, num_slots = sizes["N"], sizes["K"]
-  numbers = range(1, num_scenes + 1) if numbers is None else numbers
+  names = [
+    f"Scene {b + 1 if numbers is None else numbers[b]}" for b in collage.scenes
+  ]
   titles = ["Image", "Reconstruction"]
   titles += [f"Slot {k + 1}" for k in range(num_slots)]
   fig, axes = new_figure(
@@ -70,7 +72,7 @@ def composition_plot(
     size,
     sizes["H"] / sizes["W"],
     titles=titles,
-    row_labels=[*(f"Scene {number}" for number in numbers), "Composed"],
+    row_labels=[*names, "Composed"],
     footer=True,
   )
   colors = get_mask_plot_colors(num_chosen)
@@ -89,14 +91,14 @@ def composition_plot(
         lw=(3.0 if is_used else 0.5) * size,
       )
     _hide(row[2 + num_slots :])
-  _show_composed(axes[-1], collage, numbers, colors, size)
+  _show_composed(axes[-1], collage, names, colors, size)
   return fig
 
 
 def _show_composed(
   row: np.ndarray,
   collage: Collage,
-  numbers: Sequence[int],
+  names: Sequence[str],
   colors: np.ndarray,
   size: float,
 ) -> None:
@@ -118,7 +120,7 @@ def _show_composed(
       color=color,
       lw=3.0 * size,
     )
-    ax.set_xlabel(f"Scene {numbers[n]}, slot {k + 1}", fontsize=font_size)
+    ax.set_xlabel(f"{names[n]}, slot {k + 1}", fontsize=font_size)
   _hide(row[2 + len(colors) :])
 
 

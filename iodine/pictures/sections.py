@@ -28,6 +28,7 @@ from iodine.scene_model import SceneModel, shows_decomposition
 
 __all__ = [
   "PICTURES",
+  "can_edit",
   "can_render",
   "can_traverse",
   "composition",
@@ -92,11 +93,9 @@ def sections(
     The sections, in the order of `PICTURES`.
   """
   draws, has_steps = shows_decomposition(info), model.num_steps > 1
-  has_logits = "pred_mask_logits" in info["outputs"]
-  renders = can_render(model, info)
   if draws:
     yield decomposition(info, folder, "decomposition.png")
-  if draws and renders and not has_logits:
+  if can_render(model, info) and "pred_mask_logits" not in info["outputs"]:
     yield _reconstruction(model, info, folder)
   if draws and has_steps:
     yield _refinement(model, info, folder)
@@ -109,7 +108,7 @@ def sections(
     yield _inputs(info, folder)
   if can_traverse(model, info):
     yield traversal(model, info, folder, "traversal", slot, latents)
-  if draws and (has_logits or renders):
+  if can_edit(model, info):
     yield _edits(model, info, folder, slot)
   if model.can("sample"):
     yield _samples(model, folder, seed)
@@ -119,7 +118,14 @@ def sections(
 
 def can_render(model: SceneModel, info: Mapping[str, Any]) -> bool:
   """Whether the model renders scenes from slots that it infers."""
-  return model.can("compose") and "z" in info.get("latent", {})
+  has_latents = "z" in info.get("latent", {})
+  return shows_decomposition(info) and has_latents and model.can("compose")
+
+
+def can_edit(model: SceneModel, info: Mapping[str, Any]) -> bool:
+  """Whether scenes can be drawn without some of their slots."""
+  has_logits = "pred_mask_logits" in info["outputs"]
+  return (shows_decomposition(info) and has_logits) or can_render(model, info)
 
 
 def can_traverse(model: SceneModel, info: Mapping[str, Any]) -> bool:
@@ -192,7 +198,7 @@ def composition(
 
   Args:
     collage: result of `exploration.collage`.
-    numbers: numbers of the source scenes, from 1 on.
+    numbers: numbers of the batch's scenes, from 1 on.
     folder: folder for the picture.
     name: name of the file.
   """

@@ -9,38 +9,13 @@ import pytest
 from PIL import Image
 
 from iodine.pictures import sections
-from tests.support.tiny_runs import fail, run
+from tests.support.tiny_runs import (
+  TINY_SLATE,
+  TINY_SLOT_ATTENTION,
+  fail,
+  run,
+)
 
-_SLOT_ATTENTION = (
-  "with",
-  "slot_attention_tetrominoes",
-  "image_dim=[9,7]",
-  "n_z=6",
-  "model.encoder.output_channels=[4]",
-  "model.encoder.kernel_shapes=[3]",
-  "model.encoder.strides=[1]",
-  "model.encoder.mlp_sizes=[5, 5]",
-  "model.decoder.output_channels=[4]",
-  "model.decoder.kernel_shapes=[3,3]",
-)
-_SLATE = (
-  "with",
-  "slate_tetrominoes_small",
-  "image_dim=[12,8]",
-  "n_z=8",
-  "model.vocab_size=5",
-  "model.d_model=8",
-  "model.num_heads=2",
-  "model.num_blocks=1",
-  "model.mlp_size=7",
-)
-_SIZES = (
-  "num_components=3",
-  "num_iters=2",
-  "batch_size=3",
-  "stop_after_steps=1",
-  "data.shuffle_buffer=5",
-)
 _COMMON = {
   *("decomposition.png", "refinement.gif", "refinement.png"),
   *("attention.gif", "attention.png", "scores.png", "training.png"),
@@ -48,11 +23,11 @@ _COMMON = {
 }
 
 
-@pytest.fixture(scope="module", params=[_SLOT_ATTENTION, _SLATE])
+@pytest.fixture(scope="module", params=[TINY_SLOT_ATTENTION, TINY_SLATE])
 def trained_words(request, data_dir, tmp_path_factory) -> tuple[str, ...]:
   """What commands are given that use a model of one step."""
   folder = tmp_path_factory.mktemp("run")
-  words = (*request.param, *_SIZES, f"data_dir={data_dir}", "seed=3")
+  words = (*request.param, f"data_dir={data_dir}", "seed=3")
   run(*words, f"checkpoint_dir={folder}/run")
   return (*words, f"checkpoint_dir={folder}/run_1")
 

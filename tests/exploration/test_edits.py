@@ -122,7 +122,7 @@ def test_without_logits_edits_need_the_model(joint):
 
 
 def test_a_collage_is_rendered_from_the_chosen_latents(model, info):
-  chosen = [(2, 1), (0, 0), (2, 1), (1, 0), (3, 1)]
+  chosen = [(2, 1), (0, 0), (2, 1), (3, 0), (0, 1)]
   collage = exploration.collage(model, info, chosen)
   slots = [
     exploration.decode_slots(model, info["latent"]["z"][b, -1, slot])
@@ -131,10 +131,13 @@ def test_a_collage_is_rendered_from_the_chosen_latents(model, info):
   expected = exploration.compose(*map(np.stack, zip(*slots, strict=True)))
   np.testing.assert_allclose(collage.scene.recons, expected.recons, **TOLERANCE)
   np.testing.assert_allclose(collage.scene.masks, expected.masks, **TOLERANCE)
-  assert collage.chosen == tuple(chosen)
-  np.testing.assert_array_equal(collage.images, info["data"]["image"][:, 0])
+  assert collage.scenes == (0, 2, 3)
+  assert collage.chosen == ((1, 1), (0, 0), (1, 1), (2, 0), (0, 1))
   np.testing.assert_array_equal(
-    collage.components, info["outputs"]["components"][:, -1]
+    collage.images, info["data"]["image"][[0, 2, 3], 0]
+  )
+  np.testing.assert_array_equal(
+    collage.components, info["outputs"]["components"][[0, 2, 3], -1]
   )
 
 

@@ -12,7 +12,7 @@ from tests.support.explored import H, W
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-K, NUMBERS = 4, (3, 17)
+K, NUMBERS = 4, (3, 8, 11, 17)  # of which the first and the last are shown
 CHOSEN = [(1, 2), (0, 0), (1, 2), (0, 3), (1, 0)]
 
 
@@ -54,12 +54,18 @@ def test_a_composition_is_below_its_sources(count):
   new = axes[-1]
   np.testing.assert_allclose(_shown(new[0]), collage.scene.recons, rtol=1e-5)
   for i, (ax, (n, k)) in enumerate(zip(new[2:], CHOSEN[:count], strict=False)):
-    assert ax.get_xlabel() == f"Scene {NUMBERS[n]}, slot {k + 1}"
+    assert ax.get_xlabel() == f"Scene {(3, 17)[n]}, slot {k + 1}"
     np.testing.assert_allclose(_frame(ax), colors[i], atol=1e-6)
     np.testing.assert_array_equal(_shown(ax), _shown(axes[n, 2 + k]))
   assert not any(ax.get_visible() for ax in new[2 + count :])
   fig.draw_without_rendering()
   assert not plt.get_fignums()
+
+
+def test_scenes_have_the_numbers_of_the_batch():
+  fig = compositions.composition_plot(explored.collage([(0, 1)]))
+  labels = [ax.get_ylabel() for ax in fig.axes if ax.get_ylabel()]
+  assert labels == ["Scene 1", "Scene 4", "Composed"]
 
 
 def test_masks_are_left_out_where_there_are_none():

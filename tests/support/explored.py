@@ -54,8 +54,10 @@ def swap(num_slots=4, channels=3) -> Swap:
   )
 
 
-def collage(chosen, num_scenes=2, num_slots=4, channels=3) -> Collage:
+def collage(chosen, scenes=(0, 3), num_slots=4, channels=3) -> Collage:
+  num_scenes = len(scenes)
   return Collage(
+    scenes,
     tuple(chosen),
     uniform(num_scenes, H, W, channels),
     uniform(num_scenes, H, W, channels, seed=1),

@@ -38,6 +38,40 @@ TINY = (
   f"stop_after_steps={STEPS}",
 )
 
+# Other models, likewise.
+_SIZES = (
+  "num_components=3",
+  "num_iters=2",
+  "batch_size=3",
+  "stop_after_steps=1",
+  "data.shuffle_buffer=5",
+)
+TINY_SLOT_ATTENTION = (
+  "with",
+  "slot_attention_tetrominoes",
+  "image_dim=[9,7]",
+  "n_z=6",
+  "model.encoder.output_channels=[4]",
+  "model.encoder.kernel_shapes=[3]",
+  "model.encoder.strides=[1]",
+  "model.encoder.mlp_sizes=[5, 5]",
+  "model.decoder.output_channels=[4]",
+  "model.decoder.kernel_shapes=[3,3]",
+  *_SIZES,
+)
+TINY_SLATE = (
+  "with",
+  "slate_tetrominoes_small",
+  "image_dim=[12,8]",
+  "n_z=8",
+  "model.vocab_size=5",
+  "model.d_model=8",
+  "model.num_heads=2",
+  "model.num_blocks=1",
+  "model.mlp_size=7",
+  *_SIZES,
+)
+
 
 def write_scenes(path: pathlib.Path, num_scenes: int) -> pathlib.Path:
   generation.write_tfrecords(
