@@ -49,7 +49,7 @@ def _blocks(language: str) -> list[str]:
 
 
 SOURCE, PROGRAM = _blocks("python")
-CONFIGURATION = _blocks("yaml")[0]
+(CONFIGURATION,) = _blocks("yaml")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from iodine.errors import ConfigError
 from iodine.files import new_files
 from iodine.pictures import page, sections
 from iodine.runs import loading, summaries
-from iodine.scene_model import SceneModel
+from iodine.scene_model import SceneModel, shows_decomposition
 
 __all__ = [
   "check_choices",
@@ -85,10 +85,14 @@ def check_choices(entries: Mapping[str, Any], model: SceneModel) -> None:
 
 
 def chosen_slot(entries: Mapping[str, Any], info: Mapping[str, Any]) -> int:
-  """The slot of the first scene that `slot` names, counted from 0."""
-  if entries["slot"] is None:
-    return exploration.object_slot(info)
-  return entries["slot"] - 1
+  """The slot of the first scene that `slot` names, counted from 0.
+
+  Without a name, it is that of an object, or the first of a model that does not
+  decompose images.
+  """
+  if entries["slot"] is not None:
+    return entries["slot"] - 1
+  return exploration.object_slot(info) if shows_decomposition(info) else 0
 
 
 def infer_from(
