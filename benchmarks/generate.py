@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from benchmarks.train_step import run
 from iodine.models.slate import SLATE
-from iodine.models.transformer import Dropout
+from iodine.models.slate.transformer import Dropout
 
 _IMAGE_SHAPE = (64, 64, 3)
 

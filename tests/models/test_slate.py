@@ -14,9 +14,9 @@ import pytest
 import tensorflow as tf
 
 from iodine import training
-from iodine.models.dvae import gumbel_softmax, pixel_shuffle
 from iodine.models.slate import SLATE
-from iodine.models.transformer import Dropout
+from iodine.models.slate.dvae import gumbel_softmax, pixel_shuffle
+from iodine.models.slate.transformer import Dropout
 from tests.support.places import PARITY
 
 _CASE = PARITY / "slate_tiny"

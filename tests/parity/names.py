@@ -12,7 +12,7 @@ import numpy as np
 
 from iodine import tf1_checkpoint, training
 from iodine.models import published
-from iodine.models.slate_weights import table_of
+from iodine.models.slate.weights import table_of
 from iodine.models.slot_attention import SlotAttentionSetPredictor
 from iodine.scene_model import SceneModel
 from tests.parity import slate, slot_attention

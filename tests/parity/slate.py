@@ -18,9 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import training
-from iodine.models import published, slate_weights
+from iodine.models import published
 from iodine.models.slate import SLATE
-from iodine.models.transformer import Dropout
+from iodine.models.slate import weights as slate_weights
+from iodine.models.slate.transformer import Dropout
 from tests.parity import cases, variables
 from tests.parity.report import Report, largest_difference
 from tests.parity.variables import Variables

@@ -14,14 +14,15 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from iodine import checks
-from iodine.models import layers, slate_weights
-from iodine.models.dvae import DVAE, PATCH, gumbel_softmax
+from iodine.models import layers
+from iodine.models.slate import weights
+from iodine.models.slate.dvae import DVAE, PATCH, gumbel_softmax
+from iodine.models.slate.transformer import Dropout, TransformerDecoder
 from iodine.models.slot_attention.attention import (
   SlotAttention,
   SlotUpdate,
   attention_pictures,
 )
-from iodine.models.transformer import Dropout, TransformerDecoder
 from iodine.scene_model import Composition, Loss, SceneModel
 
 __all__ = ["SLATE"]
@@ -342,7 +343,7 @@ class SLATE(SceneModel):
   ) -> dict[str, np.ndarray] | None:
     """Translates checkpoints of singhgautam/slate and of HHousen's version."""
     own = {**self._options, "tokens": math.prod(self._grid())}
-    return slate_weights.translate(values, own, self.variables)
+    return weights.translate(values, own, self.variables)
 
   # --- Parts ------------------------------------------------------------------
 
