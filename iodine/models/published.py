@@ -52,8 +52,9 @@ class Place(NamedTuple):
   layout: Layout
 
 
-# {regular expression of a whole published name: where its value belongs}. No
-# place: a constant that no model here has as a variable.
+# {regular expression of a whole published name: where its value belongs}; of
+# several that fit, the first counts. No place: a constant, which is no variable
+# here.
 Table = Mapping[str, tuple[Place, ...]]
 
 

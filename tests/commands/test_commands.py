@@ -441,11 +441,13 @@ def test_a_misfit_leaves_no_folder(
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["convert_checkpoint", "export_tf1"])
-def test_the_prefix_is_needed(data_dir, tmp_path, capsys, command):
+@pytest.mark.parametrize(
+  "command, entry",
+  [("convert_checkpoint", "from_checkpoint"), ("export_tf1", "tf1_checkpoint")],
+)
+def test_the_prefix_is_needed(data_dir, tmp_path, capsys, command, entry):
   words = (command, *_tiny_cos(data_dir, tmp_path / "new"))
-  error = fail(capsys, 2, *words)
-  assert "tf1_checkpoint: missing; name the prefix" in error
+  assert f"{entry}: missing; name " in fail(capsys, 2, *words)
 
 
 def test_an_export_that_cannot_be_written(data_dir, trained, tmp_path, capsys):
@@ -495,6 +497,53 @@ def test_inspect_lists_variables_and_fitting_configurations(
   total = [line for line in lines if "parameters" in line]
   assert f": {parameters:,} parameters, {2 * parameters:,} numbers" in total[0]
   assert lines[-1].endswith("with any number of slots: same, more_slots")
+
+
+_GOOGLE = PARITY / "slot_attention_tiny_autoencoder" / "tf_checkpoint"
+_GOOGLES_SIZES = (
+  "n_z=12",
+  "num_components=3",
+  "data.image_dim=[16, 32]",
+  "model.encoder.output_channels=[5, 6, 7, 8]",
+  "model.encoder.mlp_sizes=[10, 10]",
+  "model.slot_attention.mlp_size=20",
+  "model.decoder.output_channels=[7, 6, 6, 5, 5]",
+  "model.decoder.strides=[2, 2, 2, 2, 1, 1]",
+  "model.decoder.kernel_shapes=[5, 5, 5, 5, 5, 3]",
+)
+
+
+def test_a_published_checkpoint_is_converted_and_inspected(
+  data_dir, tmp_path, capsys, monkeypatch
+):
+  words = ("with", "slot_attention_tetrominoes", *_GOOGLES_SIZES)
+  words += (f"data_dir={data_dir}", f"checkpoint_dir={tmp_path}/run")
+  run("convert_checkpoint", *words, f"from_checkpoint={_GOOGLE}")
+  values = checkpoint_files.read(checkpoint_files.find(f"{tmp_path}/run"))
+  expected = np.load(_GOOGLE.parent / "expected.npz")
+  name = "slot_attention/project_q"
+  actual = values[f"slot_attention/{name}/w"]
+  np.testing.assert_array_equal(actual, expected[f"after/{name}/kernel"])
+  assert values["global_step"] == 3
+  saved = resolution.without_derived(
+    reading.load_file(tmp_path / "run" / "config.json")
+  )
+  assert "inner_batch_size" not in saved["model"]
+  configurations = {"same": saved, "other_size": {**saved, "n_z": 6}}
+  monkeypatch.setattr(reading, "named_configs", lambda: configurations)
+  for source in (_GOOGLE, tmp_path / "run"):
+    capsys.readouterr()
+    run("inspect_checkpoint", "with", f"checkpoint_dir={source}")
+    output = capsys.readouterr().out
+    assert ": 11,479 parameters, 22,958 numbers of Adam's" in output
+    assert output.endswith("with any number of slots: same\n")
+
+
+def test_convert_takes_one_checkpoint(data_dir, tmp_path, capsys):
+  words = ("convert_checkpoint", *_tiny_cos(data_dir, tmp_path / "run"))
+  words += (*_SOURCE, f"from_checkpoint={_GOOGLE}")
+  assert "both name what to convert" in fail(capsys, 2, *words)
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
