@@ -147,6 +147,36 @@ def test_crops_and_resizes_as_tensorflow_1(path, size, grayscale):
       np.testing.assert_array_equal(batch["mask"][b, 0, k], mask)
 
 
+@pytest.mark.parametrize("size", [(6, 10), (20, 31)])
+def test_resizes_as_tensorflow_2_on_request(path, size):
+  rng = np.random.default_rng(0)
+  features = tetromino_features(2)
+  features["image"] = rng.integers(0, 256, [2, 13, 19, 3], dtype=np.uint8)
+  features["mask"] = np.uint8(255 * rng.integers(2, size=[2, 4, 13, 19, 1]))
+  dataset = datasets.Tetrominoes(
+    path,
+    batch_size=2,
+    image_dim=size,
+    half_pixel_centers=True,
+    reader=make_reader(features),
+  )
+  (batch,) = dataset("eval")
+  image = tf.image.resize(features["image"] / np.float32(255), size)
+  np.testing.assert_allclose(batch["image"][:, 0], image, atol=1e-6)
+  for b in range(2):
+    mask = tf.image.resize(features["mask"][b] // 255, size, "nearest")
+    np.testing.assert_array_equal(batch["mask"][b, 0], mask)
+
+
+def test_caches_of_before_there_was_a_choice_of_resizing_stay(path, tmp_path):
+  options = dict(batch_size=2, cache_dir=str(tmp_path / "cache"))
+  path.write_bytes(b"")
+  plain = datasets.Tetrominoes(path, **options)._cache().path
+  same = datasets.Tetrominoes(path, half_pixel_centers=False, **options)
+  other = datasets.Tetrominoes(path, half_pixel_centers=True, **options)
+  assert same._cache().path == plain != other._cache().path
+
+
 @needs_real_scenes
 def test_real_tetrominoes():
   stored = list(tetrominoes.dataset(REAL_SCENES).as_numpy_iterator())
