@@ -389,7 +389,7 @@ def _training(case: _Case, report: Report) -> Variables:
   names.compare_changes(
     report, before, variables.values_of(model), case.weights
   )
-  names.compare_moments(report, optimizer)
+  names.compare_moments(report, model, optimizer)
   return names
 
 

@@ -34,12 +34,14 @@ def values_of(model: SceneModel) -> dict[str, np.ndarray]:
   return {v.name.partition(":")[0]: v.numpy() for v in model.variables}
 
 
-def moments_of(optimizer: training.Adam, kind: str) -> dict[str, np.ndarray]:
-  """{name of a variable: its moment "m" or "v"}."""
-  return {
-    name.partition(":")[0]: slot[kind].numpy()
-    for name, slot in optimizer.slots.items()
-  }
+def moments_of(
+  model: SceneModel, optimizer: training.Adam, kind: str
+) -> dict[str, np.ndarray]:
+  """{name of a variable: its moment "m" or "v"}, zeros if it has none."""
+  moments = {k: np.zeros_like(v) for k, v in values_of(model).items()}
+  for name, slot in optimizer.slots.items():
+    moments[name.partition(":")[0]] = slot[kind].numpy()
+  return moments
 
 
 class Variables:
@@ -158,10 +160,12 @@ class Variables:
       )
     report.compare("changes", pairs, CHANGES)
 
-  def compare_moments(self, report: Report, optimizer: training.Adam) -> None:
+  def compare_moments(
+    self, report: Report, model: SceneModel, optimizer: training.Adam
+  ) -> None:
     """Compares Adam's moments after training, or their norms."""
     for kind, prefix in _MOMENTS.items():
-      moments = moments_of(optimizer, kind)
+      moments = moments_of(model, optimizer, kind)
       if report.starting(f"{prefix}/"):
         self.compare(report, prefix, prefix, moments, CHANGES)
       if report.starting(f"{prefix}_norm/"):
@@ -175,7 +179,7 @@ class Variables:
     """Compares what was restored from a checkpoint after training, exactly."""
     parts = {
       "after": values_of(model),
-      **{p: moments_of(optimizer, kind) for kind, p in _MOMENTS.items()},
+      **{p: moments_of(model, optimizer, kind) for kind, p in _MOMENTS.items()},
     }
     pairs = {}
     for prefix, own in parts.items():
