@@ -221,6 +221,7 @@ def _evaluation(case: _Case, report: Report) -> None:
 
   log_probs = tf.nn.log_softmax(model.dvae.encode(case.image))
   tokens = tf.reshape(tf.argmax(log_probs, axis=-1), [len(case.image), -1])
+  info = model.infer(case.data, noise={"slots": case.slot_noise[-1:]})
   updates = model._read(tokens, case.slot_noise[-1], Dropout()).updates
   slots = updates[-1].slots
   generated = model._generate(slots)
@@ -233,9 +234,9 @@ def _evaluation(case: _Case, report: Report) -> None:
     report.known({"dvae_argmax_tokens": tokens, "generated_tokens": generated}),
   )
   actual = {
-    "generated_slots": _stacked(updates, "slots"),
+    "generated_slots": np.swapaxes(info["latent"]["z"], 0, 1),
     "generated_attention": _stacked(updates, "attention"),
-    "generated_attention_pictures": _pictures(case, model, updates),
+    "generated_attention_pictures": info["outputs"]["components"][:, -1],
     "generated_logits": logits,
     "generated": model.compose(slots).recons,
   }
