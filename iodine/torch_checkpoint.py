@@ -78,7 +78,7 @@ def _load(path: str) -> Any:
       "'.[pytorch]')."
     ) from None
   try:
-    _check_sums(path)
+    _check_archive(path)
     # Lightning may keep a run's options as a Namespace.
     with torch.serialization.safe_globals([argparse.Namespace]):
       return torch.load(path, weights_only=True, map_location="cpu")
@@ -99,17 +99,26 @@ def _load(path: str) -> Any:
     ) from error
 
 
-def _check_sums(path: str) -> None:
-  """Raises ValueError if a part has another sum; PyTorch looks at none."""
-  if zipfile.is_zipfile(path):
-    with zipfile.ZipFile(path) as archive:
-      if damaged := archive.testzip():
-        raise ValueError(f"its part {damaged} is damaged")
+def _check_archive(path: str) -> None:
+  """Raises ValueError for an archive that PyTorch has not written like this.
+
+  PyTorch itself looks at no sums, and unpacks whatever it is told to.
+  """
+  if not zipfile.is_zipfile(path):  # of before PyTorch 1.6
+    return
+  with zipfile.ZipFile(path) as archive:
+    sizes = [part.file_size for part in archive.infolist()]
+    if sum(sizes) > pathlib.Path(path).stat().st_size:
+      raise ValueError("its parts are larger than the file")
+    if damaged := archive.testzip():
+      raise ValueError(f"its part {damaged} is damaged")
 
 
 def _array(path: str, name: str, tensor: Any) -> np.ndarray:
   """The values of a tensor; see `read`."""
   try:
+    if tensor.numel() * tensor.element_size() > len(tensor.untyped_storage()):
+      raise TypeError("it repeats numbers")
     if tensor.is_floating_point() and tensor.element_size() < 4:
       tensor = tensor.float()
     return tensor.detach().numpy()

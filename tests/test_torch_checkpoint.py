@@ -5,6 +5,7 @@ import collections
 import os
 import pathlib
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -99,9 +100,26 @@ def test_a_file_without_weights(torch, path, content):
     torch_checkpoint.read(path)
 
 
-def test_a_sparse_tensor(torch, path):
-  torch.save({"w": torch.ones(2, 3).to_sparse()}, path)
+@pytest.mark.parametrize("kind", ["sparse", "expanded"])
+def test_tensors_that_are_more_than_their_numbers(torch, path, kind):
+  weights = torch.ones(1, 1)
+  values = {
+    "sparse": weights.to_sparse(),
+    "expanded": weights.half().expand(10**6, 10**6),
+  }
+  torch.save({"w": values[kind]}, path)
   with pytest.raises(CheckpointError, match="w cannot be read .*Save it as"):
+    torch_checkpoint.read(path)
+
+
+def test_a_compressed_archive_is_not_unpacked(torch, path):
+  torch.save({"w": torch.zeros(10**6)}, path)
+  with zipfile.ZipFile(path) as archive:
+    parts = {name: archive.read(name) for name in archive.namelist()}
+  with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    for name, content in parts.items():
+      archive.writestr(name, content)
+  with pytest.raises(CheckpointError, match="parts are larger than the file"):
     torch_checkpoint.read(path)
 
 
