@@ -44,7 +44,11 @@ _ARI = 5e-3
 
 
 class _Case:
-  """A recorded run, and the port built from its configuration."""
+  """A recorded run, and the port built from its configuration.
+
+  Attributes:
+    trainer: of the recorded sizes; `restore` gives it its state.
+  """
 
   def __init__(self, folder: pathlib.Path):
     self.folder = folder
@@ -60,15 +64,18 @@ class _Case:
     }
     self.noise = [tf.constant(draws) for draws in inputs["eps"]]
 
-  def trainer(self, checkpoint: str) -> training.Trainer:
-    """Restores "tf1_initial" or "tf1_trained"."""
     model = plans.build(self.config["model"], identifier="model")
     optimizer = training.make_optimizer(self.config["learn_rate"])
-    trainer = training.Trainer(model, optimizer)
+    self.trainer = training.Trainer(model, optimizer)
     factors = {k: v.shape[-1] for k, v in self.data["factors"].items()}
-    trainer.initialize(self.data["image"].shape[2:], factors)
-    tf1_checkpoint.restore(self.path(checkpoint), model, optimizer)
-    return trainer
+    self.trainer.initialize(self.data["image"].shape[2:], factors)
+
+  def restore(self, checkpoint: str) -> training.Trainer:
+    """Restores the trainer from "tf1_initial" or "tf1_trained"."""
+    tf1_checkpoint.restore(
+      self.path(checkpoint), self.trainer.model, self.trainer.optimizer
+    )
+    return self.trainer
 
   def path(self, checkpoint: str) -> str:
     return str(self.folder / checkpoint / "model.ckpt")
@@ -86,7 +93,6 @@ def check(folder: pathlib.Path) -> Report:
     {**recorded, **{f"eval/{k}": v for k, v in evaluated.items()}},
   )
   _forward(case, report)
-  _gradients(case, report)
   if evaluated:
     _eval(case, report)
   _training(case, report)
@@ -112,7 +118,13 @@ def _compare(report: Report, group: str, pairs: Mapping[str, Pair]) -> None:
   indices = {k: pair for k, pair in pairs.items() if is_ari(k)}
   others = {k: pair for k, pair in pairs.items() if not is_ari(k)}
   report.compare(group, others, _FORWARD, _MEDIAN, _error)
-  report.compare(f"{group}, ARI", indices, _ARI, error=largest_difference)
+  report.compare(
+    f"{group}, ARI",
+    indices,
+    _ARI,
+    error=largest_difference,
+    is_optional=True,
+  )
 
 
 def _centred(logits: Any) -> np.ndarray:
@@ -132,8 +144,9 @@ def _saved(
 
 
 def _forward(case: _Case, report: Report) -> None:
-  model = case.trainer("tf1_initial").model
-  total, scalars, iterations = model(case.data, noise=case.noise[0])
+  model = case.restore("tf1_initial").model
+  with tf.GradientTape() as tape:
+    total, scalars, iterations = model(case.data, noise=case.noise[0])
   dists = iterations["x_dist"]
   mixtures = [dist.mixture_distribution for dist in dists]
   inputs = [
@@ -166,11 +179,6 @@ def _forward(case: _Case, report: Report) -> None:
       pairs[key] = Pair(_centred(pair.actual), _centred(pair.expected))
   _compare(report, "forward", pairs)
 
-
-def _gradients(case: _Case, report: Report) -> None:
-  model = case.trainer("tf1_initial").model
-  with tf.GradientTape() as tape:
-    total = model(case.data, noise=case.noise[0]).total
   variables = model.trainable_variables
   gradients = tape.gradient(total, variables)
   actual = {
@@ -184,7 +192,7 @@ def _gradients(case: _Case, report: Report) -> None:
 
 
 def _eval(case: _Case, report: Report) -> None:
-  model = case.trainer("tf1_initial").model
+  model = case.restore("tf1_initial").model
   info = _flat(model.eval(case.data, noise=case.noise[0]), "eval")
   report.leave_out(
     [
@@ -215,7 +223,7 @@ def _train(
 
 def _training(case: _Case, report: Report) -> None:
   num_steps = len(report.recorded["train/loss"])
-  trainer = case.trainer("tf1_initial")
+  trainer = case.restore("tf1_initial")
   _train(trainer, case, case.noise[:num_steps], "train", report)
 
   before = tiny.read_checkpoint(case.path("tf1_initial"))
@@ -235,7 +243,7 @@ def _training(case: _Case, report: Report) -> None:
       changes[key] = Pair(np.asarray(after[name]) - start, value - start)
   report.compare("changes", changes, _TRAINING, _MEDIAN_OF_CHANGES, _error)
 
-  trainer = case.trainer("tf1_trained")
+  trainer = case.restore("tf1_trained")
   if int(trainer.optimizer.step) != num_steps:
     report.fail("resume", f"tf1_trained is at step {trainer.optimizer.step}")
   _train(trainer, case, case.noise[num_steps:], "resume", report)
@@ -246,10 +254,11 @@ def _names(case: _Case, report: Report) -> None:
   path = case.folder / "variables.txt"
   if not path.exists():
     return
-  trainer = case.trainer("tf1_initial")
   saved = {
     (name, "x".join(map(str, value.shape)), value.dtype.name)
-    for name, value in _saved(trainer.model, trainer.optimizer).items()
+    for name, value in _saved(
+      case.trainer.model, case.trainer.optimizer
+    ).items()
   }
   # A scalar's line has nothing between its two blanks.
   listed = {tuple(line.split(" ")) for line in path.read_text().splitlines()}

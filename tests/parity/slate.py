@@ -105,7 +105,7 @@ class _Case:
     model = make_model(self.weights, config)
     trainer = training.Trainer(model, self._optimizer(), seed=0)
     trainer.initialize(self.image.shape[1:], {})
-    self.variables(model).load(report, self.weights, model)
+    self.variables(model).load(report, model)
     return trainer
 
   def clips_largest(self) -> bool:
@@ -136,7 +136,7 @@ class _Case:
       if name.endswith(".self_attn_mask")
     }
     undecided = self.config.get("noise_decides", [])
-    return Variables(self.table, model, undecided, constants)
+    return Variables(self.table, model, self.weights, undecided, constants)
 
 
 def check(folder: pathlib.Path) -> Report:
@@ -145,12 +145,11 @@ def check(folder: pathlib.Path) -> Report:
   report = Report(folder.name, case.expected)
   _forward(case, report)
   _evaluation(case, report)
-  names = _training(case, report)
+  _training(case, report)
   for name in ("best_model.pt", "lightning.ckpt", "checkpoint.pt.tar"):
     path = folder / name
     if path.exists():
       variables.check_torch_file(path, case.trainer(report).model, report)
-  names.leave_out(report)
   return report
 
 
@@ -250,7 +249,7 @@ def _evaluation(case: _Case, report: Report) -> None:
   )
 
 
-def _training(case: _Case, report: Report) -> Variables:
+def _training(case: _Case, report: Report) -> None:
   trainer = case.trainer(report)
   model, optimizer = trainer.model, trainer.optimizer
   names = case.variables(model)
@@ -263,6 +262,7 @@ def _training(case: _Case, report: Report) -> Variables:
     flat = np.concatenate([g.ravel() for g in gradients.values()])
     norms.append(np.linalg.norm(flat, np.inf if case.clips_largest() else 2))
     if step == 0:
+      gradients_at_0 = gradients
       names.compare_gradients(report, gradients)
     rates = optimizer.group_learn_rates()
     rate = optimizer.learn_rate()
@@ -283,8 +283,10 @@ def _training(case: _Case, report: Report) -> Variables:
     variables.GRADIENTS,
     is_optional=True,
   )
-  names.compare_changes(
-    report, before, variables.values_of(model), case.weights
+  after = variables.values_of(model)
+  names.compare_changes(report, before, after)
+  names.compare_moments(report, after, optimizer)
+  changes = {name: after[name] - before[name] for name in after}
+  names.compare_undecided(
+    report, gradients_at_0, changes, optimizer, steps["lr_main"]
   )
-  names.compare_moments(report, model, optimizer)
-  return names

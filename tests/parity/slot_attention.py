@@ -169,7 +169,7 @@ class _Case:
       for name, value in self.data.get("factors", {}).items()
     }
     trainer.initialize(self.data["image"].shape[2:], factors)
-    self.variables(model).load(report, self.weights, model)
+    self.variables(model).load(report, model)
     return trainer
 
   def variables(self, model: SceneModel) -> Variables:
@@ -180,7 +180,9 @@ class _Case:
       if name.endswith(".grid")
     }
     undecided = self.config.get("noise_decides", [])
-    return Variables(table_of(self.weights), model, undecided, constants)
+    return Variables(
+      table_of(self.weights), model, self.weights, undecided, constants
+    )
 
   def _optimizer(self) -> training.Adam:
     config = self.config
@@ -239,9 +241,8 @@ def check(folder: pathlib.Path) -> Report:
     _sets(case, report)
   elif case.is_torch:
     _mask_losses(case, report)
-  names = _training(case, report)
+  _training(case, report)
   _checkpoints(case, report)
-  names.leave_out(report)
   return report
 
 
@@ -361,7 +362,7 @@ def _mask_losses(case: _Case, report: Report) -> None:
   report.compare("losses of masks", report.known(actual), _LOSSES)
 
 
-def _training(case: _Case, report: Report) -> Variables:
+def _training(case: _Case, report: Report) -> None:
   trainer = case.trainer(report)
   model, optimizer = trainer.model, trainer.optimizer
   names = case.variables(model)
@@ -386,11 +387,11 @@ def _training(case: _Case, report: Report) -> Variables:
     variables.GRADIENTS,
     is_optional=True,
   )
-  names.compare_changes(
-    report, before, variables.values_of(model), case.weights
-  )
-  names.compare_moments(report, model, optimizer)
-  return names
+  after = variables.values_of(model)
+  names.compare_changes(report, before, after)
+  names.compare_moments(report, after, optimizer)
+  changes = {name: after[name] - before[name] for name in after}
+  names.compare_undecided(report, gradients, changes, optimizer, rates)
 
 
 def _checkpoints(case: _Case, report: Report) -> None:

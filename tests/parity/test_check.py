@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.parity import cases, check, slot_attention
+from tests.parity import cases, check, slot_attention, variables
 from tests.parity.report import Comparison, Report
 from tests.support.places import PARITY
 
@@ -55,7 +55,9 @@ def test_notices_one_changed_number_of_any_array(report):
     if comparison.error(comparison.pair.actual, _changed(comparison))
     > comparison.bound
   }
-  assert set(report.recorded) - report.left_out - noticed == set()
+  # Of these, no more than the size can be told.
+  rounding = {c.key for c in report.compared if c.group == variables.ROUNDING}
+  assert set(report.recorded) - report.left_out - noticed <= rounding
 
 
 def _faults(output: str) -> dict[str, str]:

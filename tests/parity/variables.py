@@ -24,6 +24,12 @@ from tests.parity.report import Pair, Report, relative_error
 # and of what training changes.
 GRADIENTS = 1e-4
 CHANGES = 5e-3
+# The group of variables on whose gradients rounding alone decides: there, Adam
+# magnifies noise to whole steps. Shares of the norm of all gradients, and of
+# the sum of the learning rates, that are not exceeded.
+ROUNDING = "rounding alone"
+_NOISE = 1e-5
+_MOST_STEPS = 10.0
 _MOMENTS = {"m": "adam_m", "v": "adam_v"}
 
 Values = Mapping[str, np.ndarray]
@@ -35,10 +41,10 @@ def values_of(model: SceneModel) -> dict[str, np.ndarray]:
 
 
 def moments_of(
-  model: SceneModel, optimizer: training.Adam, kind: str
+  values: Values, optimizer: training.Adam, kind: str
 ) -> dict[str, np.ndarray]:
-  """{name of a variable: its moment "m" or "v"}, zeros if it has none."""
-  moments = {k: np.zeros_like(v) for k, v in values_of(model).items()}
+  """{name of each value: its moment "m" or "v"}, zeros if it has none."""
+  moments = {name: np.zeros_like(value) for name, value in values.items()}
   for name, slot in optimizer.slots.items():
     moments[name.partition(":")[0]] = slot[kind].numpy()
   return moments
@@ -51,6 +57,7 @@ class Variables:
     self,
     table: published.Table,
     model: SceneModel,
+    weights: Values,
     undecided: Sequence[str],
     constants: Values,
   ):
@@ -59,10 +66,12 @@ class Variables:
     Args:
       table: of the published names.
       model: has its variables.
+      weights: the recorded ones before training.
       undecided: names, or NAME[i] of one entry, that rounding decides on.
       constants: {published name: value here} of what is no variable here.
     """
     self._table = table
+    self._weights = weights
     self._full_names = published.full_names(model.variables)
     self._constants = constants
     self._undecided: dict[str, list[int]] = {}
@@ -77,9 +86,9 @@ class Variables:
     """Whether rounding decides on all of a variable."""
     return self._undecided.get(name) == []
 
-  def load(self, report: Report, weights: Values, model: SceneModel) -> None:
+  def load(self, report: Report, model: SceneModel) -> None:
     """Gives a model the recorded weights; each has to have its place."""
-    values = model.published_weights(weights)
+    values = model.published_weights(self._weights)
     if values is None:
       report.fail("weights", "the model does not know these weights")
       return
@@ -91,14 +100,23 @@ class Variables:
       if names:
         report.fail("weights", f"{kind}: {', '.join(names[:8])}")
 
-  def pair(self, name: str, own: Values, recorded: np.ndarray) -> Pair:
-    """A recorded value and that here, flat and in the layout here."""
+  def pair(
+    self, name: str, own: Values, recorded: np.ndarray, is_whole: bool = False
+  ) -> Pair:
+    """A recorded value and that here, flat and in the layout here.
+
+    Args:
+      name: the published name.
+      own: values by the names here.
+      recorded: the recorded value.
+      is_whole: whether entries that rounding decides on stay; else they are 0
+        in both.
+    """
     found = published.places(name, self._table)
     if not found:
       return Pair(self._constants.get(name, np.nan), recorded)
     expected = [place.layout(recorded) for place in found]
-    names = [self._full_names.get(place.name, place.name) for place in found]
-    actual = [np.asarray(own.get(n, np.nan)) for n in names]
+    actual = [np.asarray(own.get(n, np.nan)) for n in self._names_here(name)]
     shapes = [[np.shape(x) for x in values] for values in (actual, expected)]
     if shapes[0] != shapes[1]:
       return Pair(np.nan, recorded)
@@ -106,9 +124,15 @@ class Variables:
       np.concatenate([np.asarray(x, np.float64).ravel() for x in values])
       for values in (actual, expected)
     ]
-    for values in flat:
-      values[self._undecided.get(name, [])] = 0.0
+    if not is_whole:
+      for values in flat:
+        values[self._undecided.get(name, [])] = 0.0
     return Pair(*flat)
+
+  def _names_here(self, name: str) -> list[str]:
+    """Full names of the variables here of a published name."""
+    found = published.places(name, self._table) or ()
+    return [self._full_names.get(place.name, place.name) for place in found]
 
   def compare(
     self, report: Report, group: str, prefix: str, own: Values, bound: float
@@ -122,10 +146,8 @@ class Variables:
     """Compares recorded norms PREFIX/NAME with those of values here."""
     pairs = {}
     for key, name in self._names(report, prefix):
-      found = published.places(name, self._table) or ()
       norms = [
-        np.linalg.norm(own.get(self._full_names.get(p.name, p.name), np.nan))
-        for p in found
+        np.linalg.norm(own.get(n, np.nan)) for n in self._names_here(name)
       ]
       pairs[key] = Pair(np.linalg.norm(norms), report.recorded[key])
     report.compare(group, pairs, bound)
@@ -138,7 +160,7 @@ class Variables:
     )
 
   def compare_changes(
-    self, report: Report, before: Values, after: Values, weights: Values
+    self, report: Report, before: Values, after: Values
   ) -> None:
     """Compares what training changed.
 
@@ -146,7 +168,6 @@ class Variables:
       report: of the case.
       before: values here before training.
       after: those after it.
-      weights: the recorded ones before it.
     """
     pairs = {}
     for key, name in self._names(report, "after"):
@@ -154,18 +175,18 @@ class Variables:
       if name in self._constants:
         pairs[key] = new
         continue
-      old = self.pair(name, before, weights[name])
+      old = self.pair(name, before, self._weights[name])
       pairs[key] = Pair(
         new.actual - old.actual, np.asarray(new.expected) - old.expected
       )
     report.compare("changes", pairs, CHANGES)
 
   def compare_moments(
-    self, report: Report, model: SceneModel, optimizer: training.Adam
+    self, report: Report, after: Values, optimizer: training.Adam
   ) -> None:
     """Compares Adam's moments after training, or their norms."""
     for kind, prefix in _MOMENTS.items():
-      moments = moments_of(model, optimizer, kind)
+      moments = moments_of(after, optimizer, kind)
       if report.starting(f"{prefix}/"):
         self.compare(report, prefix, prefix, moments, CHANGES)
       if report.starting(f"{prefix}_norm/"):
@@ -177,23 +198,64 @@ class Variables:
     self, report: Report, model: SceneModel, optimizer: training.Adam
   ) -> None:
     """Compares what was restored from a checkpoint after training, exactly."""
+    values = values_of(model)
     parts = {
-      "after": values_of(model),
-      **{p: moments_of(model, optimizer, kind) for kind, p in _MOMENTS.items()},
+      "after": values,
+      **{p: moments_of(values, optimizer, k) for k, p in _MOMENTS.items()},
     }
     pairs = {}
     for prefix, own in parts.items():
       for key in report.starting(f"{prefix}/"):
         name = key.removeprefix(f"{prefix}/")
-        pairs[key] = self.pair(name, own, report.recorded[key])
+        pairs[key] = self.pair(name, own, report.recorded[key], is_whole=True)
     report.equal("checkpoint", pairs)
 
-  def leave_out(self, report: Report) -> None:
-    """Says which arrays rounding decides on, if nothing was compared yet."""
-    report.leave_out(
-      [k for k in report.recorded if self.is_undecided(k.partition("/")[2])],
-      "decided by rounding alone",
-    )
+  def compare_undecided(
+    self,
+    report: Report,
+    gradients: Values,
+    changes: Values,
+    optimizer: training.Adam,
+    rates: Sequence[Any],
+  ) -> None:
+    """Checks that what rounding decides on is no more than rounding.
+
+    Gradients that would be 0 without it are small beside the others, and no
+    step is longer than a few times the learning rate.
+
+    Args:
+      report: of the case.
+      gradients: those here at step 0.
+      changes: what training changed here.
+      optimizer: after training.
+      rates: learning rates of all steps.
+    """
+    norms = report.starting("gradient_norm/").values()
+    noise = _NOISE * float(np.linalg.norm(list(norms)))
+    moments = {k: moments_of(changes, optimizer, k) for k in _MOMENTS}
+    limits: dict[str, tuple[Values, float]] = {
+      "gradient": (gradients, noise),
+      "after": (changes, _MOST_STEPS * float(np.sum(rates))),
+      "adam_m": (moments["m"], noise),
+      "adam_v": (moments["v"], noise**2),
+    }
+    pairs = {}
+    for prefix, (own, limit) in limits.items():
+      for name, entries in self._undecided.items():
+        (name_here,) = self._names_here(name)
+        for key in (f"{prefix}/{name}", f"{prefix}_norm/{name}"):
+          # Of single entries, there is no norm.
+          if key in report.recorded and not (entries and "_norm/" in key):
+            recorded = report.recorded[key]
+            if prefix == "after":
+              recorded = recorded - self._weights[name]
+            pairs[key] = Pair(
+              *(
+                np.max(np.abs(np.ravel(x)[entries or slice(None)])) / limit
+                for x in (own[name_here], recorded)
+              )
+            )
+    report.compare(ROUNDING, pairs, 1.0, error=np.maximum, is_optional=True)
 
   def _pairs(self, report: Report, prefix: str, own: Values) -> dict[str, Pair]:
     return {
