@@ -37,7 +37,7 @@ SCORES = ("ap/inf", "ap/1", "ap/0.5", "ap/0.25", "ap/0.125")
 def make_model(**options):
   options = {"properties": Properties(POSITION, CATEGORIES), **options}
   return SlotAttentionSetPredictor(
-    ConvEncoder([4, 6], [3], [1, 2], [7, 7]),
+    ConvEncoder([4, 6], [3], [1, 2], mlp_sizes=[7, 7]),
     SlotAttention(n_z=6, num_iters=2, mlp_size=7),
     **{"n_z": 6, "num_components": K, "hidden_size": 9, **options},
   )

@@ -10,6 +10,7 @@ from iodine.config import reading, resolution
 from iodine.models.slot_attention import (
   AreaLoss,
   ConvEncoder,
+  Glimpse,
   PatchDecoder,
   SeparationLoss,
   SlotAttention,
@@ -34,7 +35,7 @@ def make_attention(**options):
 
 def make_model(attention=(), **options):
   return SlotAttentionAutoEncoder(
-    encoder=ConvEncoder([4, 6], [3], [1], [7, 7]),
+    encoder=ConvEncoder([4, 6], [3], [1], mlp_sizes=[7, 7]),
     slot_attention=SlotAttention(
       **{"n_z": D, "num_iters": T, "mlp_size": 7, **dict(attention)}
     ),
@@ -211,7 +212,12 @@ def test_attention_pictures():
 class TestParts:
   def test_encoder_without_norm_and_with_strides(self):
     encoder = ConvEncoder(
-      [4, 5], [3], [2, 1], [6], "leaky_relu", with_layer_norm=False
+      [4, 5],
+      [3],
+      [2, 1],
+      mlp_sizes=[6],
+      activation="leaky_relu",
+      with_layer_norm=False,
     )
     encoded = encoder(tf.random.stateless_normal([B, H, W, 3], [0, 1]))
     assert encoded.grid == (6, 10)
@@ -425,10 +431,94 @@ def test_configurations(name, shape, count):
     assert sum(v.shape.num_elements() for v in model.variables) == count
 
 
+class TestSaliency:
+  def test_weighs_elements(self):
+    module, inputs, noise = make_attention(with_saliency=True)
+    values = {v.name: v.numpy() for v in module.variables}
+    weights, bias = (values[f"slot_attention/saliency/{x}:0"] for x in "wb")
+    (update, *_) = module(inputs, noise)
+    expected = np.log(update.attention + 1e-8) + inputs @ weights + bias
+    shift = (expected - update.log_weights).numpy()
+    np.testing.assert_allclose(
+      shift, np.broadcast_to(shift[:, :1, :1], shift.shape), atol=1e-5
+    )
+    assert np.max(inputs @ weights + bias) != 0
+
+  def test_what_is_not_salient_does_not_count(self):
+    module, inputs, noise = make_attention(with_saliency=True)
+    for variable in module.variables:
+      if "saliency" in variable.name:
+        variable.assign(tf.zeros_like(variable))
+      if variable.name.endswith("saliency/w:0"):
+        variable.assign(tf.one_hot([0], C, 1000.0, axis=0))
+    inputs[:, 4:, 0], inputs[:, :4, 0] = -1, 1
+    slots = module(inputs, noise)[-1].slots
+    inputs[:, 4:, 1:] += 3
+    np.testing.assert_allclose(module(inputs, noise)[-1].slots, slots, 1e-4)
+
+  def test_equal_saliency_is_none(self):
+    module, inputs, noise = make_attention(with_saliency=True)
+    plain, _, _ = make_attention()
+    values = {v.name: v for v in module.variables}
+    for variable in plain.variables:
+      variable.assign(values[variable.name])
+    values["slot_attention/saliency/w:0"].assign(tf.zeros([C, 1]))
+    for found, expected in zip(
+      module(inputs, noise), plain(inputs, noise), strict=True
+    ):
+      np.testing.assert_allclose(found.slots, expected.slots, atol=1e-5)
+
+
+class TestGlimpse:
+  def make(self):
+    attention, _, noise = make_attention(with_saliency=True)
+    inputs = np.random.default_rng(3).normal(size=[B, 6, C]).astype(np.float32)
+    update = attention(inputs, noise)[-1]
+    glimpse = Glimpse(4)
+    glimpse(inputs, (2, 3), update)
+    perturb(glimpse)
+    return glimpse, inputs, update
+
+  def test_is_a_weighted_mean(self):
+    glimpse, inputs, update = self.make()
+    z = glimpse(inputs, (2, 3), update).numpy()
+    assert z.shape == (B, K, D + glimpse.num_numbers) == (B, K, D + 6)
+    v = {
+      x.name.split(":")[0].partition("/")[2]: x.numpy()
+      for x in glimpse.variables
+    }
+    place = np.array([(y, x) for y in (0, 1) for x in (0, 0.5, 1)])
+    for b, k in np.ndindex(B, K):
+      query = update.slots[b, k].numpy() @ v["query/w"] + v["query/b"]
+      keys = inputs[b] @ v["key/w"] + v["key/b"]
+      logits = keys @ query / 2 + update.log_weights[b, :, k].numpy()
+      weights = np.exp(logits - logits.max())
+      weights /= weights.sum()
+      content = weights @ (inputs[b] @ v["value/w"] + v["value/b"])
+      expected = np.concatenate([update.slots[b, k], content, weights @ place])
+      np.testing.assert_allclose(z[b, k], expected, atol=1e-4)
+
+  def test_gradients_reach_all_of_it(self):
+    glimpse, inputs, update = self.make()
+    check_gradients(
+      "eager", glimpse, lambda x: glimpse(x, (2, 3), update), inputs
+    )
+
+  def test_needs_one_head(self):
+    with pytest.raises(ValueError, match="num_heads=2: with a glimpse"):
+      make_model({"num_heads": 2}, glimpse=Glimpse())
+
+  def test_size(self):
+    with pytest.raises(ValueError, match="glimpse_size=0"):
+      Glimpse(0)
+
+
 class TestPatchDecoder:
+  Z = 9
+
   def make(self, size=5):
-    decoder = PatchDecoder(size, [6])
-    decoder(tf.zeros([1, D]), (H, W, 2))
+    decoder = PatchDecoder(size, [6], max_offset=3.0)
+    decoder(tf.zeros([1, self.Z]), (H, W, 2))
     perturb(decoder)
     return decoder
 
@@ -440,14 +530,15 @@ class TestPatchDecoder:
 
   def test_places_a_patch_by_bilinear_interpolation(self):
     decoder = self.make()
-    slots = np.random.default_rng(0).normal(size=[4, D]).astype(np.float32)
-    centres, output = decoder(slots, (H, W, 2))
-    v = self.values(decoder)
+    z = np.random.default_rng(0).uniform(size=[4, self.Z]).astype(np.float32)
+    centres, output = decoder(z, (H, W, 2))
+    slots, v = z[:, :-2], self.values(decoder)
     hidden = np.maximum(slots @ v["hidden_0/w"] + v["hidden_0/b"], 0)
     patches = (hidden @ v["patch/w"] + v["patch/b"]).reshape(4, 5, 3, 5)
     outside = hidden @ v["outside/w"] + v["outside/b"]
-    place = 1 / (1 + np.exp(-slots @ v["place/w"] - v["place/b"]))
-    np.testing.assert_allclose(centres, place * [H - 1, W - 1], rtol=1e-5)
+    offset = 3.0 * np.tanh(slots @ v["offset/w"] + v["offset/b"])
+    place = z[:, -2:] * [H - 1, W - 1] + offset
+    np.testing.assert_allclose(centres, place, rtol=1e-4)
     expected = np.broadcast_to(outside[:, None, None], [4, H, W, 3]).copy()
     for m, y, x in np.ndindex(4, H, W):
       for i, j in np.ndindex(5, 5):
@@ -458,21 +549,51 @@ class TestPatchDecoder:
 
   def test_place_and_patch_are_trained(self):
     decoder = self.make()
-    slots = tf.random.stateless_normal([4, D], [1, 1])
-    check_gradients(
-      "compiled", decoder, lambda x: decoder(x, (H, W, 2))[1], slots
-    )
+    z = tf.random.stateless_uniform([4, self.Z], [1, 1])
+    check_gradients("compiled", decoder, lambda x: decoder(x, (H, W, 2))[1], z)
 
   def test_serves_the_auto_encoder(self):
     model = SlotAttentionAutoEncoder(
-      ConvEncoder([4], [3], [2], [7, 7]), SlotAttention(D, T), self.make(), D, K
+      ConvEncoder([4], [3], [2], mlp_sizes=[7, 7]),
+      SlotAttention(D, T, with_saliency=True),
+      PatchDecoder(5, [6]),
+      D,
+      K,
+      glimpse=Glimpse(4),
     )
-    info = model.infer({"image": make_data()["image"][..., :2]})
+    data = {"image": make_data()["image"][..., :2]}
+    noise = model.noise([np.random.default_rng(0)] * B)
+    assert noise.shape == (1, B, K, D)
+    info = model.infer(data, noise=noise)
     assert info["outputs"]["components"].shape == (B, T, K, H, W, 2)
+    z = info["latent"]["z"]
+    assert z.shape == (B, T, K, model.n_z) == (B, T, K, D + 6)
+    slots = model.decode_slots(z[:, -1])
+    np.testing.assert_allclose(
+      slots.components, info["outputs"]["components"][:, -1], atol=1e-5
+    )
 
   @pytest.mark.parametrize(
-    "options", [{"patch_size": 0}, {"hidden_sizes": [0]}, {"initial_values": 1}]
+    "options",
+    [
+      {"patch_size": 0},
+      {"hidden_sizes": [0]},
+      {"initial_values": 1},
+      {"max_offset": 0},
+    ],
   )
   def test_errors(self, options):
     with pytest.raises(ValueError, match=next(iter(options))):
       PatchDecoder(**options)
+
+
+def test_a_dilated_encoder_sees_further():
+  pictures = np.zeros([2, H, W, 3], np.float32)
+  pictures[1, 6, 14] = 1
+  changed = []
+  for rates in ([1], [3]):
+    encoder = ConvEncoder([4], [3], rates=rates, activation="identity")
+    convolved = encoder(tf.constant(pictures)).convolved.numpy()
+    rows = np.flatnonzero(np.ptp(convolved, axis=0).any(axis=(1, 2)))
+    changed.append(rows.tolist())
+  assert changed == [[5, 6, 7], [3, 6, 9]]

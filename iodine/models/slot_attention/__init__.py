@@ -10,6 +10,7 @@ from iodine.models.slot_attention.attention import (
 from iodine.models.slot_attention.autoencoder import SlotAttentionAutoEncoder
 from iodine.models.slot_attention.decoder import SpatialBroadcastDecoder
 from iodine.models.slot_attention.encoder import ConvEncoder
+from iodine.models.slot_attention.glimpse import Glimpse
 from iodine.models.slot_attention.mask_losses import AreaLoss, SeparationLoss
 from iodine.models.slot_attention.patch_decoder import PatchDecoder
 from iodine.models.slot_attention.properties import Properties
@@ -20,6 +21,7 @@ from iodine.models.slot_attention.set_prediction import (
 __all__ = [
   "AreaLoss",
   "ConvEncoder",
+  "Glimpse",
   "PatchDecoder",
   "Properties",
   "SeparationLoss",

@@ -29,6 +29,8 @@ class SlotUpdate(NamedTuple):
     q: [B, K, D] float32, queries before scaling.
     logits: [B, N, P * K], of the attention, head by head.
     attention: [B, N, P * K] float32, their softmax.
+    log_weights: [B, N, P * K], logarithm of the weights of the means, before
+      these are normalised over the elements.
     gru_output: [B, K, D].
     mlp_output: [B, K, D], added to the former.
     slots: [B, K, D], the updated slots.
@@ -37,6 +39,7 @@ class SlotUpdate(NamedTuple):
   q: tf.Tensor
   logits: tf.Tensor
   attention: tf.Tensor
+  log_weights: tf.Tensor
   gru_output: tf.Tensor
   mlp_output: tf.Tensor
   slots: tf.Tensor
@@ -63,6 +66,7 @@ class SlotAttention(snt.Module):
     attention_epsilon: float = 1e-8,
     train_initial_slots: bool = True,
     implicit: bool = False,
+    with_saliency: bool = False,
     initial_values: str = "glorot",
     name: str = "slot_attention",
   ):
@@ -82,6 +86,9 @@ class SlotAttention(snt.Module):
       implicit: whether gradients flow through one more iteration alone, from
         detached slots (Chang et al. 2022, arXiv 2207.00787; HHousen's version).
         The initial slots are not trained then.
+      with_saliency: whether an element counts in the means by the exponential
+        of a linear map of it, so that slots can ignore a background. Not of the
+        paper.
       initial_values: "glorot": Google's; "pytorch": PyTorch's defaults
         (untitled-ai); "xavier": SLATE's and HHousen's.
       name: name of the module.
@@ -97,7 +104,9 @@ class SlotAttention(snt.Module):
       checks.above_zero_fault("attention_epsilon", attention_epsilon),
     )
     checks.check_flags(
-      train_initial_slots=train_initial_slots, implicit=implicit
+      train_initial_slots=train_initial_slots,
+      implicit=implicit,
+      with_saliency=with_saliency,
     )
     layers.check_choice("initial_values", initial_values, INITIAL_VALUES)
     if n_z % num_heads:
@@ -127,6 +136,10 @@ class SlotAttention(snt.Module):
     self._project_q = projection("project_q")
     self._project_k = projection("project_k")
     self._project_v = projection("project_v")
+    self._saliency = None
+    if with_saliency:
+      values = layers.initializers(of_layers)
+      self._saliency = snt.Linear(1, **values, name="saliency")
     self._gru = layers.GRU(n_z, of_layers)
     first = layers.initializers(of_layers)
     if initial_values == "xavier":
@@ -157,12 +170,13 @@ class SlotAttention(snt.Module):
       `num_updates` updates, the last of which has the result.
     """
     k, v = self.keys_and_values(inputs)
+    saliency = self._log_saliency(inputs)
     slots = self.initial_slots(noise)
     updates = []
     for iteration in range(self.num_updates):
       if self._implicit and iteration == self.num_updates - 1:
         slots = tf.stop_gradient(slots)
-      updates.append(self._update(slots, k, v))
+      updates.append(self._update(slots, k, v, saliency))
       slots = updates[-1].slots
     return updates
 
@@ -176,7 +190,23 @@ class SlotAttention(snt.Module):
     inputs = self._norm_inputs(inputs)
     return self._project_k(inputs), self._project_v(inputs)
 
-  def _update(self, slots: tf.Tensor, k: tf.Tensor, v: tf.Tensor) -> SlotUpdate:
+  def _log_saliency(self, inputs: tf.Tensor) -> tf.Tensor | None:
+    """[B, N, 1], at most 0, of inputs [B, N, C]."""
+    if self._saliency is None:
+      return None
+    saliency = self._saliency(inputs)
+    # Only ratios count, and exponentials of these do not overflow.
+    return saliency - tf.stop_gradient(
+      tf.reduce_max(saliency, axis=1, keepdims=True)
+    )
+
+  def _update(
+    self,
+    slots: tf.Tensor,
+    k: tf.Tensor,
+    v: tf.Tensor,
+    saliency: tf.Tensor | None,
+  ) -> SlotUpdate:
     """One iteration: slots [B, K, D], keys and values [B, N, D]."""
     q = self._project_q(self._norm_slots(slots))
     scale = (self._size // self._num_heads) ** -0.5
@@ -187,6 +217,10 @@ class SlotAttention(snt.Module):
     logits = tf.reshape(logits, [-1, *shape])
     attention = tf.nn.softmax(logits)
     weights = attention + self._attention_epsilon
+    log_weights = tf.math.log(weights)
+    if saliency is not None:
+      weights *= tf.exp(saliency)
+      log_weights += saliency
     weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
     weights = tf.reshape(
       weights, [-1, shape[0], self._num_heads, slots.shape[1]]
@@ -197,7 +231,13 @@ class SlotAttention(snt.Module):
     hidden = tf.nn.relu(self._mlp[0](self._norm_mlp(gru_output)))
     mlp_output = self._mlp[1](hidden)
     return SlotUpdate(
-      q, logits, attention, gru_output, mlp_output, gru_output + mlp_output
+      q=q,
+      logits=logits,
+      attention=attention,
+      log_weights=log_weights,
+      gru_output=gru_output,
+      mlp_output=mlp_output,
+      slots=gru_output + mlp_output,
     )
 
   def _heads(self, x: tf.Tensor) -> tf.Tensor:

@@ -1,7 +1,7 @@
 """Object discovery with Slot Attention: an auto-encoder of slots.
 
-Dimensions: B batch, K slots, D slot size, S updates of the slots, H height, W
-width, C channels, N = h * w elements of the set.
+Dimensions: B batch, K slots, D slot size, Z latent size (D, but for glimpses),
+S updates of the slots, H height, W width, C channels.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from iodine import checks
 from iodine.models.slot_attention.attention import SlotAttention, SlotUpdate
 from iodine.models.slot_attention.base import SlotModel, scaled, unscaled
 from iodine.models.slot_attention.encoder import EncodedImage
+from iodine.models.slot_attention.glimpse import Glimpse
 from iodine.models.slot_attention.mask_losses import MaskLoss
 from iodine.scene_model import DecodedSlots, Loss
 
@@ -60,6 +61,7 @@ class SlotAttentionAutoEncoder(SlotModel):
     n_z: int,
     num_components: int,
     mask_losses: Mapping[str, MaskLoss] | None = None,
+    glimpse: Glimpse | None = None,
     name: str = "slot_attention_auto_encoder",
   ):
     """Makes a model from its modules.
@@ -73,6 +75,8 @@ class SlotAttentionAutoEncoder(SlotModel):
       num_components: K, number of slots.
       mask_losses: {name: loss} beside the reconstruction's; None: none, as in
         Google's code.
+      glimpse: joins each slot and a last look at the image; None: the decoder
+        gets the slots, as in the paper.
       name: scope of the variables.
 
     Raises:
@@ -81,6 +85,14 @@ class SlotAttentionAutoEncoder(SlotModel):
     super().__init__(encoder, slot_attention, n_z, num_components, name)
     checks.check_modules(decoder=decoder)
     self._decoder = decoder
+    self._glimpse = glimpse
+    if glimpse is not None:
+      checks.check_modules(glimpse=glimpse)
+      if slot_attention.num_heads > 1:
+        raise ValueError(
+          f"num_heads={slot_attention.num_heads}: with a glimpse, expected 1"
+        )
+      self.n_z = n_z + glimpse.num_numbers
     self._mask_losses = dict(mask_losses or {})
     for key, loss in self._mask_losses.items():
       if not isinstance(loss, MaskLoss):
@@ -107,7 +119,7 @@ class SlotAttentionAutoEncoder(SlotModel):
     data = self.check_data(data)
     image = scaled(data["image"][:, 0])
     encoded, updates = self._bind(image, noise, seed)
-    explained = self._explain(updates[-1].slots)
+    explained = self._explain(self._latents(encoded, updates[-1]))
     loss = tf.reduce_mean(tf.square(image - explained.recons))
     step = tf.constant(0, tf.int64) if step is None else step
     mask_losses = {k: f(explained.masks) for k, f in self._mask_losses.items()}
@@ -146,7 +158,8 @@ class SlotAttentionAutoEncoder(SlotModel):
     data = self.check_data(data)
     image = scaled(data["image"][:, 0])
     encoded, updates = self._bind(image, noise, seed)
-    steps = [self._explain(update.slots) for update in updates]
+    latents = [self._latents(encoded, update) for update in updates]
+    steps = [self._explain(z) for z in latents]
     explained = _Explained(
       *(tf.stack(x, axis=1) for x in zip(*steps, strict=True))
     )
@@ -159,7 +172,7 @@ class SlotAttentionAutoEncoder(SlotModel):
         "components": unscaled(explained.components),
         "attention": self._attention(encoded, updates),
       },
-      "latent": {"z": tf.stack([u.slots for u in updates], axis=1)},
+      "latent": {"z": tf.stack(latents, axis=1)},
     }
 
   def decode_slots(self, z: tf.Tensor) -> DecodedSlots:
@@ -170,9 +183,15 @@ class SlotAttentionAutoEncoder(SlotModel):
   def _parts(self) -> dict[str, snt.Module]:
     return {**super()._parts(), "decoder": self._decoder}
 
-  def _explain(self, slots: tf.Tensor) -> _Explained:
-    """Decodes slots [B, K, D] and mixes them."""
-    flat = tf.reshape(slots, [-1, slots.shape[-1]])
+  def _latents(self, encoded: EncodedImage, update: SlotUpdate) -> tf.Tensor:
+    """[B, K, Z], what the decoder gets: the slots, and their glimpses."""
+    if self._glimpse is None:
+      return update.slots
+    return self._glimpse(encoded.features, encoded.grid, update)
+
+  def _explain(self, z: tf.Tensor) -> _Explained:
+    """Decodes latents [B, K, Z] and mixes them."""
+    flat = tf.reshape(z, [-1, z.shape[-1]])
     _, output = self._decoder(flat, self.image_shape)
     output = tf.reshape(output, [-1, self.num_components, *output.shape[1:]])
     components, mask_logits = output[..., :-1], output[..., -1:]

@@ -64,13 +64,13 @@ class SlotModel(SceneModel):
     checks.check_modules(encoder=encoder, slot_attention=slot_attention)
     self._encoder = encoder
     self._slot_attention = slot_attention
-    self.n_z = n_z
+    self._slot_size = self.n_z = n_z
     self.num_components = num_components
     self.num_steps = slot_attention.num_updates
 
   def noise(self, rngs: Sequence[np.random.Generator]) -> np.ndarray:
     """Draws noise [1, B, K, D], see `SceneModel`."""
-    size = [self.num_components, self.n_z]
+    size = [self.num_components, self._slot_size]
     return np.stack([rng.standard_normal(size, np.float32) for rng in rngs])[
       None
     ]
@@ -119,7 +119,7 @@ class SlotModel(SceneModel):
     self, image: tf.Tensor, noise: Any, seed: tf.Tensor | None
   ) -> tf.Tensor:
     """[B, K, D], the noise of the initial slots."""
-    shape = [tf.shape(image)[0], self.num_components, self.n_z]
+    shape = [tf.shape(image)[0], self.num_components, self._slot_size]
     if noise is not None:
       noise = tf.convert_to_tensor(noise, tf.float32)
       checks.check_shapes({"noise": (noise[0], "B K D")})

@@ -50,6 +50,7 @@ class ConvEncoder(snt.Module):
     output_channels: Sequence[int] = (64, 64, 64, 64),
     kernel_shapes: Sequence[int] = (5,),
     strides: Sequence[int] = (1,),
+    rates: Sequence[int] = (1,),
     mlp_sizes: Sequence[int] = (64, 64),
     activation: str = "relu",
     with_layer_norm: bool = True,
@@ -63,6 +64,7 @@ class ConvEncoder(snt.Module):
       output_channels: channels of each convolution, with SAME padding.
       kernel_shapes: one entry per convolution, or one for all.
       strides: in the same form.
+      rates: dilations, in the same form.
       mlp_sizes: sizes of the MLP's layers.
       activation: name, after every convolution and between the MLP's layers;
         "leaky_relu" in the PyTorch versions.
@@ -82,6 +84,7 @@ class ConvEncoder(snt.Module):
     count = len(output_channels)
     kernel_shapes = layers.check_layers("kernel_shapes", kernel_shapes, count)
     strides = layers.check_layers("strides", strides, count)
+    rates = layers.check_layers("rates", rates, count)
     mlp_sizes = layers.check_layers("mlp_sizes", mlp_sizes, len(mlp_sizes))
     checks.check_flags(with_layer_norm=with_layer_norm)
     checks.check(checks.above_zero_fault("norm_epsilon", norm_epsilon))
@@ -100,9 +103,9 @@ class ConvEncoder(snt.Module):
       return {**values, "name": f"{prefix}_{index}"}
 
     self._convolutions = [
-      snt.Conv2D(size, kernel, stride, **of_layer("conv", i))
-      for i, (size, kernel, stride) in enumerate(
-        zip(output_channels, kernel_shapes, strides, strict=True)
+      snt.Conv2D(size, kernel, stride, rate, **of_layer("conv", i))
+      for i, (size, kernel, stride, rate) in enumerate(
+        zip(output_channels, kernel_shapes, strides, rates, strict=True)
       )
     ]
     self._position = layers.PositionEmbedding(initial_values)

@@ -1,7 +1,7 @@
 """Decodes slots to small pictures, and places them.
 
-Dimensions: M slots of all scenes, D slot size, P side of a patch, H and W size
-of the image, C channels.
+Dimensions: M slots of all scenes, Z latent size, P side of a patch, H and W
+size of the image, C channels.
 """
 
 from collections.abc import Sequence
@@ -19,17 +19,18 @@ class PatchDecoder(snt.Module):
   """A picture of P x P pixels, and where in the image it lies.
 
   Not of the paper. An MLP maps a slot to a patch, the same wherever the object
-  is; a linear map of the slot says where its centre lies; bilinear
-  interpolation puts it there, as in spatial transformers (Jaderberg et al.
-  2015, arXiv 1506.02025). Outside of the patch, picture and mask are constant.
-  So shapes are learned once for all places, at a small part of the cost of
-  convolutions over the image.
+  is. Its centre is the place of the slot's glimpse, moved by what a linear map
+  of the slot says; bilinear interpolation puts it there, as in spatial
+  transformers (Jaderberg et al. 2015, arXiv 1506.02025). Outside of the patch,
+  picture and mask are constant. So shapes are learned once for all places, at a
+  small part of the cost of convolutions over the image.
   """
 
   def __init__(
     self,
     patch_size: int = 25,
     hidden_sizes: Sequence[int] = (256,),
+    max_offset: float = 6.0,
     initial_values: str = "glorot",
     name: str = "decoder",
   ):
@@ -38,6 +39,8 @@ class PatchDecoder(snt.Module):
     Args:
       patch_size: P, in pixels; large enough for an object.
       hidden_sizes: sizes of the MLP's hidden layers, each with a ReLU.
+      max_offset: how far a centre may lie from the glimpse, in pixels, along
+        each axis.
       initial_values: see `layers.initializers`.
       name: name of the module.
 
@@ -46,40 +49,43 @@ class PatchDecoder(snt.Module):
     """
     super().__init__(name=name)
     checks.check_sizes(patch_size=patch_size)
+    checks.check(checks.above_zero_fault("max_offset", max_offset))
     hidden_sizes = layers.check_layers(
       "hidden_sizes", hidden_sizes, len(hidden_sizes)
     )
     layers.check_choice("initial_values", initial_values, layers.INITIAL_VALUES)
     self._patch_size = patch_size
+    self._max_offset = max_offset
     self._initial_values = initial_values
     self._hidden = [
       self._linear(size, f"hidden_{index}")
       for index, size in enumerate(hidden_sizes)
     ]
-    self._place = self._linear(2, "place")
+    self._offset = self._linear(2, "offset")
 
   def __call__(
-    self, slots: tf.Tensor, image_shape: Sequence[int]
+    self, z: tf.Tensor, image_shape: Sequence[int]
   ) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes slots.
 
     Args:
-      slots: [M, D] float32.
+      z: [M, Z] float32, results of a `Glimpse`: the last two numbers are the
+        row and column of a place, in [0, 1].
       image_shape: (H, W, C).
 
     Returns:
-      [M, 2], the row and column of the patches' centres, in pixels, inside of
-      the image; and [M, H, W, C + 1], the picture and, as the last channel, the
-      mask's logits.
+      [M, 2], the row and column of the patches' centres, in pixels; and
+      [M, H, W, C + 1], the picture and, as the last channel, the mask's logits.
     """
     height, width, channels = image_shape
     size, depth = self._patch_size, channels + 1
     self._create_outputs(size * size * depth, depth)
-    hidden = slots
+    hidden, place = z[:, :-2], z[:, -2:]
+    offset = self._max_offset * tf.tanh(self._offset(hidden))
+    centres = place * [height - 1.0, width - 1.0] + offset
     for layer in self._hidden:
       hidden = tf.nn.relu(layer(hidden))
     patches = tf.reshape(self._patch(hidden), [-1, size, depth * size])
-    centres = tf.sigmoid(self._place(slots)) * [height - 1.0, width - 1.0]
     rows = self._weights(centres[:, 0], height)
     columns = self._weights(centres[:, 1], width)
     # Channels stay between rows and columns, for two plain matrix products.
