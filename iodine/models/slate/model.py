@@ -176,7 +176,13 @@ class SLATE(SceneModel):
       vocab_size, with_bias=False, w_init=xavier, name="to_logits"
     )
     self._grid_shape: tuple[int, int] | None = None
-    self._compiled_generate = tf.function(self._generate, autograph=False)
+    # On CPUs, XLA makes one program of the many small operations for a token.
+    # On GPUs, it would need parts of CUDA that are often not there.
+    self._compiled_generate = tf.function(
+      self._generate,
+      autograph=False,
+      jit_compile=not tf.config.list_physical_devices("GPU"),
+    )
 
   # --- The contract -----------------------------------------------------------
 
