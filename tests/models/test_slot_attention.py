@@ -482,12 +482,14 @@ class TestGlimpse:
   def test_is_a_weighted_mean(self):
     glimpse, inputs, update = self.make()
     z = glimpse(inputs, (2, 3), update).numpy()
-    assert z.shape == (B, K, D + glimpse.num_numbers) == (B, K, D + 6)
+    assert z.shape == (B, K, D + glimpse.num_numbers) == (B, K, D + 7)
     v = {
       x.name.split(":")[0].partition("/")[2]: x.numpy()
       for x in glimpse.variables
     }
     place = np.array([(y, x) for y in (0, 1) for x in (0, 0.5, 1)])
+    mass = np.exp(update.log_weights).sum(axis=1)
+    share = np.log(mass / mass.sum(axis=1, keepdims=True))
     for b, k in np.ndindex(B, K):
       query = update.slots[b, k].numpy() @ v["query/w"] + v["query/b"]
       keys = inputs[b] @ v["key/w"] + v["key/b"]
@@ -495,7 +497,9 @@ class TestGlimpse:
       weights = np.exp(logits - logits.max())
       weights /= weights.sum()
       content = weights @ (inputs[b] @ v["value/w"] + v["value/b"])
-      expected = np.concatenate([update.slots[b, k], content, weights @ place])
+      expected = np.concatenate(
+        [update.slots[b, k], content, share[b, k : k + 1], weights @ place]
+      )
       np.testing.assert_allclose(z[b, k], expected, atol=1e-4)
 
   def test_gradients_reach_all_of_it(self):
@@ -532,10 +536,11 @@ class TestPatchDecoder:
     decoder = self.make()
     z = np.random.default_rng(0).uniform(size=[4, self.Z]).astype(np.float32)
     centres, output = decoder(z, (H, W, 2))
-    slots, v = z[:, :-2], self.values(decoder)
+    slots, v = z[:, :-3], self.values(decoder)
     hidden = np.maximum(slots @ v["hidden_0/w"] + v["hidden_0/b"], 0)
     patches = (hidden @ v["patch/w"] + v["patch/b"]).reshape(4, 5, 3, 5)
     outside = hidden @ v["outside/w"] + v["outside/b"]
+    outside[:, -1] += v["scale"] * z[:, -3]
     offset = 3.0 * np.tanh(slots @ v["offset/w"] + v["offset/b"])
     place = z[:, -2:] * [H - 1, W - 1] + offset
     np.testing.assert_allclose(centres, place, rtol=1e-4)
@@ -567,7 +572,7 @@ class TestPatchDecoder:
     info = model.infer(data, noise=noise)
     assert info["outputs"]["components"].shape == (B, T, K, H, W, 2)
     z = info["latent"]["z"]
-    assert z.shape == (B, T, K, model.n_z) == (B, T, K, D + 6)
+    assert z.shape == (B, T, K, model.n_z) == (B, T, K, D + 7)
     slots = model.decode_slots(z[:, -1])
     np.testing.assert_allclose(
       slots.components, info["outputs"]["components"][:, -1], atol=1e-5

@@ -24,7 +24,9 @@ class Glimpse(snt.Module):
   of the shape. A glimpse is a softmax over the elements, of a query of the slot
   times keys, and of the logarithm of the slot's weights in the last iteration,
   so that a slot looks where it attends to. The mean of the values and the mean
-  place, both by these weights, join the slot: a latent of D + R + 2 numbers.
+  place, both by these weights, join the slot, and so does its share of all
+  weights, by which two slots of the same object differ: a latent of D + R + 3
+  numbers.
   """
 
   def __init__(
@@ -53,8 +55,8 @@ class Glimpse(snt.Module):
 
   @property
   def num_numbers(self) -> int:
-    """R + 2, what a glimpse adds to a slot."""
-    return self._size + 2
+    """R + 3, what a glimpse adds to a slot."""
+    return self._size + 3
 
   def __call__(
     self, features: tf.Tensor, grid: Sequence[int], update: SlotUpdate
@@ -67,8 +69,8 @@ class Glimpse(snt.Module):
       update: of the slots, by attention of one head.
 
     Returns:
-      [B, K, D + R + 2] float32: slot, content, and the row and column of the
-      place, in [0, 1].
+      [B, K, D + R + 3] float32: slot, content, the logarithm of its share, and
+      the row and column of the place, in [0, 1].
     """
     query = self._query(update.slots) * self._size**-0.5
     logits = tf.einsum("bnr,bkr->bnk", self._key(features), query)
@@ -76,7 +78,10 @@ class Glimpse(snt.Module):
     content = tf.einsum("bnk,bnr->bkr", weights, self._value(features))
     places = tf.constant(_places(*grid))
     place = tf.einsum("bnk,np->bkp", weights, places)
-    return tf.concat([update.slots, content, place], axis=-1)
+    share = tf.nn.log_softmax(tf.reduce_logsumexp(update.log_weights, axis=1))
+    return tf.concat(
+      [update.slots, content, share[..., tf.newaxis], place], axis=-1
+    )
 
 
 def _places(height: int, width: int) -> np.ndarray:

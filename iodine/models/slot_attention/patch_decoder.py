@@ -23,7 +23,8 @@ class PatchDecoder(snt.Module):
   of the slot says; bilinear interpolation puts it there, as in spatial
   transformers (Jaderberg et al. 2015, arXiv 1506.02025). Outside of the patch,
   picture and mask are constant. So shapes are learned once for all places, at a
-  small part of the cost of convolutions over the image.
+  small part of the cost of convolutions over the image. The mask's logits grow
+  with the slot's share of all attention.
   """
 
   def __init__(
@@ -69,8 +70,8 @@ class PatchDecoder(snt.Module):
     """Decodes slots.
 
     Args:
-      z: [M, Z] float32, results of a `Glimpse`: the last two numbers are the
-        row and column of a place, in [0, 1].
+      z: [M, Z] float32, results of a `Glimpse`: the last three numbers are the
+        logarithm of a share, and the row and column of a place, in [0, 1].
       image_shape: (H, W, C).
 
     Returns:
@@ -80,7 +81,7 @@ class PatchDecoder(snt.Module):
     height, width, channels = image_shape
     size, depth = self._patch_size, channels + 1
     self._create_outputs(size * size * depth, depth)
-    hidden, place = z[:, :-2], z[:, -2:]
+    hidden, share, place = z[:, :-3], z[:, -3], z[:, -2:]
     offset = self._max_offset * tf.tanh(self._offset(hidden))
     centres = place * [height - 1.0, width - 1.0] + offset
     for layer in self._hidden:
@@ -94,7 +95,9 @@ class PatchDecoder(snt.Module):
     x = tf.linalg.matmul(x, columns, transpose_b=True)
     x = tf.reshape(x, [-1, height, depth, width])
     x = tf.transpose(x, [0, 1, 3, 2])
-    return centres, x + self._outside(hidden)[:, tf.newaxis, tf.newaxis]
+    outside = self._outside(hidden)
+    outside += tf.one_hot(channels, depth) * self._scale * share[:, tf.newaxis]
+    return centres, x + outside[:, tf.newaxis, tf.newaxis]
 
   def _weights(self, centres: tf.Tensor, length: int) -> tf.Tensor:
     """Share of each of P pixels in each of `length`: [M] to [M, length, P]."""
@@ -112,3 +115,4 @@ class PatchDecoder(snt.Module):
   def _create_outputs(self, patch_values: int, depth: int) -> None:
     self._patch = self._linear(patch_values, "patch")
     self._outside = self._linear(depth, "outside")
+    self._scale = tf.Variable(1.0, name="scale")
