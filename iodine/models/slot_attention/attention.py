@@ -169,7 +169,7 @@ class SlotAttention(snt.Module):
     Returns:
       `num_updates` updates, the last of which has the result.
     """
-    k, v = self.keys_and_values(inputs)
+    k, v = map(self._heads, self.keys_and_values(inputs))
     saliency = self._log_saliency(inputs)
     slots = self.initial_slots(noise)
     updates = []
@@ -207,14 +207,18 @@ class SlotAttention(snt.Module):
     v: tf.Tensor,
     saliency: tf.Tensor | None,
   ) -> SlotUpdate:
-    """One iteration: slots [B, K, D], keys and values [B, N, D]."""
+    """One iteration.
+
+    Args:
+      slots: [B, K, D].
+      k: keys, [B, P, N, D / P].
+      v: values, likewise.
+      saliency: [B, N, 1], or None.
+    """
     q = self._project_q(self._norm_slots(slots))
     scale = (self._size // self._num_heads) ** -0.5
-    logits = tf.einsum(
-      "bnpd,bkpd->bnpk", self._heads(k), self._heads(q * scale)
-    )
-    shape = [*logits.shape[1:2], math.prod(logits.shape[2:])]
-    logits = tf.reshape(logits, [-1, *shape])
+    logits = tf.linalg.matmul(k, self._heads(q * scale), transpose_b=True)
+    logits = _joined(logits)
     attention = tf.nn.softmax(logits)
     weights = attention + self._attention_epsilon
     log_weights = tf.math.log(weights)
@@ -222,11 +226,8 @@ class SlotAttention(snt.Module):
       weights *= tf.exp(saliency)
       log_weights += saliency
     weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
-    weights = tf.reshape(
-      weights, [-1, shape[0], self._num_heads, slots.shape[1]]
-    )
-    means = tf.einsum("bnpk,bnpd->bkpd", weights, self._heads(v))
-    means = tf.reshape(means, tf.shape(slots))
+    weights = _split(weights, self._num_heads)
+    means = _joined(tf.linalg.matmul(weights, v, transpose_a=True))
     gru_output = self._gru(means, slots)
     hidden = tf.nn.relu(self._mlp[0](self._norm_mlp(gru_output)))
     mlp_output = self._mlp[1](hidden)
@@ -241,9 +242,8 @@ class SlotAttention(snt.Module):
     )
 
   def _heads(self, x: tf.Tensor) -> tf.Tensor:
-    """[B, N, D] to [B, N, P, D / P]."""
-    size = self._size // self._num_heads
-    return tf.reshape(x, [-1, x.shape[1], self._num_heads, size])
+    """[B, N, D] to [B, P, N, D / P]."""
+    return _split(x, self._num_heads)
 
   @snt.once
   def _create_initial_slots(self) -> None:
@@ -257,6 +257,24 @@ class SlotAttention(snt.Module):
         value, trainable=self._trains_initial_slots, name=name
       )
       setattr(self, name, variable)
+
+
+def _split(x: tf.Tensor, num_heads: int) -> tf.Tensor:
+  """Heads as an axis of their own: [B, N, P * n] to [B, P, N, n]."""
+  if num_heads == 1:
+    return tf.expand_dims(x, 1)
+  length, size = x.shape[1:]
+  x = tf.reshape(x, [-1, length, num_heads, size // num_heads])
+  return tf.transpose(x, [0, 2, 1, 3])
+
+
+def _joined(x: tf.Tensor) -> tf.Tensor:
+  """The inverse: [B, P, N, n] to [B, N, P * n]."""
+  num_heads, length, size = x.shape[1:]
+  if num_heads == 1:
+    return tf.squeeze(x, 1)
+  x = tf.transpose(x, [0, 2, 1, 3])
+  return tf.reshape(x, [-1, length, num_heads * size])
 
 
 def attention_pictures(

@@ -194,7 +194,9 @@ class SlotAttentionAutoEncoder(SlotModel):
     flat = tf.reshape(z, [-1, z.shape[-1]])
     _, output = self._decoder(flat, self.image_shape)
     output = tf.reshape(output, [-1, self.num_components, *output.shape[1:]])
-    components, mask_logits = output[..., :-1], output[..., -1:]
+    channels = output.shape[-1] - 1
+    # A split's gradient is a concatenation, that of slices a sum.
+    components, mask_logits = tf.split(output, [channels, 1], axis=-1)
     masks = tf.nn.softmax(mask_logits, axis=1)
     recons = tf.reduce_sum(masks * components, axis=1)
     return _Explained(recons, masks, components, mask_logits)

@@ -73,11 +73,11 @@ class Glimpse(snt.Module):
       the row and column of the place, in [0, 1].
     """
     query = self._query(update.slots) * self._size**-0.5
-    logits = tf.einsum("bnr,bkr->bnk", self._key(features), query)
-    weights = tf.nn.softmax(logits + update.log_weights, axis=1)
-    content = tf.einsum("bnk,bnr->bkr", weights, self._value(features))
-    places = tf.constant(_places(*grid))
-    place = tf.einsum("bnk,np->bkp", weights, places)
+    logits = tf.linalg.matmul(query, self._key(features), transpose_b=True)
+    logits += tf.linalg.matrix_transpose(update.log_weights)
+    weights = tf.nn.softmax(logits)  # [B, K, N]
+    content = tf.linalg.matmul(weights, self._value(features))
+    place = tf.linalg.matmul(weights, tf.constant(_places(*grid)))
     share = tf.nn.log_softmax(tf.reduce_logsumexp(update.log_weights, axis=1))
     return tf.concat(
       [update.slots, content, share[..., tf.newaxis], place], axis=-1
