@@ -119,6 +119,13 @@ def above_zero_fault(name: str, value: Any) -> str | None:
   return f"{name}={value!r}: {text_hint(value)}expected a number above 0"
 
 
+def not_negative_fault(name: str, value: Any) -> str | None:
+  """Expects a finite number of at least 0."""
+  if is_number(value) and 0 <= value < math.inf:
+    return None
+  return f"{name}={value!r}: {text_hint(value)}expected a number of at least 0"
+
+
 def multiple_fault(
   name: str, value: int, divisor_name: str, divisor: int
 ) -> str | None:

@@ -84,6 +84,16 @@ def test_unknown_rank():
       checks.above_zero_fault("x", "1e-4"),
       "x='1e-4': is text; expected a number above 0",
     ),
+    (checks.not_negative_fault("x", 0), None),
+    (checks.not_negative_fault("x", 1.5), None),
+    (
+      checks.not_negative_fault("x", float("inf")),
+      "x=inf: expected a number of at least 0",
+    ),
+    (
+      checks.not_negative_fault("x", "-1"),
+      "x='-1': is text; expected a number of at least 0",
+    ),
     (checks.multiple_fault("x", 12, "y", 4), None),
     (
       checks.multiple_fault("x", 10, "y", 4),

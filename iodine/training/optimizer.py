@@ -303,7 +303,7 @@ def make_optimizer(
   decay_rate: float = 0.1,
   clip_norm: float | None = CLIP_NORM,
   *,
-  warmup_steps: int = 0,
+  warmup_steps: float = 0,
   warmup_from_zero: bool = True,
   cosine_steps: float | None = None,
   cosine_alpha: float = 0.0,

@@ -27,7 +27,7 @@ class Schedule:
   def __init__(
     self,
     learn_rate: float,
-    warmup_steps: int = 0,
+    warmup_steps: float = 0,
     warmup_from_zero: bool = True,
     decay_steps: float | None = None,
     decay_rate: float = 0.1,
@@ -38,7 +38,8 @@ class Schedule:
 
     Args:
       learn_rate: the base rate, above 0.
-      warmup_steps: steps of linear warm-up; 0: none.
+      warmup_steps: steps of linear warm-up; 0: none. Not whole where published
+        PyTorch code takes a share of all steps.
       warmup_from_zero: whether the rate of the first step is 0, if there is a
         warm-up.
       decay_steps: number of steps per factor of decay_rate, above 0; None: no
@@ -53,7 +54,7 @@ class Schedule:
     """
     checks.check(
       checks.above_zero_fault("learn_rate", learn_rate),
-      checks.int_fault("warmup_steps", warmup_steps, 0),
+      checks.not_negative_fault("warmup_steps", warmup_steps),
       checks.flag_fault("warmup_from_zero", warmup_from_zero),
       _steps_fault("decay_steps", decay_steps),
       checks.above_zero_fault("decay_rate", decay_rate),

@@ -150,7 +150,14 @@ def check(folder: pathlib.Path) -> Report:
     path = folder / name
     if path.exists():
       variables.check_torch_file(path, case.trainer(report).model, report)
+  leave_out_margins(report)
   return report
+
+
+def leave_out_margins(report: Report) -> None:
+  """Leaves out what is left of the gaps that decided on tokens."""
+  margins = [name for name in report.recorded if name.endswith("_margin")]
+  report.leave_out(margins, "tells only how close a choice of tokens was")
 
 
 def _margin(scores: Any) -> np.ndarray:

@@ -191,8 +191,8 @@ class _Case:
       config.get("learning_rate", config.get("lr_main", config.get("lr"))),
       beta1=0.9,
       clip_norm=None,
-      warmup_steps=round(
-        config.get("warmup_steps", config.get("warmup_steps_pct", 0) * steps)
+      warmup_steps=config.get(
+        "warmup_steps", config.get("warmup_steps_pct", 0) * steps
       ),
       decay_steps=config.get(
         "decay_steps", config.get("decay_steps_pct", 0) * steps

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.parity import cases, check, slot_attention, variables
+from tests.parity import cases, check, slate, slot_attention, variables
 from tests.parity.report import Comparison, Report
 from tests.support.places import PARITY
 
@@ -111,6 +111,16 @@ def test_an_assignment_may_differ_in_padding_alone():
   assert not slot_attention._agree(
     mine, np.array([[0, 1, 2], [0, 2, 1]]), np.array([True, True, True]), costs
   )
+
+
+def test_of_what_slate_records_only_unknown_margins_are_left_out():
+  gap = np.float32(0.1)
+  report = Report("a", {"token_margin": gap, "z_margin": gap, "z": gap})
+  slate._compare_margins(report, {"token_margin": gap})
+  slate.leave_out_margins(report)
+  assert report.left_out == {"z_margin"}
+  report.check_all_compared()
+  assert report.failed
 
 
 def test_a_folder_without_a_case(tmp_path, capsys):

@@ -346,7 +346,7 @@ def test_a_variable_of_two_groups_is_an_error():
     ),
     (
       {"warmup_steps": -1},
-      "warmup_steps=-1: expected an integer of at least 0",
+      "warmup_steps=-1: expected a number of at least 0",
     ),
     ({"cosine_steps": 5}, "cosine_steps=5: with decay_steps=1000000 there"),
   ],

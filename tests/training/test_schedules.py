@@ -23,11 +23,14 @@ def test_by_default_a_rate_is_constant():
   )
 
 
+@pytest.mark.parametrize("warmup_steps", [8, 1.5])
 @pytest.mark.parametrize("from_zero, offset", [(True, 0), (False, 1)])
-def test_warm_up_is_linear_and_then_over(from_zero, offset):
-  schedule = training.Schedule(0.5, warmup_steps=8, warmup_from_zero=from_zero)
+def test_warm_up_is_linear_and_then_over(from_zero, offset, warmup_steps):
+  schedule = training.Schedule(
+    0.5, warmup_steps=warmup_steps, warmup_from_zero=from_zero
+  )
   steps = np.arange(12)
-  expected = 0.5 * np.minimum(1.0, (steps + offset) / 8)
+  expected = 0.5 * np.minimum(1.0, (steps + offset) / warmup_steps)
   np.testing.assert_allclose(_rates(schedule, steps), expected, rtol=1e-6)
 
 
@@ -81,8 +84,9 @@ def test_the_optimizer_s_own_decay_is_that_of_the_paper(step, factor):
   "arguments, message",
   [
     ({"learn_rate": 0.0}, "learn_rate=0.0: expected a number above 0"),
-    ({"warmup_steps": -1}, "warmup_steps=-1: expected an integer of at least"),
-    ({"warmup_steps": 0.5}, "warmup_steps=0.5: expected an integer"),
+    ({"warmup_steps": -1}, "warmup_steps=-1: expected a number of at least 0"),
+    ({"warmup_steps": True}, "warmup_steps=True: expected a number of at"),
+    ({"warmup_steps": math.inf}, "warmup_steps=inf: expected a number of at"),
     ({"warmup_from_zero": 1}, "warmup_from_zero=1: expected True or False"),
     ({"decay_steps": 0}, "decay_steps=0: expected a number above 0"),
     ({"decay_rate": math.nan}, "decay_rate=nan: expected a number above 0"),
@@ -131,7 +135,7 @@ def test_rates_of_slot_attention_in_pytorch():
   total = config["total_steps"]
   schedule = training.Schedule(
     config["lr_main"],
-    warmup_steps=round(config["warmup_steps_pct"] * total),
+    warmup_steps=config["warmup_steps_pct"] * total,
     decay_steps=config["decay_steps_pct"] * total,
     decay_rate=config["scheduler_gamma"],
   )
