@@ -1,10 +1,13 @@
 """Times a training step: `python -m benchmarks.train_step --config NAME`.
 
-Prints one JSON line. A unit is the time of the decoder's bare forward
-convolutions (`tf.nn.conv2d`, same shapes, float32) on the same batch, measured
-in turn with the steps in the same process, so that `units` compares machines,
-loads and precisions. `step_mb` is how far the peak of the process' memory rises
-in the first two steps.
+Prints one JSON line: medians of seconds a step, `step_cpu_s` those of all
+threads together, which other work hardly changes. `step_mb` is how far the peak
+of the process' memory rises in the first two steps.
+
+For IODINE, a unit is the time of the decoder's bare forward convolutions
+(`tf.nn.conv2d`, same shapes, float32) on the same batch, measured in turn with
+the steps in the same process, so that `units` compares machines, loads and
+precisions.
 """
 
 import argparse
@@ -35,7 +38,11 @@ def main() -> None:
 
 
 def measure(
-  config_name: str, batch_size: int, steps: int, **overrides: Any
+  config_name: str,
+  batch_size: int,
+  steps: int,
+  data_of: str | None = None,
+  **overrides: Any,
 ) -> dict[str, Any]:
   """Times training steps.
 
@@ -43,19 +50,22 @@ def measure(
     config_name: of a named configuration.
     batch_size: B.
     steps: how many are timed; their median counts.
+    data_of: named configuration whose data give the sizes; None: the same.
     **overrides: of the configuration's entries.
 
   Returns:
     What is printed.
   """
-  named = {**reading.named_configs()[config_name], **overrides}
+  configs = reading.named_configs()
+  named = {**configs[config_name], **overrides}
+  if data_of:
+    of_data = ("data", "data_file", "image_dim")
+    named |= {k: v for k, v in configs[data_of].items() if k in of_data}
   entries = resolution.resolve(named)
-  dataset, model = resolution.build(entries, ("data", "model"))
-  trainer = training.Trainer(
-    model,
-    training.make_optimizer(learn_rate=1e-4),
-    seed=0,
+  dataset, model, optimizer = resolution.build(
+    entries, ("data", "model", "optimizer")
   )
+  trainer = training.Trainer(model, optimizer, seed=0)
   loading.initialize(trainer, dataset)
   batch = random_batch(dataset.batch_spec(batch_size))
   before_mb = _peak_rss_mb()
@@ -65,21 +75,30 @@ def measure(
   run(lambda: trainer.step(batch))
   step_mb = _peak_rss_mb() - before_mb
   unit = _make_unit(entries, dataset, batch_size)
-  run(unit)
-  step_times, unit_times = [], []
+  if unit:
+    run(unit)
+  step_times, cpu_times, unit_times = [], [], []
   for _ in range(steps):
-    unit_times.append(run(unit))
+    if unit:
+      unit_times.append(run(unit))
+    start_cpu = time.process_time()
     step_times.append(run(lambda: trainer.step(batch)))
-  ratios = [s / u for s, u in zip(step_times, unit_times, strict=True)]
+    cpu_times.append(time.process_time() - start_cpu)
   step_s = statistics.median(step_times)
+  units = {}
+  if unit:
+    ratios = [s / u for s, u in zip(step_times, unit_times, strict=True)]
+    units["unit_s"] = round(statistics.median(unit_times), 5)
+    units["units"] = round(statistics.median(ratios), 2)
   return {
     "config": config_name,
+    "data_of": data_of or config_name,
     "batch_size": batch_size,
     **overrides,
     "images_per_s": round(batch_size / step_s, 3),
     "step_s": round(step_s, 4),
-    "unit_s": round(statistics.median(unit_times), 5),
-    "units": round(statistics.median(ratios), 2),
+    "step_cpu_s": round(statistics.median(cpu_times), 4),
+    **units,
     "compile_s": round(compile_s, 1),
     "peak_rss_mb": _peak_rss_mb(),
     "step_mb": step_mb,
@@ -90,6 +109,11 @@ def _parse() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
   parser.add_argument(
     "--config", default="tetrominoes", choices=reading.named_configs()
+  )
+  parser.add_argument(
+    "--data-of",
+    choices=reading.named_configs(),
+    help="configuration whose data give the sizes; by default --config's",
   )
   parser.add_argument("--batch-size", type=int, default=8)
   parser.add_argument(
@@ -105,23 +129,25 @@ def _parse() -> argparse.Namespace:
 
 
 def random_batch(spec: dict[str, Any]) -> dict[str, Any]:
-  """A batch of noise, with one-hot masks."""
+  """A batch of noise, with one-hot masks if there are masks."""
   rng = np.random.default_rng(0)
 
   def draw(tensor: tf.TensorSpec) -> tf.Tensor:
     return tf.cast(rng.random(tensor.shape, np.float32), tensor.dtype)
 
   batch = tf.nest.map_structure(draw, spec)
-  mask = spec["mask"]
-  owner = rng.integers(mask.shape[2], size=mask.shape[:2] + mask.shape[3:])
-  batch["mask"] = tf.one_hot(owner, mask.shape[2], axis=2, dtype=mask.dtype)
+  if mask := spec.get("mask"):
+    owner = rng.integers(mask.shape[2], size=mask.shape[:2] + mask.shape[3:])
+    batch["mask"] = tf.one_hot(owner, mask.shape[2], axis=2, dtype=mask.dtype)
   return batch
 
 
 def _make_unit(
   entries: dict[str, Any], dataset: Any, batch_size: int
-) -> Callable[[], tf.Tensor]:
-  """The decoder's convolutions alone, compiled."""
+) -> Callable[[], tf.Tensor] | None:
+  """The decoder's convolutions alone, compiled; None if not IODINE's."""
+  if "pixel_decoder" not in entries["model"].get("decoder", {}):
+    return None
   decoder = entries["model"]["decoder"]["pixel_decoder"]
   options = decoder["cnn_opt"]
   height, width, channels = dataset.batch_spec()["image"].shape[2:]
