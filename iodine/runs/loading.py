@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 from sacred.utils import convert_to_nested_dict
 
 from iodine import exploration, training
-from iodine.config import reading, resolution
+from iodine.config import plans, reading, resolution
 from iodine.data import opening
 from iodine.data.pipeline import IODINEDataset
 from iodine.errors import ConfigError, did_you_mean
@@ -74,11 +74,10 @@ def open_trained(entries: Mapping[str, Any]) -> Trained:
   except ConfigError:
     resolution.build(entries, ("data", "model"))  # whose faults come first
     raise
-  size = inner_batch_size(entries, prefix)
-  _LOG.info("Inner losses are divided by %s", size)
-  dataset, model = resolution.build(
-    entries, ("data", "model"), {"inner_batch_size": size}
-  )
+  shared = {"inner_batch_size": inner_batch_size(entries, prefix)}
+  dataset, model = resolution.build(entries, ("data", "model"), shared)
+  if not plans.filled(entries["model"], shared).keys().isdisjoint(shared):
+    _LOG.info("Inner losses are divided by %s", *shared.values())
   return Trained(model, dataset, prefix)
 
 

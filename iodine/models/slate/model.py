@@ -187,29 +187,17 @@ class SLATE(SceneModel):
   # --- The contract -----------------------------------------------------------
 
   def noise(self, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
-    """Draws the noise of B scenes, see `SceneModel.noise`.
+    """Draws the noise of B scenes that evaluation needs, see `SceneModel`.
 
     Args:
       rngs: B generators.
 
     Returns:
-      gumbel: [2, B, h, w, V] float32, standard Gumbel, with h = H / 4 and
-        w = W / 4: for the tokens that the dVAE decodes, and for those that the
-        transformer learns. Evaluation does not use it.
       slots: [1, B, K, D] float32, standard normal, of the initial slots.
-
-    Raises:
-      ValueError: if the image's size is not known yet.
     """
-    shape = (*self._grid(), self._vocab_size)
-    gumbel = np.empty((_NUM_TOKEN_DRAWS, len(rngs), *shape), np.float32)
-    slots = np.empty((1, len(rngs), self.num_components, self.n_z), np.float32)
-    tiny = np.finfo(np.float32).tiny
-    for b, rng in enumerate(rngs):
-      draws = rng.standard_exponential(gumbel[:, b].shape, np.float32)
-      gumbel[:, b] = -np.log(draws + tiny)
-      slots[:, b] = rng.standard_normal(slots[:, b].shape, np.float32)
-    return {"gumbel": gumbel, "slots": slots}
+    shape = (1, self.num_components, self.n_z)
+    slots = [rng.standard_normal(shape, np.float32) for rng in rngs]
+    return {"slots": np.stack(slots, axis=1)}
 
   def __call__(
     self,
@@ -222,7 +210,9 @@ class SLATE(SceneModel):
 
     Args:
       data: see `SceneModel.__call__`; H and W are multiples of 4.
-      noise: see `noise`.
+      noise: slots, see `noise`, and, optionally, gumbel [2, B, h, w, V]
+        float32, standard Gumbel, with h = H / 4 and w = W / 4: for the tokens
+        that the dVAE decodes, and for those that the transformer learns.
       seed: [2] int32 seed of the noise, unless given, and of dropout; None: not
         repeatable.
       step: [] int64, number of previous training steps, for the temperature.
@@ -403,7 +393,7 @@ class SLATE(SceneModel):
   ) -> tf.Tensor:
     """The two draws [2, B, h, w, V] of tokens."""
     shape = (*self._grid(), self._vocab_size)
-    if noise is not None:
+    if noise is not None and "gumbel" in noise:
       dims = " ".join(map(str, (_NUM_TOKEN_DRAWS, "B", *shape)))
       gumbel = tf.convert_to_tensor(noise["gumbel"])
       checks.check_shapes(
