@@ -18,6 +18,14 @@ NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 _LOG = logging.getLogger(__name__)
 
 
+@pytest.fixture(autouse=True)
+def _default_sighup():
+  """As if the tests did not run under nohup, which has it ignored."""
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  yield
+  signal.signal(signal.SIGHUP, before)
+
+
 def send(number: int) -> None:
   os.kill(os.getpid(), number)
 
