@@ -16,7 +16,7 @@ from iodine.models.slot_attention.base import SlotModel, scaled, unscaled
 from iodine.models.slot_attention.encoder import EncodedImage
 from iodine.models.slot_attention.glimpse import Glimpse
 from iodine.models.slot_attention.mask_losses import MaskLoss
-from iodine.scene_model import DecodedSlots, Loss
+from iodine.scene_model import DecodedSlots, Loss, mix
 
 __all__ = ["SlotAttentionAutoEncoder"]
 
@@ -197,6 +197,5 @@ class SlotAttentionAutoEncoder(SlotModel):
     channels = output.shape[-1] - 1
     # A split's gradient is a concatenation, that of slices a sum.
     components, mask_logits = tf.split(output, [channels, 1], axis=-1)
-    masks = tf.nn.softmax(mask_logits, axis=1)
-    recons = tf.reduce_sum(masks * components, axis=1)
+    recons, masks = mix(DecodedSlots(components, mask_logits))
     return _Explained(recons, masks, components, mask_logits)
