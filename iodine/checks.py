@@ -34,6 +34,7 @@ __all__ = [
   "is_int",
   "is_number",
   "multiple_fault",
+  "not_negative_fault",
   "number_fault",
   "path_fault",
   "paths_fault",

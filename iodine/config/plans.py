@@ -54,10 +54,9 @@ def build(
 
   Args:
     plan: nested mappings, lists and scalars (reference:
-      configurations.py). A constructor must be a public class of a module
-      in `iodine.modules`, `iodine.models`, `iodine.data` or
-      `iodine.training`, or of one that
-      the environment variable IODINE_MODELS names, or a name in
+      configurations.py). A constructor must be a public class of a module in
+      `iodine.modules`, `iodine.models`, `iodine.data` or `iodine.training`, or
+      of one that the environment variable IODINE_MODELS names, or a name in
       `ALLOWED_CONSTRUCTORS`.
     identifier: the plan's own key, e.g. "model".
     shared: values for every constructor that has a parameter of that name and
