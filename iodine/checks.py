@@ -12,6 +12,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from iodine import errors
+
 __all__ = [
   "MOST_BATCH",
   "MOST_FREQUENCIES",
@@ -27,6 +29,7 @@ __all__ = [
   "check_shapes",
   "check_sizes",
   "check_weights",
+  "choice_fault",
   "crop_fault",
   "flag_fault",
   "image_dim_fault",
@@ -125,6 +128,14 @@ def not_negative_fault(name: str, value: Any) -> str | None:
   if is_number(value) and 0 <= value < math.inf:
     return None
   return f"{name}={value!r}: {text_hint(value)}expected a number of at least 0"
+
+
+def choice_fault(name: str, value: Any, choices: Sequence) -> str | None:
+  """Expects one of some values."""
+  if value in choices and not isinstance(value, bool):
+    return None
+  meant = errors.did_you_mean(str(value), [str(x) for x in choices], "values")
+  return f"{name}={value!r}: no such value. {meant}"
 
 
 def multiple_fault(

@@ -151,13 +151,7 @@ def _optional(fault: _Fault) -> _Fault:
 
 
 def _choice(*choices: str) -> _Fault:
-  def fault(name: str, value: Any) -> str | None:
-    if value in choices:
-      return None
-    meant = did_you_mean(str(value), choices, "values")
-    return f"{name}={value!r}: no such value. {meant}"
-
-  return fault
+  return lambda name, value: checks.choice_fault(name, value, choices)
 
 
 # --- The entries, in the order in which print_config shows them ---------------

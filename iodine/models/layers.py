@@ -13,13 +13,12 @@ import sonnet as snt
 import tensorflow as tf
 
 from iodine import checks
-from iodine.errors import did_you_mean
 
 __all__ = [
   "GRU",
   "INITIAL_VALUES",
   "PositionEmbedding",
-  "check_choice",
+  "check_initial_values",
   "check_layers",
   "glorot_uniform",
   "initializers",
@@ -34,11 +33,11 @@ INITIAL_VALUES = ("glorot", "pytorch")
 Initializer = Callable[[Sequence[int], tf.DType], tf.Tensor]
 
 
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-  """Raises ValueError unless the value is one of the choices."""
-  if value not in choices:
-    meant = did_you_mean(str(value), choices, "values")
-    raise ValueError(f"{name}={value!r}: no such value. {meant}")
+def check_initial_values(
+  value: Any, choices: Sequence[str] = INITIAL_VALUES
+) -> None:
+  """Raises ValueError unless there are such initial values."""
+  checks.check(checks.choice_fault("initial_values", value, choices))
 
 
 def check_layers(
@@ -107,7 +106,7 @@ def initializers(initial_values: str) -> dict[str, Any]:
   Returns:
     Arguments for one layer; call again for the next.
   """
-  check_choice("initial_values", initial_values, INITIAL_VALUES)
+  check_initial_values(initial_values)
   if initial_values == "pytorch":
     initializer = _TorchDefault()
     return {"w_init": initializer, "b_init": initializer}
@@ -151,7 +150,7 @@ class GRU(snt.Module):
     """
     super().__init__(name=name)
     checks.check_sizes(size=size)
-    check_choice("initial_values", initial_values, INITIAL_VALUES)
+    check_initial_values(initial_values)
     self._size = size
     self._initial_values = initial_values
 

@@ -169,8 +169,8 @@ class Adam(Optimizer):
       None
       if clip_norm is None
       else checks.above_zero_fault("clip_norm", clip_norm),
-      _choice_fault("epsilon_form", epsilon_form, _EPSILON_FORMS),
-      _choice_fault("clip_norm_type", clip_norm_type, _NORM_TYPES),
+      checks.choice_fault("epsilon_form", epsilon_form, _EPSILON_FORMS),
+      checks.choice_fault("clip_norm_type", clip_norm_type, _NORM_TYPES),
       checks.share_fault("clip_epsilon", clip_epsilon),
     )
     self._schedule = learning_rate
@@ -284,14 +284,6 @@ def _state(value: Any, name: str, dtype: tf.DType = tf.float32) -> tf.Variable:
   """A variable of the optimizer, named as in TF1 checkpoints."""
   with tf.name_scope(""):  # regardless of the current scope
     return tf.Variable(value, dtype=dtype, trainable=False, name=name)
-
-
-def _choice_fault(name: str, value: Any, choices: Sequence) -> str | None:
-  """Expects one of some values."""
-  if value in choices and not isinstance(value, bool):
-    return None
-  expected = " or ".join(map(repr, choices))
-  return f"{name}={value!r}: expected {expected}"
 
 
 def make_optimizer(

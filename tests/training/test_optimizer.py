@@ -338,11 +338,14 @@ def test_a_variable_of_two_groups_is_an_error():
     ),
     ({"groups": {"dvae": {"match": 3}}}, "groups.dvae.match=3: expected a reg"),
     ({"clip_norm": 0}, "clip_norm=0: expected a number above 0"),
-    ({"clip_norm_type": 1}, "clip_norm_type=1: expected 2 or 'inf'"),
+    (
+      {"clip_norm_type": 1},
+      "clip_norm_type=1: no such value. Valid values: 2, inf",
+    ),
     ({"clip_epsilon": -1.0}, "clip_epsilon=-1.0: expected a number in [0, 1)"),
     (
       {"epsilon_form": "keras"},
-      "epsilon_form='keras': expected 'tensorflow' or 'pytorch'",
+      "epsilon_form='keras': no such value. Valid values: pytorch, tensorflow",
     ),
     (
       {"warmup_steps": -1},

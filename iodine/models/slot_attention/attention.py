@@ -108,7 +108,7 @@ class SlotAttention(snt.Module):
       implicit=implicit,
       with_saliency=with_saliency,
     )
-    layers.check_choice("initial_values", initial_values, INITIAL_VALUES)
+    layers.check_initial_values(initial_values, INITIAL_VALUES)
     if n_z % num_heads:
       raise ValueError(f"num_heads={num_heads}: must divide n_z={n_z}")
     self.options = {

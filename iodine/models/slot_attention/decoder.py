@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import sonnet as snt
 import tensorflow as tf
 
+from iodine import checks
 from iodine.models import layers
 from iodine.modules import utils
 
@@ -65,8 +66,8 @@ class SpatialBroadcastDecoder(snt.Module):
     self._channels = output_channels
     self._kernels = layers.check_layers("kernel_shapes", kernel_shapes, count)
     self._strides = layers.check_layers("strides", strides, count)
-    layers.check_choice("alignment", alignment, ALIGNMENTS)
-    layers.check_choice("initial_values", initial_values, layers.INITIAL_VALUES)
+    checks.check(checks.choice_fault("alignment", alignment, ALIGNMENTS))
+    layers.check_initial_values(initial_values)
     halves = [(kernel + 1) // 2 for kernel in self._kernels]
     too_large = any(map(operator.gt, self._strides, halves))
     if alignment == "pytorch" and too_large:

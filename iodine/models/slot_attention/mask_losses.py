@@ -9,7 +9,6 @@ import math
 import tensorflow as tf
 
 from iodine import checks
-from iodine.models import layers
 
 __all__ = ["AreaLoss", "MaskLoss", "SeparationLoss"]
 
@@ -86,7 +85,7 @@ class SeparationLoss(MaskLoss):
       ValueError: for values out of range.
     """
     super().__init__(weight, start_step, end_step)
-    layers.check_choice("kind", kind, ("entropy", "max"))
+    checks.check(checks.choice_fault("kind", kind, ("entropy", "max")))
     self._kind = kind
 
   def __call__(self, masks: tf.Tensor) -> tf.Tensor:

@@ -54,7 +54,7 @@ class PatchDecoder(snt.Module):
     hidden_sizes = layers.check_layers(
       "hidden_sizes", hidden_sizes, len(hidden_sizes)
     )
-    layers.check_choice("initial_values", initial_values, layers.INITIAL_VALUES)
+    layers.check_initial_values(initial_values)
     self._patch_size = patch_size
     self._max_offset = max_offset
     self._initial_values = initial_values
