@@ -353,7 +353,7 @@ def test_noise_that_does_not_fit():
   noise = _noise(model, 2)
   with pytest.raises(ValueError, match=r"gumbel.* \[2, 2, 2, 3, 7\]"):
     model(_data(), noise=noise)
-  with pytest.raises(ValueError, match=r"slots.* \[1, 2, 4, 6\]"):
+  with pytest.raises(ValueError, match=r"noise has shape \[1, 2, 4, 6\]"):
     model.infer(_data(), noise=noise)
 
 

@@ -22,6 +22,7 @@ from iodine.models.slot_attention.attention import (
   SlotAttention,
   SlotUpdate,
   attention_pictures,
+  slot_noise,
 )
 from iodine.scene_model import Composition, Loss, SceneModel
 
@@ -412,15 +413,8 @@ class SLATE(SceneModel):
     self, noise: Mapping[str, Any] | None, seed: tf.Tensor, image: tf.Tensor
   ) -> tf.Tensor:
     """Standard normal [B, K, D]."""
-    shape = (self.num_components, self.n_z)
-    if noise is not None:
-      dims = " ".join(map(str, (1, "B", *shape)))
-      slots = tf.convert_to_tensor(noise["slots"])
-      checks.check_shapes(
-        {"image": (image, "B _ _ _"), "noise['slots']": (slots, dims)}
-      )
-      return slots[0]
-    return tf.random.stateless_normal([tf.shape(image)[0], *shape], seed)
+    given = None if noise is None else noise["slots"]
+    return slot_noise(image, self.num_components, self.n_z, given, seed)
 
   def _embed(self, tokens: tf.Tensor) -> tf.Tensor:
     """Tokens [B, N] of the dVAE to [B, N + 1, d], with positions."""

@@ -16,6 +16,7 @@ from iodine.models.slot_attention.attention import (
   SlotAttention,
   SlotUpdate,
   attention_pictures,
+  slot_noise,
 )
 from iodine.models.slot_attention.encoder import EncodedImage
 from iodine.scene_model import SceneModel
@@ -103,9 +104,8 @@ class SlotModel(SceneModel):
       The set, and the updates of the slots.
     """
     encoded = self._encoder(image)
-    return encoded, self._slot_attention(
-      encoded.features, self._noise(image, noise, seed)
-    )
+    noise = slot_noise(image, self.num_components, self._slot_size, noise, seed)
+    return encoded, self._slot_attention(encoded.features, noise)
 
   def _attention(
     self, encoded: EncodedImage, updates: Sequence[SlotUpdate]
@@ -114,16 +114,3 @@ class SlotModel(SceneModel):
     return attention_pictures(
       updates, self.num_components, encoded.grid, self.image_shape[:2]
     )
-
-  def _noise(
-    self, image: tf.Tensor, noise: Any, seed: tf.Tensor | None
-  ) -> tf.Tensor:
-    """[B, K, D], the noise of the initial slots."""
-    shape = [tf.shape(image)[0], self.num_components, self._slot_size]
-    if noise is not None:
-      noise = tf.convert_to_tensor(noise, tf.float32)
-      checks.check_shapes({"noise": (noise[0], "B K D")})
-      return noise[0]
-    if seed is None:
-      return tf.random.normal(shape)
-    return tf.random.stateless_normal(shape, seed)
