@@ -20,6 +20,9 @@ from iodine.scene_model import SceneModel
 
 __all__ = ["Evaluation", "Score", "evaluate"]
 
+# {name: [B, ...]} of every draw, of every batch.
+_Batches = list[list[dict[str, np.ndarray]]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:
@@ -92,29 +95,19 @@ def evaluate(
   measure = tf.function(
     lambda batch, noise: _measure(model, batch, noise), autograph=False
   )
-  scene_scores: list[dict[str, np.ndarray]] = []
-  mapping = {factor.name: factor for factor in _mapping(model)}
-  factors: dict[str, _FactorScore] = {}
-  records: list[list[dict[str, np.ndarray]]] = [[] for _ in range(num_samples)]
+  collected = _Collected(model, num_samples)
   done, timed, start = 0, 0, 0.0
   for batch in batches:
     check_pixels(batch["image"])
     size = int(batch["image"].shape[0])
     batch = tf.nest.map_structure(lambda x: _fill(x, batch_size), dict(batch))
-    draws = []
+    scenes = range(done, done + batch_size)
     for draw in range(num_samples):
-      scenes = range(done, done + batch_size)
       noise = exploration.scene_noise(model, seed, scenes, draw)
       measured = tf.nest.map_structure(
         lambda x, size=size: x.numpy()[:size], measure(batch, noise)
       )
-      draws.append(measured["scenes"])
-      records[draw].append(measured["records"])
-      for name, values in measured["factors"].items():
-        factors.setdefault(name, _FactorScore(mapping[name])).add(values)
-    scene_scores.append(
-      {k: np.mean([draw[k] for draw in draws], axis=0) for k in draws[0]}
-    )
+      collected.add(draw, measured)
     done += size
     timed += size if start else 0
     start = start or time.perf_counter()
@@ -122,47 +115,63 @@ def evaluate(
   if not done:
     raise ValueError("there is no scene to evaluate")
   rate = timed / (time.perf_counter() - start) if timed else float("nan")
-  return Evaluation(
-    scenes=done,
-    scores={
-      **_scene_scores(scene_scores),
-      **_set_scores(model, records),
-      **{f"factor/{name}": value.score() for name, value in factors.items()},
-    },
-    images_per_second=rate,
-    first_step=model.first_step,
-  )
+  return Evaluation(done, collected.scores(), rate, model.first_step)
 
 
-def _scene_scores(
-  batches: list[dict[str, np.ndarray]],
-) -> dict[str, Score]:
-  """Statistics of {name: [B, S]} over all batches."""
+class _Collected:
+  """What was measured of all scenes so far, in every draw."""
+
+  def __init__(self, model: SceneModel, num_samples: int):
+    self._model = model
+    self._mapping = {factor.name: factor for factor in _mapping(model)}
+    self._factors: dict[str, _FactorScore] = {}
+    self._scenes: _Batches = [[] for _ in range(num_samples)]
+    self._records: _Batches = [[] for _ in range(num_samples)]
+
+  def add(self, draw: int, measured: Mapping[str, Any]) -> None:
+    """Adds the result of `_measure` of a batch."""
+    self._scenes[draw].append(measured["scenes"])
+    self._records[draw].append(measured["records"])
+    for name, values in measured["factors"].items():
+      if name not in self._factors:
+        self._factors[name] = _FactorScore(self._mapping[name])
+      self._factors[name].add(values)
+
+  def scores(self) -> dict[str, Score]:
+    """Statistics of all scenes, see `Evaluation`."""
+    scenes, records = map(_joined, (self._scenes, self._records))
+    return {
+      **_scene_scores(scenes),
+      **_set_scores(self._model, records),
+      **{f"factor/{k}": value.score() for k, value in self._factors.items()},
+    }
+
+
+def _joined(draws: _Batches) -> list[dict[str, np.ndarray]]:
+  """Joins the batches [B, ...] of every draw to [N, ...]."""
+  return [
+    {k: np.concatenate([batch[k] for batch in batches]) for k in batches[0]}
+    for batches in draws
+  ]
+
+
+def _scene_scores(draws: list[dict[str, np.ndarray]]) -> dict[str, Score]:
+  """Statistics of a scene's means over draws of {name: [N, S]}."""
   return {
-    name: _scene_score(np.concatenate([batch[name] for batch in batches]))
+    name: _scene_score(np.mean([draw[name] for draw in draws], axis=0))
     for name in SCENE_SCORES
-    if name in batches[0]
+    if name in draws[0]
   }
 
 
 def _set_scores(
-  model: SceneModel, records: list[list[dict[str, np.ndarray]]]
+  model: SceneModel, draws: list[dict[str, np.ndarray]]
 ) -> dict[str, Score]:
-  """Scores of all scenes at once, as means over the draws.
-
-  Args:
-    model: the model.
-    records: its records of every batch, for every draw.
-  """
-  draws = [
-    model.set_scores(
-      {k: np.concatenate([batch[k] for batch in batches]) for k in batches[0]}
-    )
-    for batches in records
-  ]
+  """Scores of all scenes at once, as means over the draws of their records."""
+  sets = [model.set_scores(records) for records in draws]
   scores = {}
-  for name in draws[0]:
-    steps = np.mean([draw[name] for draw in draws], axis=0)
+  for name in sets[0]:
+    steps = np.mean([one[name] for one in sets], axis=0)
     per_step = tuple(float(value) for value in steps)
     scores[name] = Score(per_step[-1], None, None, 0, per_step)
   return scores

@@ -92,6 +92,16 @@ def sections(
   Yields:
     The sections, in the order of `PICTURES`.
   """
+  yield from _inferred(model, info, folder)
+  yield from _explored(model, info, folder, slot, latents, seed)
+  if scalars:
+    yield _training(scalars, folder)
+
+
+def _inferred(
+  model: SceneModel, info: Mapping[str, Any], folder: pathlib.Path
+) -> Iterator[Section]:
+  """Draws how the model explains the scenes."""
   draws, has_steps = shows_decomposition(info), model.num_steps > 1
   if draws:
     yield decomposition(info, folder, "decomposition.png")
@@ -106,14 +116,23 @@ def sections(
     yield _scores(model, scores, len(info["data"]["image"]), folder)
   if "inputs" in info:
     yield _inputs(info, folder)
+
+
+def _explored(
+  model: SceneModel,
+  info: Mapping[str, Any],
+  folder: pathlib.Path,
+  slot: int,
+  latents: Sequence[int] | None,
+  seed: int,
+) -> Iterator[Section]:
+  """Draws other scenes than those that were inferred."""
   if can_traverse(model, info):
     yield traversal(model, info, folder, "traversal", slot, latents)
   if can_edit(model, info):
     yield _edits(model, info, folder, slot)
   if model.can("sample"):
     yield _samples(model, folder, seed)
-  if scalars:
-    yield _training(scalars, folder)
 
 
 def can_render(model: SceneModel, info: Mapping[str, Any]) -> bool:
