@@ -52,8 +52,7 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
   trained.restore()
   with _evaluation_folder(entries, trained.prefix) as folder:
     result = _scores(entries, trained.model, dataset)
-    rows = evaluation_report.table_rows(result, paper)
-    print(evaluation_report.text_table(rows))
+    print(evaluation_report.text_table(result, paper))
     evaluation_report.write(folder, result, paper, entries, trained.prefix)
   if math.isfinite(rate := result.images_per_second):  # not of one batch
     _LOG.info("%.1f images/s", rate)

@@ -301,7 +301,8 @@ ENTRIES: dict[str, Entry] = {
   ),
   "paper_scores": Entry(
     {},
-    "the paper's scores, mean and standard deviation over training seeds",
+    "published scores: mean and standard deviation over training seeds, or "
+    "the number of one model",
     _mapping,
   ),
   "seed": Entry(

@@ -13,6 +13,7 @@ import sonnet as snt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from iodine.checks import is_number
 from iodine.errors import ConfigError
 from iodine.evaluation.scores import Evaluation, Score
 from iodine.files import write_whole
@@ -33,11 +34,17 @@ _VERSIONS = {
   "dm-sonnet": snt.__version__,
   "numpy": np.__version__,
 }
-_HEADER = ("score", "mean", "std over scenes", "standard error", "paper")
-_PAPER_NOTE = (
-  "paper: mean and standard deviation over five training seeds; the other "
+_HEADER = ("score", "mean", "std over scenes", "standard error")
+_PUBLISHED = "published"  # a column of its own, if there is anything
+_SEEDS_NOTE = (
+  "published: mean and standard deviation over five training seeds; the other "
   "columns are over scenes."
 )
+_ONE_MODEL_NOTE = "published: mean over scenes of one trained model."
+
+# Published scores: of one model, or mean and standard deviation over several.
+_Published = Mapping[str, float | Sequence[float]]
+_Rows = list[tuple[str, ...]]
 
 
 def check_paper(paper: Mapping[str, Any]) -> None:
@@ -47,37 +54,45 @@ def check_paper(paper: Mapping[str, Any]) -> None:
     ConfigError: if they are not in the format of `table_rows`.
   """
   faults = [
-    f"paper_scores.{name}={value!r}: must be [mean, standard deviation]"
+    f"paper_scores.{name}={value!r}: must be [mean, standard deviation], or "
+    "the number of one model"
     for name, value in paper.items()
-    if not isinstance(value, list | tuple)
-    or len(value) != 2
-    or not all(isinstance(x, int | float) for x in value)
+    if not is_number(value) and not _is_pair(value)
   ]
   if faults:
     raise ConfigError("\n".join(faults))
 
 
+def _is_pair(value: Any) -> bool:
+  return (
+    isinstance(value, list | tuple)
+    and len(value) == 2
+    and all(map(is_number, value))
+  )
+
+
 def table_rows(
-  evaluation: Evaluation, paper: Mapping[str, Sequence[float]]
-) -> list[tuple[str, str, str, str, str]]:
+  evaluation: Evaluation, paper: _Published
+) -> list[tuple[str, ...]]:
   """Formats the scores as text.
 
   Args:
     evaluation: the measured scores.
-    paper: {score: (mean, standard deviation over training seeds)}.
+    paper: {score: (mean, standard deviation over training seeds), or the
+      score of one model}.
 
   Returns:
-    One row per score: its name, mean, standard deviation and standard error
-    over scenes, and the paper's.
+    The header, and one row per score: its name, mean, standard deviation and
+    standard error over scenes, and, if any of them is published, what is.
   """
-  rows = []
+  rows: _Rows = [(*_HEADER, _PUBLISHED)]
   for name, score in evaluation.scores.items():
     label = SCENE_SCORES.get(name, name)
     if score.undefined:
       label += f" ({score.undefined} scenes undefined)"
     published = ""
     if name in paper:
-      published = "{:.3f} +- {:.3f}".format(*paper[name])
+      published = _published(paper[name])
     rows.append(
       (
         label,
@@ -87,30 +102,50 @@ def table_rows(
         published,
       )
     )
-  return rows
+  if _has_published(evaluation, paper):
+    return rows
+  return [row[:-1] for row in rows]
+
+
+def _has_published(evaluation: Evaluation, paper: _Published) -> bool:
+  return not paper.keys().isdisjoint(evaluation.scores)
+
+
+def _published(value: float | Sequence[float]) -> str:
+  if isinstance(value, Sequence):
+    return "{:.3f} +- {:.3f}".format(*value)
+  return f"{value:.4g}"
 
 
 def _number(value: float | None) -> str:
   return "" if value is None else f"{value:.4g}"
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> str:
-  """Aligns rows under their header, for a terminal."""
-  table = [_HEADER, *rows]
-  widths = [max(len(row[i]) for row in table) for i in range(len(_HEADER))]
+def text_table(evaluation: Evaluation, paper: _Published) -> str:
+  """The rows of `table_rows`, aligned for a terminal, and what they mean."""
+  table = table_rows(evaluation, paper)
+  widths = [max(map(len, column)) for column in zip(*table, strict=True)]
   lines = []
   for row in table:
     cells = [row[0].ljust(widths[0])]
     cells += [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
     lines.append("  ".join(cells).rstrip())
   lines.insert(1, "  ".join("-" * w for w in widths))
-  return "\n".join([*lines, _PAPER_NOTE])
+  return "\n".join([*lines, *_notes(evaluation, paper)])
+
+
+def _notes(evaluation: Evaluation, paper: _Published) -> list[str]:
+  """Lines below the table."""
+  shown = [value for name, value in paper.items() if name in evaluation.scores]
+  is_pair = {isinstance(value, Sequence) for value in shown}
+  notes = {True: _SEEDS_NOTE, False: _ONE_MODEL_NOTE}
+  return [notes[kind] for kind in notes if kind in is_pair]
 
 
 def write(
   folder: pathlib.Path,
   evaluation: Evaluation,
-  paper: Mapping[str, Sequence[float]],
+  paper: _Published,
   config: Mapping[str, Any],
   checkpoint: str,
 ) -> None:
@@ -141,23 +176,7 @@ def write(
     "versions": _VERSIONS,
   }
   result_text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-  rows = table_rows(evaluation, paper)
-  marks = [
-    "| " + " | ".join(map(page.markdown, row)) + " |"
-    for row in [_HEADER, *rows]
-  ]
-  marks.insert(1, "| --- |" + " ---: |" * (len(_HEADER) - 1))
-  text = "\n".join(
-    [
-      f"{evaluation.scenes} scenes, checkpoint "
-      f"{page.markdown_code(checkpoint)}",
-      "",
-      *marks,
-      "",
-      _PAPER_NOTE,
-      "",
-    ]
-  )
+  text = _markdown(evaluation, paper, checkpoint)
   figure = curves.scores_plot(
     {SCENE_SCORES.get(k, k): s.per_step for k, s in evaluation.scores.items()},
     first_step=evaluation.first_step,
@@ -167,6 +186,22 @@ def write(
   write_whole(folder / FIGURE_FILE, picture.getvalue())
   write_whole(folder / MARKDOWN_FILE, text)
   write_whole(folder / JSON_FILE, result_text)
+
+
+def _markdown(
+  evaluation: Evaluation,
+  paper: _Published,
+  checkpoint: str,
+) -> str:
+  """The table, what it is of, and what it means."""
+  table = table_rows(evaluation, paper)
+  marks = ["| " + " | ".join(map(page.markdown, row)) + " |" for row in table]
+  marks.insert(1, "| --- |" + " ---: |" * (len(table[0]) - 1))
+  title = (
+    f"{evaluation.scenes} scenes, checkpoint {page.markdown_code(checkpoint)}"
+  )
+  parts = [[title], marks, _notes(evaluation, paper)]
+  return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
 def _statistics(score: Score) -> dict[str, Any]:

@@ -233,9 +233,9 @@ def test_evaluate_into_what_is_no_folder(
 
 
 def test_evaluate_checks_the_papers_scores_first(data_dir, copied, capsys):
-  words = ("paper_scores.ari=0.9",)
+  words = ("paper_scores.ari=[0.9]",)
   error = _evaluate_fails(capsys, data_dir, copied, *words)
-  assert "paper_scores.ari=0.9: must be [mean, standard deviation]" in error
+  assert "paper_scores.ari=[0.9]: must be [mean, standard deviation]" in error
 
 
 @pytest.mark.parametrize(

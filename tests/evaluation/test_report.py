@@ -32,8 +32,11 @@ def _contents(folder):
   return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def _write(folder, result=RESULT, config=CONFIG):
-  evaluation_report.write(folder, result, PAPER, config, PREFIX)
+HEADER = ("score", "mean", "std over scenes", "standard error")
+
+
+def _write(folder, result=RESULT, config=CONFIG, paper=PAPER):
+  evaluation_report.write(folder, result, paper, config, PREFIX)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,7 @@ def written(tmp_path_factory):
 
 def test_rows_put_the_papers_scores_beside_ours():
   assert evaluation_report.table_rows(RESULT, PAPER) == [
+    (*HEADER, "published"),
     (
       "ARI without background (2 scenes undefined)",
       "0.9123",
@@ -59,10 +63,10 @@ def test_rows_put_the_papers_scores_beside_ours():
 
 
 def test_the_table_says_what_each_deviation_is_over():
-  rows = evaluation_report.table_rows(RESULT, PAPER)
-  lines = evaluation_report.text_table(rows).splitlines()
+  rows = evaluation_report.table_rows(RESULT, PAPER)[1:]
+  lines = evaluation_report.text_table(RESULT, PAPER).splitlines()
   assert lines[0].split("  ")[0] == "score"
-  assert lines[0].endswith("paper")
+  assert lines[0].endswith("published")
   assert "std over scenes" in lines[0]
   assert set(lines[1]) == {"-", " "}
   assert len(lines) == 2 + len(rows) + 1
@@ -73,6 +77,33 @@ def test_the_table_says_what_each_deviation_is_over():
     assert line[: ends[1]].endswith(row[2])
   assert "five training seeds" in lines[-1]
   assert "over scenes" in lines[-1]
+
+
+@pytest.mark.parametrize("paper", [{}, {"ari": [0.9, 0.1]}])
+def test_without_published_scores_there_is_no_column_for_them(tmp_path, paper):
+  rows = evaluation_report.table_rows(RESULT, paper)
+  assert rows[0] == HEADER
+  assert {len(row) for row in rows} == {4}
+  _write(tmp_path, paper=paper)
+  markdown = (tmp_path / "evaluation.md").read_text()
+  for text in (evaluation_report.text_table(RESULT, paper), markdown):
+    assert "published" not in text
+    assert "seeds" not in text
+
+
+def test_published_scores_may_be_of_one_model():
+  paper = {"recons": -1e3, "ari_nobg": [0.9, 0.1], "mse": 1.0}
+  rows = evaluation_report.table_rows(RESULT, paper)
+  assert [row[-1] for row in rows] == [
+    *("published", "0.900 +- 0.100", "-1000", "")
+  ]
+  *_, first, second = evaluation_report.text_table(RESULT, paper).splitlines()
+  assert "five training seeds" in first
+  assert "one trained model" in second
+  del paper["ari_nobg"]
+  text = evaluation_report.text_table(RESULT, paper)
+  assert "one trained model" in text
+  assert "seeds" not in text
 
 
 def test_json_has_everything(written):
@@ -146,7 +177,7 @@ def test_markdown_is_a_table(written):
   assert [len(row) for row in cells] == [5] * 5
   assert cells[1] == ["---", "---:", "---:", "---:", "---:"]
   rows = evaluation_report.table_rows(RESULT, PAPER)
-  assert [tuple(row) for row in cells[2:]] == rows
+  assert [tuple(row) for row in (cells[0], *cells[2:])] == rows
   assert "five training seeds" in lines[-1]
 
 
@@ -192,7 +223,7 @@ def test_what_json_cannot_hold_leaves_all_as_it_was(written):
 
 
 @pytest.mark.parametrize(
-  "value", [0.9, [0.9], [0.9, 0.1, 0.2], "0.9", [0.9, "0.1"], None, {}]
+  "value", [True, [0.9], [0.9, 0.1, 0.2], "0.9", [0.9, "0.1"], None, {}]
 )
 def test_papers_scores_are_checked(value):
   message = r"paper_scores\.ari=.*must be \[mean, standard deviation\]"
