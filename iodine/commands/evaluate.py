@@ -13,6 +13,7 @@ import tensorflow as tf
 from iodine import errors
 from iodine.data.datasets import IODINEDataset
 from iodine.data.opening import data_errors_as_config_errors, first_batch
+from iodine.evaluation import efficient_morl
 from iodine.evaluation import report as evaluation_report
 from iodine.evaluation import scores as scoring
 from iodine.files import make_folder, results_in
@@ -25,6 +26,8 @@ __all__ = ["evaluate"]
 
 # Folder of the results, in the checkpoint's.
 EVALUATION_FOLDER = "evaluation"
+
+_PROTOCOLS = {None: scoring.OWN, "efficientmorl": efficient_morl.PROTOCOL}
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,6 +52,9 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
     take=entries["num_scenes"], shuffle_buffer=None
   )
   first_batch(dataset)  # any fault of the files, before the model has variables
+  if entries["protocol"] is not None:
+    with data_errors_as_config_errors(dataset):
+      dataset = dataset.with_stored_masks()
   trained.restore()
   with _evaluation_folder(entries, trained.prefix) as folder:
     result = _scores(entries, trained.model, dataset)
@@ -72,6 +78,7 @@ def _scores(
         seed=entries["seed"],
         num_samples=entries["num_samples"],
         on_progress=update,
+        protocol=_PROTOCOLS[entries["protocol"]],
       )
     except tf.errors.ResourceExhaustedError as error:
       raise errors.RunError(
@@ -97,10 +104,11 @@ def _evaluation_folder(
   entries: Mapping[str, Any], prefix: str
 ) -> Iterator[pathlib.Path]:
   """Makes the folder of the results, and removes it if none come."""
-  given = entries["evaluation_dir"]
-  folder = pathlib.Path(prefix).parent / EVALUATION_FOLDER
+  given, protocol = entries["evaluation_dir"], entries["protocol"]
+  name = "_".join(filter(None, [EVALUATION_FOLDER, protocol]))
+  folder = pathlib.Path(prefix).parent / name
   if checkpoint_files.is_shipped(prefix):  # which stays as it came
-    folder = pathlib.Path(EVALUATION_FOLDER)
+    folder = pathlib.Path(name)
   if given is not None:
     folder = pathlib.Path(given).expanduser()
   with results_in(folder, "evaluation_dir"):

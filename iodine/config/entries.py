@@ -249,6 +249,12 @@ ENTRIES: dict[str, Entry] = {
     320, "evaluate, describe_data: how many scenes", _integer(1)
   ),
   "num_samples": Entry(1, "evaluate: posterior samples of each scene", _size()),
+  "protocol": Entry(
+    None,
+    "evaluate: efficientmorl scores as EfficientMORL's published code does "
+    "(None: as this project does)",
+    _optional(_choice("efficientmorl")),
+  ),
   "evaluation_dir": Entry(
     None,
     "evaluate: folder of the results (None: beside the checkpoint)",

@@ -125,6 +125,7 @@ class IODINEDataset(abc.ABC):
   num_channels = 3
   num_frames = 1
   factors = cast("dict[str, tuple[tf.DType, int]]", {})
+  _mask_dim = cast("tuple[int, int] | None", None)  # `image_dim`
 
   batch_size: int
   image_dim: Sequence[int]
@@ -211,6 +212,21 @@ class IODINEDataset(abc.ABC):
     for name, value in options.items():
       setattr(other, name, value)
     other._has_scenes = False
+    return other
+
+  def with_stored_masks(self: _Dataset) -> _Dataset:
+    """Returns a copy whose masks are cropped, but not resized. Opens the files.
+
+    Raises:
+      FileNotFoundError: if a file does not exist.
+      ValueError: if a file is invalid.
+    """
+    other = self.variant(cache_dir=None)
+    if self.num_true_objects is not None:
+      _, spec = self._checked_examples().element_spec
+      other._mask_dim = preprocessing.cropped_size(
+        spec["mask"].shape[-3:-1], self.remaining_crop()
+      )
     return other
 
   def __call__(self, subset: str = "train") -> tf.data.Dataset:
@@ -380,7 +396,8 @@ class IODINEDataset(abc.ABC):
     if self.num_true_objects is not None:
       entities = self.num_true_objects
       spec["mask"] = tf.TensorSpec(
-        [self.num_frames, entities, *self.image_dim, 1], tf.uint8
+        [self.num_frames, entities, *(self._mask_dim or self.image_dim), 1],
+        tf.uint8,
       )
       spec["visibility"] = tf.TensorSpec([entities], tf.float32)
       spec["factors"] = {
@@ -415,6 +432,7 @@ class IODINEDataset(abc.ABC):
       self.grayscale,
       self.num_background_entities,
       self.half_pixel_centers,
+      self._mask_dim,
     )
     scene = {"factors": {}, **scene}
     return {name: scene[name] for name in self._scene_spec()}

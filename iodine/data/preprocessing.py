@@ -17,6 +17,7 @@ from iodine import checks
 __all__ = [
   "check_scene_spec",
   "convert_images",
+  "cropped_size",
   "num_objects",
   "preprocess",
   "resize",
@@ -62,6 +63,7 @@ def preprocess(
   grayscale: bool = False,
   num_background_entities: int = 1,
   half_pixel_centers: bool = False,
+  mask_dim: Sequence[int] | None = None,
 ) -> dict[str, Any]:
   """Crops, resizes and converts a stored scene.
 
@@ -74,11 +76,12 @@ def preprocess(
     grayscale: whether to replace the channels by their mean.
     num_background_entities: how many of the L entities are background.
     half_pixel_centers: see `resize`.
+    mask_dim: (H', W') of the masks; None: (H, W).
 
   Returns:
     image [T, H, W, C] float32 in [0, 1], resized by bilinear interpolation;
-    with masks also mask [T, L, H, W, 1] uint8 in {0, 1}, by nearest neighbour,
-    and visibility [L] float32; factors {name: [L, n]}, if any.
+    with masks also mask [T, L, H', W', 1] uint8 in {0, 1}, by nearest
+    neighbour, and visibility [L] float32; factors {name: [L, n]}, if any.
   """
   image = tf.cast(_cut(_frames(example["image"], 4), crop_region), tf.float32)
   image = resize(image / 255.0, image_dim, "bilinear", half_pixel_centers)
@@ -88,7 +91,7 @@ def preprocess(
   if "mask" in example:
     mask = _cut(_frames(example["mask"], 5), crop_region)
     flat = tf.reshape(mask, [-1, *mask.shape[2:]])
-    flat = resize(flat, image_dim, "nearest", half_pixel_centers)
+    flat = resize(flat, mask_dim or image_dim, "nearest", half_pixel_centers)
     mask = tf.reshape(flat, [*mask.shape[:2], *flat.shape[1:]])
     scene["mask"] = tf.cast(mask > 127, tf.uint8)
     scene["visibility"] = visibility(example, num_background_entities)
@@ -183,6 +186,17 @@ def _cut(
     return tensor
   (top, bottom), (left, right) = crop_region
   return tensor[..., top:bottom, left:right, :]
+
+
+def cropped_size(
+  size: Sequence[int], crop_region: Sequence[Sequence[int]] | None
+) -> tuple[int, int]:
+  """Size (h, w) of what is left of a stored image of a size."""
+  if crop_region is None:
+    height, width = size
+    return height, width
+  (top, bottom), (left, right) = crop_region
+  return bottom - top, right - left
 
 
 def check_scene_spec(

@@ -176,7 +176,7 @@ def write(
     "versions": _VERSIONS,
   }
   result_text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-  text = _markdown(evaluation, paper, checkpoint)
+  text = _markdown(evaluation, paper, checkpoint, config.get("protocol"))
   figure = curves.scores_plot(
     {SCENE_SCORES.get(k, k): s.per_step for k, s in evaluation.scores.items()},
     first_step=evaluation.first_step,
@@ -192,6 +192,7 @@ def _markdown(
   evaluation: Evaluation,
   paper: _Published,
   checkpoint: str,
+  protocol: str | None,
 ) -> str:
   """The table, what it is of, and what it means."""
   table = table_rows(evaluation, paper)
@@ -200,6 +201,8 @@ def _markdown(
   title = (
     f"{evaluation.scenes} scenes, checkpoint {page.markdown_code(checkpoint)}"
   )
+  if protocol is not None:
+    title += f", protocol {protocol}"
   parts = [[title], marks, _notes(evaluation, paper)]
   return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 

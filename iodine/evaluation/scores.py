@@ -5,9 +5,10 @@ K slots, n size of a factor.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +19,7 @@ from iodine.metrics import SCENE_SCORES
 from iodine.modules.factor_eval import Factor, FactorRegressor
 from iodine.scene_model import SceneModel
 
-__all__ = ["Evaluation", "Score", "evaluate"]
+__all__ = ["OWN", "Evaluation", "Protocol", "Score", "evaluate"]
 
 # {name: [B, ...]} of every draw, of every batch.
 _Batches = list[list[dict[str, np.ndarray]]]
@@ -64,6 +65,20 @@ class Evaluation:
   first_step: int = 0
 
 
+class Protocol(NamedTuple):
+  """How scenes are scored.
+
+  Attributes:
+    measure: of a model, a batch and its noise: what is compared, as tensors.
+      {"scenes": {name: [B, S]}, "factors": {name: ...}, "records": {name:
+      [B, ...]}}, of which the last two may be missing.
+    ddof: N - ddof divides the squares of a standard deviation over N scenes.
+  """
+
+  measure: Callable[[SceneModel, Mapping[str, Any], Any], dict[str, Any]]
+  ddof: int
+
+
 def evaluate(
   model: SceneModel,
   batches: Iterable[Mapping[str, Any]],
@@ -71,6 +86,7 @@ def evaluate(
   seed: int,
   num_samples: int = 1,
   on_progress: Callable[[int], object] = lambda scenes: None,
+  protocol: Protocol | None = None,
 ) -> Evaluation:
   """Scores a model, without keeping the scenes' pixels in memory.
 
@@ -85,6 +101,7 @@ def evaluate(
     seed: seed of the noise, at least 0.
     num_samples: posterior draws per scene, over which its scores are averaged.
     on_progress: called with the number of scenes of every batch.
+    protocol: how scenes are scored; None: `OWN`.
 
   Returns:
     The scores.
@@ -92,10 +109,11 @@ def evaluate(
   Raises:
     ValueError: if there is no scene, or a pixel is outside [0, 1].
   """
+  protocol = OWN if protocol is None else protocol
   measure = tf.function(
-    lambda batch, noise: _measure(model, batch, noise), autograph=False
+    functools.partial(protocol.measure, model), autograph=False
   )
-  collected = _Collected(model, num_samples)
+  collected = _Collected(model, num_samples, protocol.ddof)
   done, timed, start = 0, 0, 0.0
   for batch in batches:
     check_pixels(batch["image"])
@@ -121,18 +139,19 @@ def evaluate(
 class _Collected:
   """What was measured of all scenes so far, in every draw."""
 
-  def __init__(self, model: SceneModel, num_samples: int):
+  def __init__(self, model: SceneModel, num_samples: int, ddof: int):
     self._model = model
+    self._ddof = ddof
     self._mapping = {factor.name: factor for factor in _mapping(model)}
     self._factors: dict[str, _FactorScore] = {}
     self._scenes: _Batches = [[] for _ in range(num_samples)]
     self._records: _Batches = [[] for _ in range(num_samples)]
 
   def add(self, draw: int, measured: Mapping[str, Any]) -> None:
-    """Adds the result of `_measure` of a batch."""
+    """Adds what a protocol measured of a batch."""
     self._scenes[draw].append(measured["scenes"])
-    self._records[draw].append(measured["records"])
-    for name, values in measured["factors"].items():
+    self._records[draw].append(measured.get("records", {}))
+    for name, values in measured.get("factors", {}).items():
       if name not in self._factors:
         self._factors[name] = _FactorScore(self._mapping[name])
       self._factors[name].add(values)
@@ -141,7 +160,7 @@ class _Collected:
     """Statistics of all scenes, see `Evaluation`."""
     scenes, records = map(_joined, (self._scenes, self._records))
     return {
-      **_scene_scores(scenes),
+      **_scene_scores(scenes, self._ddof),
       **_set_scores(self._model, records),
       **{f"factor/{k}": value.score() for k, value in self._factors.items()},
     }
@@ -155,10 +174,12 @@ def _joined(draws: _Batches) -> list[dict[str, np.ndarray]]:
   ]
 
 
-def _scene_scores(draws: list[dict[str, np.ndarray]]) -> dict[str, Score]:
+def _scene_scores(
+  draws: list[dict[str, np.ndarray]], ddof: int
+) -> dict[str, Score]:
   """Statistics of a scene's means over draws of {name: [N, S]}."""
   return {
-    name: _scene_score(np.mean([draw[name] for draw in draws], axis=0))
+    name: _scene_score(np.mean([draw[name] for draw in draws], axis=0), ddof)
     for name in SCENE_SCORES
     if name in draws[0]
   }
@@ -168,6 +189,8 @@ def _set_scores(
   model: SceneModel, draws: list[dict[str, np.ndarray]]
 ) -> dict[str, Score]:
   """Scores of all scenes at once, as means over the draws of their records."""
+  if not draws[0]:
+    return {}
   sets = [model.set_scores(records) for records in draws]
   scores = {}
   for name in sets[0]:
@@ -191,10 +214,7 @@ def _mapping(model: SceneModel) -> tuple[Factor, ...]:
 def _measure(
   model: SceneModel, batch: Mapping[str, Any], noise: Any
 ) -> dict[str, Any]:
-  """Returns what is compared of a batch, to be compiled.
-
-  That is {"scenes": {name: [B, S]}, "factors": {name: ...}, "records": {name:
-  [B, ...]}}.
+  """Returns what is compared of a batch, see `Protocol`.
 
   When compiled, `eval` computes only the results used here.
   """
@@ -216,6 +236,9 @@ def _measure(
   return {"scenes": scenes, "factors": factors, "records": records}
 
 
+OWN = Protocol(_measure, ddof=1)
+
+
 def _compare_factor(
   factor: Factor, info: Mapping[str, Any], num_background_entities: int
 ) -> dict[str, tf.Tensor]:
@@ -230,7 +253,7 @@ def _compare_factor(
   }
 
 
-def _scene_score(values: np.ndarray) -> Score:
+def _scene_score(values: np.ndarray, ddof: int) -> Score:
   """Statistics of [N, S] values."""
   defined = ~np.isnan(values)
   counts = defined.sum(axis=0)
@@ -238,8 +261,8 @@ def _scene_score(values: np.ndarray) -> Score:
     sums = np.where(defined, values, 0.0).astype(np.float64).sum(axis=0)
     means = sums / counts
     squares = np.where(defined, values - means, 0.0) ** 2
-    # 0 / 0 = NaN for fewer than two scenes.
-    std = np.sqrt(squares.sum(axis=0) / np.maximum(counts - 1, 0))[-1]
+    # 0 / 0 = NaN for too few scenes.
+    std = np.sqrt(squares.sum(axis=0) / np.maximum(counts - ddof, 0))[-1]
   return Score(
     mean=float(means[-1]),
     std=float(std),

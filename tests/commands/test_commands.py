@@ -14,6 +14,7 @@ import tensorflow as tf
 from iodine.config import reading, resolution
 from iodine.data import datasets
 from iodine.errors import ConfigError
+from iodine.evaluation import efficient_morl
 from iodine.evaluation import scores as scoring
 from iodine.runs import checkpoint_files
 from tests.support import tiny
@@ -84,6 +85,28 @@ def test_evaluate_prints_and_writes_the_scores(data_dir, copied, capsys):
   assert re.search(r"ARI without background .*0\.992 \+- 0\.004", printed)
   assert f"{result['metrics']['mse']['mean']:.4g}" in printed
   assert "five training seeds" in printed
+
+
+def test_evaluate_by_another_protocol(data_dir, copied, monkeypatch, capsys):
+  sizes = []
+  ari = efficient_morl.foreground_ari
+
+  def remember(true_mask, pred_mask, *args):
+    sizes.append((true_mask.shape[2:4].as_list(), pred_mask.shape[2:4]))
+    return ari(true_mask, pred_mask, *args)
+
+  monkeypatch.setattr(efficient_morl, "foreground_ari", remember)
+  _evaluate(data_dir, copied, "protocol=efficientmorl")
+  # The true masks are those of the file; the model is shown smaller images.
+  assert ([35, 35], [9, 7]) in sizes
+  folder = copied / "evaluation_efficientmorl"
+  assert not (copied / "evaluation").exists()
+  assert set(_result(folder)["metrics"]) == {"ari_nobg", "mse", "kl"}
+  title, *_ = (folder / "evaluation.md").read_text().splitlines()
+  assert title.endswith(", protocol efficientmorl")
+  printed = capsys.readouterr().out
+  assert "KL (nats)" in printed
+  assert re.search(r"ARI without background .*0\.992 \+- 0\.004", printed)
 
 
 def test_evaluate_knows_no_rate_of_a_single_batch(data_dir, copied, caplog):

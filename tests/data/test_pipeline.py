@@ -49,6 +49,28 @@ def test_masks_are_resized_frame_by_frame():
   np.testing.assert_array_equal(batch["mask"], expected)
 
 
+@pytest.mark.parametrize("crop", [None, ((2, 7), (1, 9))])
+def test_masks_may_keep_the_size_that_they_are_stored_in(crop, tmp_path):
+  (whole,) = Blobs(batch_size=6, image_dim=(7, 9))("eval")
+  blobs = Blobs(
+    batch_size=6, image_dim=(5, 4), crop_region=crop, cache_dir=str(tmp_path)
+  )
+  stored = blobs.with_stored_masks()
+  (batch,), (resized,) = stored("eval"), blobs("eval")
+  (top, bottom), (left, right) = crop or ((0, 7), (0, 9))
+  np.testing.assert_array_equal(
+    batch["mask"], whole["mask"][:, :, :, top:bottom, left:right]
+  )
+  np.testing.assert_array_equal(batch["image"], resized["image"])
+  assert resized["mask"].shape[3:] == (5, 4, 1)
+  assert stored("train").element_spec == stored.batch_spec()
+
+
+def test_without_masks_there_are_none_to_keep():
+  clips = Clips(batch_size=2, image_dim=(4, 5)).with_stored_masks()
+  assert set(next(iter(clips("eval")))) == {"image"}
+
+
 def test_filter_needs_masks():
   clips = Clips(batch_size=2, image_dim=(4, 5), max_num_objects=3)
   with pytest.raises(ValueError, match="no masks to count.*max_num_objects=3"):
