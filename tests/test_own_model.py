@@ -179,10 +179,11 @@ def test_it_decomposes_a_picture(words, tmp_path):
 
 
 def test_what_it_cannot_do_is_one_line(words, tmp_path, capsys):
-  error = fail(capsys, 2, "traverse", *words, f"pictures_dir={tmp_path}")
+  given = ("range_of=posterior", f"pictures_dir={tmp_path}")
+  error = fail(capsys, 2, "traverse", *words, *given)
   assert error == (
-    "ConfigError: traverse: a MixtureAutoencoder has no posterior and no "
-    "prior\n"
+    "ConfigError: range_of=posterior: a MixtureAutoencoder has no posterior "
+    "with a fixed prior; set range_of=samples\n"
   )
   assert not list(tmp_path.iterdir())
 

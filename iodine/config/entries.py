@@ -269,13 +269,25 @@ ENTRIES: dict[str, Entry] = {
   "scene": Entry(1, "visualize, traverse: which scene, from 1 on", _integer(1)),
   "slot": Entry(
     None,
-    "visualize, traverse: which slot, from 1 on (None: that of the highest KL)",
+    "visualize, traverse: which slot, from 1 on (None: that of the highest KL; "
+    "of range_of=samples, every slot)",
     _integer(1, optional=True),
   ),
   "latents": Entry(
     None,
-    "visualize, traverse: which latents, from 0 on (None: those of highest KL)",
+    "visualize, traverse: which latents, from 0 on (None: the most important)",
     _integers(0),
+  ),
+  "range_of": Entry(
+    None,
+    "traverse: posterior or prior: two standard deviations about its mean, for "
+    "latents by KL; samples: from the lowest to the highest sample of "
+    "range_scenes scenes, for latents by activeness, of every slot (None: the "
+    "first of them that the model has)",
+    _optional(_choice("posterior", "prior", "samples")),
+  ),
+  "range_scenes": Entry(
+    100, "traverse: how many scenes range_of=samples samples", _integer(1)
   ),
   "scenes": Entry(
     None,

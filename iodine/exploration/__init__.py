@@ -10,11 +10,18 @@ scenes are counted from 0. Images and masks are in [0, 1]; KL is in nats.
 
 import iodine.quiet_tensorflow
 
+from iodine.exploration.activeness import (
+  activeness,
+  latent_limits,
+  sampled_latents,
+)
 from iodine.exploration.decoding import (
+  Varied,
   compose,
   decode_slots,
   prior_samples,
   render,
+  vary_latents,
 )
 from iodine.exploration.edits import (
   Collage,
@@ -33,10 +40,14 @@ from iodine.exploration.inference import (
   structure,
 )
 from iodine.exploration.traversals import (
+  IMPORTANCE,
   RANGES,
   Traversal,
+  inferred_latents,
+  latent_importance,
   latent_kl,
   latent_range,
+  possible_ranges,
   traverse,
 )
 from iodine.scene_model import Composition, DecodedSlots
@@ -45,24 +56,33 @@ __all__ = [
   "Collage",
   "Composition",
   "DecodedSlots",
+  "IMPORTANCE",
   "RANGES",
   "Removal",
   "Swap",
   "Traversal",
+  "Varied",
+  "activeness",
   "background_slot",
   "collage",
   "compose",
   "decode_slots",
   "infer",
+  "inferred_latents",
+  "latent_importance",
   "latent_kl",
+  "latent_limits",
   "latent_range",
   "object_slot",
+  "possible_ranges",
   "prior_samples",
   "remove_slots",
   "render",
+  "sampled_latents",
   "scene_noise",
   "step_scores",
   "structure",
   "swap_slots",
   "traverse",
+  "vary_latents",
 ]

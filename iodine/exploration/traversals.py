@@ -11,18 +11,25 @@ import numpy as np
 from tensorflow_probability import distributions as tfd
 
 from iodine import checks
-from iodine.exploration.decoding import compose, decode_slots
-from iodine.scene_model import DecodedSlots, SceneModel
+from iodine.exploration.activeness import activeness, latent_limits
+from iodine.exploration.decoding import vary_latents
+from iodine.scene_model import SceneModel
 
 __all__ = [
+  "IMPORTANCE",
   "RANGES",
   "Traversal",
+  "inferred_latents",
+  "latent_importance",
   "latent_kl",
   "latent_range",
+  "possible_ranges",
   "traverse",
 ]
 
-RANGES = ("posterior", "prior")
+# What latents are ranked by, for every range that their values can have.
+IMPORTANCE = {"posterior": "KL", "prior": "KL", "samples": "activeness"}
+RANGES = tuple(IMPORTANCE)
 
 
 class Traversal(NamedTuple):
@@ -30,25 +37,53 @@ class Traversal(NamedTuple):
 
   Attributes:
     slot: index of the slot.
-    latents: [R] indices of the latents, highest KL first unless chosen.
-    kl: [R] KL of each latent from the prior, mean over a batch and its slots.
-    offsets: [N] values, in standard deviations from the centre.
+    latents: [R] indices of the latents, most important first unless chosen.
+    importance: [R], see `latent_importance`.
+    offsets: [N] values, from the centre of the range, in its unit.
     current: [R] inferred values, likewise.
-    range_of: source of centre and deviation, "posterior" or "prior".
-    components: [R, N, H, W, C], the slot alone.
-    masks: [R, N, H, W, 1], the slot's masks.
+    range_of: source of centre and unit, see `latent_range`.
+    components: [R, N, H, W, C], the slot alone; None if it has no picture.
+    masks: [R, N, H, W, 1], the slot's masks; None likewise.
     scenes: [R, N, H, W, C], composed with the other slots unchanged.
   """
 
   slot: int
   latents: np.ndarray
-  kl: np.ndarray
+  importance: np.ndarray
   offsets: np.ndarray
   current: np.ndarray
   range_of: str
-  components: np.ndarray
-  masks: np.ndarray
+  components: np.ndarray | None
+  masks: np.ndarray | None
   scenes: np.ndarray
+
+  @property
+  def pictures(self) -> dict[str, tuple[np.ndarray, str]]:
+    """The pictures that there are, with dimensions as in `check_shapes`."""
+    alone = {
+      "components": (self.components, "R N H W C"),
+      "masks": (self.masks, "R N H W 1"),
+    }
+    there = {
+      k: (array, v) for k, (array, v) in alone.items() if array is not None
+    }
+    return {**there, "scenes": (self.scenes, "R N H W C")}
+
+
+def possible_ranges(
+  model: SceneModel, info: Mapping[str, Any]
+) -> tuple[str, ...]:
+  """Which of `RANGES` latents of a model can be varied in; the usual one first.
+
+  Args:
+    model: the model that made `info`.
+    info: result of `infer`.
+  """
+  latent = info.get("latent", {})
+  if "z" not in latent or not model.can("compose"):
+    return ()
+  has_kl = "z_mean" in latent and model.prior is not None
+  return RANGES if has_kl else ("samples",)
 
 
 def latent_kl(model: SceneModel, info: Mapping[str, Any]) -> np.ndarray:
@@ -83,6 +118,7 @@ def latent_range(
   info: Mapping[str, Any],
   slot: int,
   range_of: str = "posterior",
+  limits: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the range of a slot's latents.
 
@@ -91,10 +127,13 @@ def latent_range(
     info: result of `infer`.
     slot: index of the slot.
     range_of: "posterior": mean and standard deviation of the posterior means
-      of all slots in the batch; "prior": those of the prior.
+      of all slots in the batch; "prior": those of the prior; "samples": middle
+      and half width of `limits`.
+    limits: [Z, 2] lowest and highest values; None: those of the samples in
+      `info`, see `latent_limits`.
 
   Returns:
-    Centre and standard deviation, [Z] each; the latter is positive.
+    Centre and unit, [Z] each; the latter is positive.
 
   Raises:
     ValueError: if an argument is out of range.
@@ -102,13 +141,75 @@ def latent_range(
   if range_of not in RANGES:
     raise ValueError(f"range_of={range_of!r}: expected one of {RANGES}.")
   checks.check_index("slot", slot, model.num_components)
-  if range_of == "posterior":
+  if range_of == "samples":
+    if limits is None:
+      limits = latent_limits(info["latent"]["z"][:, -1])
+    low, high = limits.T
+    centre, unit = (low + high) / 2.0, (high - low) / 2.0
+  elif range_of == "posterior":
     means = info["latent"]["z_mean"][:, -1]
-    centre, deviation = means.mean(axis=(0, 1)), means.std(axis=(0, 1))
+    centre, unit = means.mean(axis=(0, 1)), means.std(axis=(0, 1))
   else:
     prior = _prior(model)
-    centre, deviation = prior.mean()[slot].numpy(), prior.stddev()[slot].numpy()
-  return centre, np.maximum(deviation, np.finfo(np.float32).tiny)
+    centre, unit = prior.mean()[slot].numpy(), prior.stddev()[slot].numpy()
+  return centre, np.maximum(unit, np.finfo(np.float32).tiny)
+
+
+def inferred_latents(info: Mapping[str, Any]) -> np.ndarray:
+  """Posterior means [B, K, Z] after the last step; without a posterior, z."""
+  latent = info["latent"]
+  return latent.get("z_mean", latent["z"])[:, -1]
+
+
+def latent_importance(
+  model: SceneModel,
+  info: Mapping[str, Any],
+  slot: int,
+  b: int = 0,
+  latents: Sequence[int] | np.ndarray | None = None,
+  range_of: str = "posterior",
+  limits: np.ndarray | None = None,
+) -> np.ndarray:
+  """Tells how much every latent matters.
+
+  Args:
+    model: the model that made `info`.
+    info: result of `infer`.
+    slot: index of the slot.
+    b: index of the scene in the batch.
+    latents: [R] indices of the latents; None: all Z.
+    range_of: see `latent_range`. For "samples", the importance is the
+      activeness of this slot's latents in this scene; else the KL from the
+      prior, mean over the batch and its slots.
+    limits: see `latent_range`.
+
+  Returns:
+    [R] nats, or variances of pixels (see `activeness`).
+  """
+  chosen = _indices(model, latents)
+  if range_of != "samples":
+    return latent_kl(model, info)[:, -1].mean(axis=(0, 1))[chosen]
+  if limits is None:
+    limits = latent_limits(info["latent"]["z"][:, -1])
+  z = inferred_latents(info)[b : b + 1]
+  return activeness(model, z, [slot], limits, chosen)[0]
+
+
+def _indices(
+  model: SceneModel, latents: Sequence[int] | np.ndarray | None
+) -> np.ndarray:
+  if latents is None:
+    return np.arange(model.n_z)
+  for latent in latents:
+    checks.check_index("latents", latent, model.n_z)
+  return np.array(latents, int)
+
+
+def _usual_range(model: SceneModel, info: Mapping[str, Any]) -> str:
+  possible = possible_ranges(model, info)
+  if not possible:
+    raise ValueError(f"{type(model).__name__} renders no scenes from slots")
+  return possible[0]
 
 
 def traverse(
@@ -119,8 +220,10 @@ def traverse(
   latents: Sequence[int] | None = None,
   num_latents: int = 8,
   num_values: int = 9,
-  extent: float = 2.0,
-  range_of: str = "posterior",
+  extent: float | None = None,
+  range_of: str | None = None,
+  limits: np.ndarray | None = None,
+  importance: np.ndarray | None = None,
 ) -> Traversal:
   """Varies latents of a slot one by one, after the last refinement step.
 
@@ -129,57 +232,47 @@ def traverse(
     info: result of `infer`.
     slot: index of the slot.
     b: index of the scene in the batch.
-    latents: indices of the latents; None: the `num_latents` of highest KL.
+    latents: indices of the latents; None: the `num_latents` most important.
     num_latents: R, if `latents` is None.
     num_values: N.
-    extent: largest offset from the centre, in standard deviations.
-    range_of: see `latent_range`.
+    extent: largest offset from the centre, in units; None: 2 standard
+      deviations, or 1 for "samples", from the lowest value to the highest.
+    range_of: see `latent_range`; None: the first of `possible_ranges`.
+    limits: see `latent_range`.
+    importance: [Z], of all latents; None: see `latent_importance`.
 
   Returns:
-    The traversal. The other latents and slots stay at their posterior means.
+    The traversal. The other latents and slots stay as `inferred_latents`.
 
   Raises:
-    ValueError: if an argument is out of range.
+    ValueError: if an argument is out of range, or the model cannot render
+      scenes from slots.
   """
-  means = info["latent"]["z_mean"][:, -1]  # [B, K, Z]
-  checks.check_index("b", b, len(means))
-  centre, deviation = latent_range(model, info, slot, range_of)
-  kl = latent_kl(model, info)[:, -1].mean(axis=(0, 1))
+  if range_of is None:
+    range_of = _usual_range(model, info)
+  inferred = inferred_latents(info)
+  checks.check_index("b", b, len(inferred))
+  centre, unit = latent_range(model, info, slot, range_of, limits)
+  chosen = _indices(model, latents)
+  if importance is None:
+    importance = latent_importance(
+      model, info, slot, b, chosen, range_of, limits
+    )
+  else:
+    importance = importance[chosen]
   if latents is None:
-    latents = np.argsort(-kl, kind="stable")[:num_latents].tolist()
-  for latent in latents:
-    checks.check_index("latents", latent, model.n_z)
-  chosen = np.array(latents, int)
+    order = np.argsort(-importance, kind="stable")[:num_latents]
+    chosen, importance = chosen[order], importance[order]
+  if extent is None:
+    extent = 1.0 if range_of == "samples" else 2.0
   offsets = np.linspace(-extent, extent, num_values)
-  values = centre[chosen, None] + deviation[chosen, None] * offsets
-  z = np.tile(means[b, slot], [len(chosen), num_values, 1])
-  z[np.arange(len(chosen))[:, None], np.arange(num_values), chosen[:, None]] = (
-    values
-  )
-  varied = decode_slots(model, z)
-  scenes = _with_slot(decode_slots(model, means[b]), slot, varied)
-  composed = compose(*scenes)
+  values = centre[chosen, None] + unit[chosen, None] * offsets
   return Traversal(
     slot=slot,
     latents=chosen,
-    kl=kl[chosen],
+    importance=importance,
     offsets=offsets,
-    current=(means[b, slot, chosen] - centre[chosen]) / deviation[chosen],
+    current=(inferred[b, slot, chosen] - centre[chosen]) / unit[chosen],
     range_of=range_of,
-    components=varied.components,
-    masks=composed.masks[:, :, slot],
-    scenes=composed.recons,
+    **vary_latents(model, inferred[b], slot, chosen, values)._asdict(),
   )
-
-
-def _with_slot(
-  scene: DecodedSlots, slot: int, varied: DecodedSlots
-) -> DecodedSlots:
-  """Repeats a scene of K slots for each of [R, N] variants of one slot."""
-
-  def put(slots: np.ndarray, variants: np.ndarray) -> np.ndarray:
-    tiled = np.tile(slots, [*variants.shape[:2], 1, 1, 1, 1])
-    tiled[:, :, slot] = variants
-    return tiled
-
-  return DecodedSlots(*map(put, scene, varied))

@@ -36,7 +36,7 @@ if typing.TYPE_CHECKING:
 
 _STEP_MS = 500  # duration of a refinement step
 _LAST_STEP_MS = 2000
-_VALUE_MS = 90  # duration of a value of a latent
+_VALUE_MS = 90  # duration of a value of a latent, one of many
 _NUM_COLORS = 250  # of 256 at most
 _FRAME = 2  # pixels around a panel
 _GAP = 3  # pixels around a frame
@@ -163,15 +163,18 @@ def _steps(
   return Animation(np.stack(frames), durations)
 
 
-def traversal_frames(traversal: Traversal, height: int = 80) -> Animation:
+def traversal_frames(
+  traversal: Traversal, height: int = 80, value_ms: int = _VALUE_MS
+) -> Animation:
   """Animates latents that sweep their ranges simultaneously.
 
   Each latent is a column, in the traversal's order: at the top the slot alone,
-  white where its mask hides it; at the bottom the scene.
+  white where its mask hides it, if it has a picture; at the bottom the scene.
 
   Args:
     traversal: result of `exploration.traverse`.
     height: approximate height of a panel, in pixels; scaling is by an integer.
+    value_ms: duration of a frame, in milliseconds.
 
   Returns:
     2 N - 2 frames, from the lowest value to the highest and back.
@@ -179,28 +182,21 @@ def traversal_frames(traversal: Traversal, height: int = 80) -> Animation:
   Raises:
     ValueError: if the shapes do not match.
   """
-  sizes = check_shapes(
-    {
-      "components": (traversal.components, "R N H W C"),
-      "masks": (traversal.masks, "R N H W 1"),
-      "scenes": (traversal.scenes, "R N H W C"),
-    }
-  )
+  sizes = check_shapes(traversal.pictures)
   factor = magnification(sizes["H"], height)
-  alone = _on_white(traversal.components, traversal.masks)
-  color = get_mask_plot_colors(traversal.slot + 1)[-1]
+  rows = [(traversal.scenes, _GRAY)]
+  if traversal.components is not None and traversal.masks is not None:
+    alone = _on_white(traversal.components, traversal.masks)
+    rows.insert(0, (alone, get_mask_plot_colors(traversal.slot + 1)[-1]))
   frames = [
     _tile(
-      [
-        [(picture, color) for picture in alone[:, n]],
-        [(picture, _GRAY) for picture in traversal.scenes[:, n]],
-      ],
+      [[(picture, color) for picture in row[:, n]] for row, color in rows],
       factor,
     )
     for n in range(sizes["N"])
   ]
   frames += frames[-2:0:-1]
-  return Animation(np.stack(frames), [_VALUE_MS] * len(frames))
+  return Animation(np.stack(frames), [value_ms] * len(frames))
 
 
 def save_gif(path: str | pathlib.Path, animation: Animation) -> None:

@@ -19,6 +19,7 @@ from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 from matplotlib import patches
 
+from iodine import exploration
 from iodine.checks import check_shapes
 from iodine.pictures.colors import get_mask_plot_colors
 from iodine.pictures.panels import (
@@ -28,7 +29,7 @@ from iodine.pictures.panels import (
   show_mask,
 )
 
-__all__ = ["removal_plot", "swap_plot", "traversal_plot"]
+__all__ = ["importance_text", "removal_plot", "swap_plot", "traversal_plot"]
 
 if typing.TYPE_CHECKING:
   from iodine.exploration import Removal, Swap, Traversal
@@ -44,8 +45,8 @@ def traversal_plot(
 ) -> mpl_figure.Figure:
   """Plots a slot as its latents vary, one row per latent.
 
-  At the left is the slot alone, white where its mask hides it; at the right the
-  scene. A triangle marks the inferred value.
+  At the left is the slot alone, white where its mask hides it, if it has a
+  picture; at the right the scene. A triangle marks the inferred value.
 
   Args:
     traversal: result of `exploration.traverse`.
@@ -59,26 +60,25 @@ def traversal_plot(
   """
   sizes = check_shapes(
     {
-      "components": (traversal.components, "R N H W C"),
-      "masks": (traversal.masks, "R N H W 1"),
-      "scenes": (traversal.scenes, "R N H W C"),
+      **traversal.pictures,
       "latents": (traversal.latents, "R"),
-      "kl": (traversal.kl, "R"),
+      "importance": (traversal.importance, "R"),
       "current": (traversal.current, "R"),
       "offsets": (traversal.offsets, "N"),
     }
   )
   font_size = min(9.0, 13.0 * size)
   aspect = sizes["H"] / sizes["W"]
-  fig, axes = _grids_figure(sizes["R"], sizes["N"], aspect, size, font_size)
-  blocks = (
-    (f"Slot {traversal.slot + 1} alone", traversal.components, traversal.masks),
-    ("Scene", traversal.scenes, np.ones_like(traversal.masks)),
+  scenes = traversal.scenes
+  blocks = [("Scene", scenes, np.ones_like(scenes[..., :1]), _GRAY)]
+  if traversal.components is not None and traversal.masks is not None:
+    color = get_mask_plot_colors(traversal.slot + 1)[-1]
+    title = f"Slot {traversal.slot + 1} alone"
+    blocks.insert(0, (title, traversal.components, traversal.masks, color))
+  fig, axes = _grids_figure(
+    len(blocks), sizes["R"], sizes["N"], aspect, size, font_size
   )
-  color = get_mask_plot_colors(traversal.slot + 1)[-1]
-  for ax, (title, images, masks), frame in zip(
-    axes, blocks, (color, _GRAY), strict=True
-  ):
+  for ax, (title, images, masks, frame) in zip(axes, blocks, strict=True):
     _fill_grid(ax, images, masks, frame)
     _mark_current(ax, traversal, aspect)
     ax.set_title(title, fontsize=1.15 * font_size, pad=font_size)
@@ -88,18 +88,37 @@ def traversal_plot(
     ax.tick_params(length=0, labelsize=0.9 * font_size, pad=1.0)
   axes[0].set_yticks(_pitch(aspect) * np.arange(sizes["R"]))
   axes[0].set_yticklabels(
-    f"latent {latent}\nKL {kl:.2f}"
-    for latent, kl in zip(traversal.latents, traversal.kl, strict=True)
+    f"latent {latent}\n{_narrow(importance_text(traversal.range_of, value))}"
+    for latent, value in zip(
+      traversal.latents, traversal.importance, strict=True
+    )
   )
   fig.text(
     0.5,
     0.4 * _LINE * font_size / fig.get_figheight(),
-    "standard deviations from the latent's mean "
-    f"({traversal.range_of});  \u25bc as inferred",
+    f"{_unit_text(traversal.range_of)};  \u25bc as inferred",
     fontsize=0.9 * font_size,
     ha="center",
   )
   return fig
+
+
+def importance_text(range_of: str, value: float) -> str:
+  """The importance of a latent, by `exploration.IMPORTANCE` of its range."""
+  name = exploration.IMPORTANCE[range_of]
+  return f"{name} {value:.2f}" if name == "KL" else f"{name} {value:.1e}"
+
+
+def _narrow(text: str) -> str:
+  """Breaks a text that is too long beside a panel."""
+  return text if len(text) < 12 else text.replace(" ", "\n")
+
+
+def _unit_text(range_of: str) -> str:
+  """What the offsets of a traversal are measured in."""
+  if range_of == "samples":
+    return "from the latent's lowest (\u22121) to its highest sample (+1)"
+  return f"standard deviations from the latent's mean ({range_of})"
 
 
 def _pitch(extent: float) -> float:
@@ -108,20 +127,26 @@ def _pitch(extent: float) -> float:
 
 
 def _grids_figure(
-  num_rows: int, num_cols: int, aspect: float, size: float, font_size: float
+  num_grids: int,
+  num_rows: int,
+  num_cols: int,
+  aspect: float,
+  size: float,
+  font_size: float,
 ) -> tuple[mpl_figure.Figure, Sequence[mpl_axes.Axes]]:
-  """A figure with axes for two grids; their unit is the width of a panel."""
+  """A figure with axes for grids; their unit is the width of a panel."""
   line = _LINE * font_size
-  left, right, between = 3.6 * line, 0.1, 0.4 * size
+  left, right, between = 3.8 * line, 0.1, 0.4 * size
   top, bottom = 2.4 * line, 2.6 * line
   grid_width = size * num_cols * _pitch(1.0)
   grid_height = size * num_rows * _pitch(aspect)
-  width = left + 2 * grid_width + between + right
+  width = left + num_grids * (grid_width + between) - between + right
   height = top + grid_height + bottom
   fig = NotebookFigure(figsize=(width, height))
   axes: Any = fig.subplots(
     1,
-    2,
+    num_grids,
+    squeeze=False,
     gridspec_kw={
       "left": left / width,
       "right": 1.0 - right / width,
@@ -130,7 +155,7 @@ def _grids_figure(
       "wspace": between / grid_width,
     },
   )
-  return fig, axes
+  return fig, axes[0]
 
 
 def _fill_grid(

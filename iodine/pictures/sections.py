@@ -35,6 +35,7 @@ __all__ = [
   "decomposition",
   "sections",
   "traversal",
+  "traverse",
 ]
 
 # Pictures that a page may show, in this order.
@@ -58,6 +59,14 @@ _SHOWN_SCENES = 4
 _NUM_SAMPLES = 12
 _SMOOTH_VALUES = 15  # number of values of a latent in an animation
 _DPI = 100
+# What latents are ranked by, see `exploration.IMPORTANCE`.
+_IMPORTANCE_TEXTS = {
+  "KL": "KL is what a latent tells beyond the prior, in nats, on average over "
+  "slots and scenes.",
+  "activeness": "Activeness is how much a pixel's colour varies as a latent "
+  "goes from its lowest value to its highest: the variance, on average over "
+  "the scene.",
+}
 # Scalars of training in the order of their panels, with titles.
 _CURVES = {
   "loss/total": "total loss",
@@ -85,7 +94,7 @@ def sections(
     info: result of `exploration.infer`.
     folder: folder for the pictures.
     slot: slot of the first scene to traverse and to swap.
-    latents: latents to traverse; None: those with the highest KL.
+    latents: latents to traverse; None: the most important.
     seed: seed of the samples.
     scalars: scalars of training, {name: (steps, values)}.
 
@@ -128,7 +137,7 @@ def _explored(
 ) -> Iterator[Section]:
   """Draws other scenes than those that were inferred."""
   if can_traverse(model, info):
-    yield traversal(model, info, folder, "traversal", slot, latents)
+    yield traversal(*traverse(model, info, slot, latents), folder, "traversal")
   if can_edit(model, info):
     yield _edits(model, info, folder, slot)
   if model.can("sample"):
@@ -148,9 +157,12 @@ def can_edit(model: SceneModel, info: Mapping[str, Any]) -> bool:
 
 
 def can_traverse(model: SceneModel, info: Mapping[str, Any]) -> bool:
-  """Whether a slot's latents can be varied individually."""
-  has_posterior = "z_mean" in info.get("latent", {})
-  return has_posterior and model.can("decode_slots") and model.prior is not None
+  """Whether a slot's latents can be varied individually, in little time.
+
+  Rendering a scene anew for every value takes longer, see `traverse`.
+  """
+  has_ranges = exploration.possible_ranges(model, info)
+  return bool(has_ranges) and model.can("decode_slots")
 
 
 def decomposition(
@@ -271,29 +283,60 @@ def _inputs(info: Mapping[str, Any], folder: pathlib.Path) -> Section:
   )
 
 
-def traversal(
+def traverse(
   model: SceneModel,
   info: Mapping[str, Any],
-  folder: pathlib.Path,
-  name: str,
   slot: int,
   latents: Sequence[int] | None,
-) -> Section:
-  """Draws the effect of a slot's latents, as <name>.gif and <name>.png."""
-  smooth = exploration.traverse(
-    model, info, slot, latents=latents, num_values=_SMOOTH_VALUES
+  range_of: str | None = None,
+) -> tuple[exploration.Traversal, exploration.Traversal]:
+  """Varies latents of a slot of the first scene, for `traversal`."""
+  moving = exploration.traverse(
+    model,
+    info,
+    slot,
+    latents=latents,
+    num_values=_SMOOTH_VALUES,
+    range_of=range_of,
   )
-  animation = animations.traversal_frames(smooth)
+  chosen = moving.latents.tolist()
+  still = exploration.traverse(
+    model, info, slot, latents=chosen, range_of=range_of
+  )
+  return moving, still
+
+
+def traversal(
+  moving: exploration.Traversal,
+  still: exploration.Traversal,
+  folder: pathlib.Path,
+  name: str,
+  value_ms: int | None = None,
+) -> Section:
+  """Draws the effect of a slot's latents, as <name>.gif and <name>.png.
+
+  Args:
+    moving: what is animated.
+    still: the same latents, perhaps at fewer values.
+    folder: folder for the pictures.
+    name: name of the files, without extension.
+    value_ms: duration of a value of the animation, in milliseconds; None: short
+      enough for many values.
+  """
+  timing = {} if value_ms is None else {"value_ms": value_ms}
+  animation = animations.traversal_frames(moving, **timing)
   animations.save_gif(folder / f"{name}.gif", animation)
-  varied = exploration.traverse(model, info, slot, latents=latents)
-  _save(latent_pictures.traversal_plot(varied), folder, f"{name}.png")
-  shown = ", ".join(map(str, varied.latents))
+  _save(latent_pictures.traversal_plot(still), folder, f"{name}.png")
+  shown = ", ".join(map(str, moving.latents))
+  what = "the scene"
+  if still.components is not None:
+    what = "the slot alone, and the scene with it"
   return Section(
     "Latent traversal",
-    f"Slot {slot + 1} of the first scene as one of its latents varies and all "
-    "others stay: the slot alone, and the scene with it. In motion: latents "
-    f"{shown}, from left to right. KL is what a latent tells beyond the prior, "
-    "in nats, on average over slots and scenes.",
+    f"Slot {still.slot + 1} of the first scene as one of its latents varies "
+    f"and all others stay: {what}. In motion: latents {shown}, from left to "
+    "right. "
+    f"{_IMPORTANCE_TEXTS[exploration.IMPORTANCE[still.range_of]]}",
     [f"{name}.gif", f"{name}.png"],
   )
 

@@ -18,11 +18,14 @@ from matplotlib.figure import Figure
 
 from iodine import exploration
 from iodine.pictures import decompositions
+from iodine.pictures.latents import importance_text
 from iodine.scene_model import SceneModel
 
 __all__ = ["LatentSliders", "explore_latents"]
 
-_EXTENT = 3.0  # values span at least +/- this, in standard deviations
+# Values span at least +/- this, in standard deviations or, of samples, from the
+# lowest to the highest.
+_EXTENT = {"posterior": 3.0, "prior": 3.0, "samples": 1.0}
 _PANEL = 1.2  # width of a panel, in inches
 
 _LOG = logging.getLogger(__name__)
@@ -61,9 +64,9 @@ class LatentSliders:
   Attributes:
     scene: scene of the batch, counted from 1.
     slot: slot, counted from 1; initially an object's.
-    latent: latent, counted from 0; listed by descending KL.
+    latent: latent, counted from 0; the most important first.
     range_of: range that scales the value, see `exploration.latent_range`.
-    value: value of the latent, in standard deviations from its centre.
+    value: value of the latent, from the centre of its range, in its unit.
     message: inferred value or error message.
     picture: PNG of image, reconstruction, masks and slots.
   """
@@ -80,22 +83,25 @@ class LatentSliders:
     """
     self._model, self._info = model, info
     self._decoded = _Scene(model, info, 0)
-    num_scenes, _, num_slots, _ = info["latent"]["z_mean"].shape
-    kl = exploration.latent_kl(model, info)[:, -1].mean(axis=(0, 1))
-    self.scene = widgets.IntSlider(min=1, max=num_scenes, description="Scene")
-    self.slot = widgets.IntSlider(
-      exploration.object_slot(info) + 1, 1, num_slots, description="Slot"
+    num_scenes, _, num_slots, _ = info["latent"]["z"].shape
+    ranges = exploration.possible_ranges(model, info)
+    slot = exploration.object_slot(info)
+    importance = exploration.latent_importance(
+      model, info, slot, range_of=ranges[0]
     )
+    self.scene = widgets.IntSlider(min=1, max=num_scenes, description="Scene")
+    self.slot = widgets.IntSlider(slot + 1, 1, num_slots, description="Slot")
     self.latent = widgets.SelectionSlider(
-      options=[(f"{i} (KL {kl[i]:.2f})", int(i)) for i in np.argsort(-kl)],
+      options=[
+        (f"{i} ({importance_text(ranges[0], importance[i])})", int(i))
+        for i in np.argsort(-importance)
+      ],
       description="Latent",
     )
     self.value = widgets.FloatSlider(
       step=0.05, readout_format="+.2f", description="Value"
     )
-    self.range_of = widgets.ToggleButtons(
-      options=exploration.RANGES, description="Range"
-    )
+    self.range_of = widgets.ToggleButtons(options=ranges, description="Range")
     self.message = widgets.Label()
     self.picture = widgets.Image(format="png", layout={"max_width": "100%"})
     controls = (self.scene, self.slot, self.latent, self.value, self.range_of)
@@ -132,33 +138,33 @@ class LatentSliders:
       self.message.value = f"{type(error).__name__}: {error}"
 
   def _range(self) -> tuple[float, float]:
-    """Centre and standard deviation of the latent."""
-    centre, deviation = exploration.latent_range(
+    """Centre and unit of the latent."""
+    centre, unit = exploration.latent_range(
       self._model, self._info, self.slot.value - 1, self.range_of.value
     )
-    return centre[self.latent.value], deviation[self.latent.value]
+    return centre[self.latent.value], unit[self.latent.value]
 
   def _inferred(self) -> float:
-    """The inferred value, in standard deviations."""
-    centre, deviation = self._range()
+    """The inferred value, from the centre, in units."""
+    centre, unit = self._range()
     latents = self._decoded.latents[self.slot.value - 1]
-    return float((latents[self.latent.value] - centre) / deviation)
+    return float((latents[self.latent.value] - centre) / unit)
 
   def _reset_value(self) -> None:
     """Resets the value to the inferred one, without drawing."""
     inferred = self._inferred()
     self.value.unobserve(self._on_change, "value")
     try:
-      self.value.max = max(_EXTENT, abs(inferred))
+      self.value.max = max(_EXTENT[self.range_of.value], abs(inferred))
       self.value.min = -self.value.max
       self.value.value = inferred
     finally:
       self.value.observe(self._on_change, "value")
 
   def _draw(self) -> None:
-    slot, (centre, deviation) = self.slot.value - 1, self._range()
+    slot, (centre, unit) = self.slot.value - 1, self._range()
     latents = self._decoded.latents[slot].copy()
-    latents[self.latent.value] = centre + self.value.value * deviation
+    latents[self.latent.value] = centre + self.value.value * unit
     png = io.BytesIO()
     self._decoded.figure(slot, latents).savefig(png, format="png")
     self.picture.value = png.getvalue()
@@ -170,12 +176,12 @@ class _Scene:
 
   Attributes:
     b: index in the batch, from 0.
-    latents: [K, Z], the posterior means.
+    latents: [K, Z], see `exploration.inferred_latents`.
   """
 
   def __init__(self, model: SceneModel, info: Mapping[str, Any], b: int):
     self.b = b
-    self.latents = info["latent"]["z_mean"][b, -1]
+    self.latents = exploration.inferred_latents(info)[b]
     self._model = model
     self._image = info["data"]["image"][b, -1]
     self._slots = exploration.decode_slots(model, self.latents)

@@ -49,6 +49,8 @@ def test_visualize(words, folder, caplog):
   expected = set(_COMMON)
   if "slate_tetrominoes_small" in words:
     expected.add("reconstruction.png")
+  else:
+    expected |= {"traversal.gif", "traversal.png"}
   assert pictures - {".iodine.json"} == expected
   page = (folder / "visualize" / "index.html").read_text()
   shown = re.findall(r'src="([^"]*)"', page)
@@ -73,11 +75,15 @@ def test_decompose(words, folder, tmp_path):
 
 
 def test_traverse(words, folder, capsys):
-  error = fail(capsys, 2, "traverse", *words)
-  missing = "a SlotAttentionAutoEncoder has no posterior and no prior"
-  if "slate_tetrominoes_small" in words:
-    missing = (
-      "a SLATE has no posterior, no prior and no decoder of single slots"
-    )
-  assert error == f"ConfigError: traverse: {missing}\n"
+  run("traverse", *words, "range_scenes=2", "latents=[1,0]")
+  names = {path.name for path in (folder / "traverse").glob("*.*")}
+  pictures = {
+    f"scene_1_slot_{k}.{kind}" for k in (1, 2, 3) for kind in ("gif", "png")
+  }
+  assert names - {".iodine.json"} == {*pictures, "z_range.txt"}
+
+
+def test_traverse_in_a_range_that_there_is_not(words, folder, capsys):
+  error = fail(capsys, 2, "traverse", *words, "range_of=prior")
+  assert "has no posterior with a fixed prior; set range_of=samples" in error
   assert not folder.exists()

@@ -216,9 +216,51 @@ def test_traverse_draws_the_latents_of_a_slot_of_a_scene(
   assert len(_names(folder)) == 4
 
 
+def test_traverse_between_samples_shows_every_slot(
+  words, folder, inferred, monkeypatch
+):
+  drawn = []
+  frames = animations.traversal_frames
+
+  def remember(traversal, **kwargs):
+    drawn.append((traversal, kwargs))
+    return frames(traversal, **kwargs)
+
+  monkeypatch.setattr(animations, "traversal_frames", remember)
+  given = ("range_of=samples", "range_scenes=7")
+  run("traverse", *words, *given)
+  folder = folder / "traverse"
+  pictures = {f"scene_1_slot_{k}.{e}" for k in (1, 2) for e in ("gif", "png")}
+  assert _names(folder) == {*pictures, "z_range.txt", "activeness.npy"}
+  limits = np.loadtxt(folder / "z_range.txt", delimiter=",")
+  active = np.load(folder / "activeness.npy")
+  assert limits.shape == (Z, 2)
+  assert active.shape == (7, Z)
+  order = np.argsort(-active.mean(axis=0))
+  for slot, (traversal, kwargs) in enumerate(drawn):
+    assert kwargs == {"value_ms": 250}
+    assert traversal.slot == slot
+    assert traversal.scenes.shape[:2] == (Z, 8)
+    np.testing.assert_array_equal(traversal.latents, order)
+    means = inferred[0]["latent"]["z_mean"][0, -1, slot, order]
+    centre, unit = limits[order].mean(axis=1), np.ptp(limits[order], axis=1) / 2
+    np.testing.assert_allclose(
+      traversal.current, (means - centre) / unit, rtol=1e-4, atol=1e-5
+    )
+  # A second run replaces all of it; chosen latents need no ranking.
+  run("traverse", *words, "range_of=samples", "range_scenes=2", "latents=[1]")
+  assert _names(folder) == {*pictures, "z_range.txt"}
+  again = np.loadtxt(folder / "z_range.txt", delimiter=",")
+  assert again.shape == (Z, 2)
+  assert np.all(again[:, 0] >= limits[:, 0])
+  assert np.any(again != limits)
+  assert len(drawn) == 4
+
+
 @pytest.mark.parametrize(
   "choice, error",
   [
+    ("range_of=data", "range_of='data': no such value"),
     ("slot=3", "slot=3: expected an integer from 1 to 2"),
     ("slot=0", "slot=0: expected an integer of at least 1"),
     ("slot=1.5", "slot=1.5: expected an integer of at least 1"),

@@ -444,6 +444,6 @@ def test_commands_on_decompositions_say_that_there_is_none(words, capsys):
   error = fail(capsys, 2, "decompose", *words, f"image={picture}")
   assert "SlotAttentionSetPredictor does not reconstruct images" in error
   error = fail(capsys, 2, "traverse", *words)
-  assert "SlotAttentionSetPredictor has no posterior, no prior" in error
+  assert "SlotAttentionSetPredictor renders no scenes from slots" in error
   error = fail(capsys, 2, "compose", *words)
   assert "SlotAttentionSetPredictor" in error

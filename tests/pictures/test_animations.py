@@ -108,6 +108,18 @@ def test_a_traversal_goes_there_and_back(channels):
       )
 
 
+def test_a_traversal_may_show_the_scene_alone():
+  traversal = explored.traversal(alone=False)
+  frames, durations = animations.traversal_frames(
+    traversal, FACTOR * H, value_ms=250
+  )
+  assert durations == [250] * 8
+  assert frames.shape[1] == FACTOR * H + 2 * GAP
+  np.testing.assert_array_equal(
+    _panel(frames[1], 0, 2), _bytes(traversal.scenes[2, 1])
+  )
+
+
 def test_shapes_are_checked():
   rinfo = _rinfo()
   rinfo["outputs"]["recons"] = rinfo["outputs"]["recons"][:, :, 0]

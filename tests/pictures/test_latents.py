@@ -82,10 +82,16 @@ def _segmentation(masks):
     lambda c, s: latent_pictures.traversal_plot(
       explored.traversal(rows=1, columns=15, channels=c, slot=10), 0.75 * s
     ),
+    lambda c, s: latent_pictures.traversal_plot(
+      explored.traversal(10, 8, c, range_of="samples"), 0.75 * s
+    ),
+    lambda c, s: latent_pictures.traversal_plot(
+      explored.traversal(channels=c, alone=False), 0.75 * s
+    ),
     lambda c, s: latent_pictures.removal_plot(explored.removal(11, c), 1.5 * s),
     lambda c, s: latent_pictures.swap_plot(explored.swap(11, c), 1.5 * s),
   ],
-  ids=["traversal", "one_latent", "removal", "swap"],
+  ids=["traversal", "one_latent", "samples", "scene", "removal", "swap"],
 )
 def test_every_plot_is_readable_and_leaves_pyplot_alone(plot, scale, channels):
   _assert_readable(plot(channels, scale))
@@ -137,6 +143,20 @@ def test_a_traversal_names_latents_values_and_what_was_inferred():
   np.testing.assert_allclose(x[-1], columns[-1])
   assert np.all(y < rows)
   assert "(posterior)" in fig.texts[0].get_text()
+
+
+def test_a_traversal_between_samples_says_so():
+  fig = latent_pictures.traversal_plot(
+    explored.traversal(range_of="samples", alone=False)
+  )
+  (scene,) = fig.axes
+  assert scene.get_title() == "Scene"
+  assert scene.get_yticklabels()[2].get_text() == (
+    "latent 120\nactiveness\n1.0e-02"
+  )
+  assert "to its highest sample (+1)" in fig.texts[0].get_text()
+  for i, picture in enumerate(explored.traversal().scenes.reshape(-1, H, W, 3)):
+    np.testing.assert_allclose(_shown(scene, i), picture, rtol=1e-6)
 
 
 def test_of_many_values_some_are_named():

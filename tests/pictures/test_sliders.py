@@ -84,7 +84,9 @@ def test_the_sliders_start_with_what_was_inferred(sliders, drawn, model, info):
   assert (sliders.scene.value, sliders.slot.value) == (1, slot + 1)
   assert (sliders.scene.max, sliders.slot.max) == (B, K)
   assert [i for _, i in sliders.latent.options] == ranking.latents.tolist()
-  assert sliders.latent.options[0][0].endswith(f"(KL {ranking.kl[0]:.2f})")
+  assert sliders.latent.options[0][0].endswith(
+    f"(KL {ranking.importance[0]:.2f})"
+  )
   assert sliders.latent.value == ranking.latents[0]
   assert sliders.value.value == pytest.approx(ranking.current[0], rel=1e-4)
   assert sliders.message.value == f"Inferred: {ranking.current[0]:+.2f}"
@@ -113,6 +115,37 @@ def test_values_can_be_of_the_prior(sliders, drawn, model, info):
   assert sliders.value.value == pytest.approx(inferred, rel=1e-5)
   sliders.value.value = -2.0
   _assert_drawn(drawn, model, info, 0, [(slot, 2, -2.0 * deviation)])
+
+
+def test_values_can_reach_from_the_lowest_sample_to_the_highest(
+  sliders, drawn, model, info
+):
+  sliders.latent.value = 4
+  sliders.range_of.value = "samples"
+  samples = info["latent"]["z"][:, -1, :, 4]
+  assert (sliders.value.min, sliders.value.max) == (-1.0, 1.0)
+  for value, limit in ((-1.0, samples.min()), (1.0, samples.max())):
+    sliders.value.value = value
+    _assert_drawn(drawn, model, info, 0, [(sliders.slot.value - 1, 4, limit)])
+
+
+def test_slots_without_a_posterior_have_sliders(drawn):
+  """As those of Slot Attention."""
+  model = tiny.initialized()
+  info = exploration.infer(model, tiny.batch(), seed=3)
+  info["latent"] = {"z": info["latent"]["z"]}
+  sliders = latent_sliders.explore_latents(model, info)
+  assert sliders.range_of.options == ("samples",)
+  slot = sliders.slot.value - 1
+  active = exploration.latent_importance(model, info, slot, range_of="samples")
+  order = np.argsort(-active)
+  assert [i for _, i in sliders.latent.options] == order.tolist()
+  assert "activeness" in sliders.latent.options[0][0]
+  z = info["latent"]["z"]
+  inferred = {**info, "latent": {"z_mean": z}}
+  sliders.value.value = 1.0
+  change = (slot, order[0], z[:, -1, :, order[0]].max())
+  _assert_drawn(drawn, model, inferred, 0, [change])
 
 
 def test_any_other_choice_returns_to_what_was_inferred(

@@ -12,16 +12,18 @@ def uniform(*shape, seed=0):
   return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
 
 
-def traversal(rows=R, columns=N, channels=3, slot=2) -> Traversal:
+def traversal(
+  rows=R, columns=N, channels=3, slot=2, range_of="posterior", alone=True
+) -> Traversal:
   return Traversal(
     slot=slot,
     latents=np.arange(rows)[::-1] + 120,
-    kl=np.linspace(12.345, 0.01, rows),
+    importance=np.linspace(12.345, 0.01, rows),
     offsets=np.linspace(-2.0, 2.0, columns),
     current=np.linspace(-1.25, 9.0, rows),
-    range_of="posterior",
-    components=uniform(rows, columns, H, W, channels),
-    masks=uniform(rows, columns, H, W, 1, seed=1),
+    range_of=range_of,
+    components=uniform(rows, columns, H, W, channels) if alone else None,
+    masks=uniform(rows, columns, H, W, 1, seed=1) if alone else None,
     scenes=uniform(rows, columns, H, W, channels, seed=2),
   )
 
