@@ -31,6 +31,7 @@ __all__ = [
   "check_weights",
   "choice_fault",
   "crop_fault",
+  "finite_fault",
   "flag_fault",
   "image_dim_fault",
   "int_fault",
@@ -114,6 +115,13 @@ def _shown(value: Any) -> str:
   if len(text) <= _MOST_SHOWN:
     return text
   return f"{text[: _MOST_SHOWN - 20]}...{text[-10:]}"
+
+
+def finite_fault(name: str, value: Any) -> str | None:
+  """Expects a finite number."""
+  if is_number(value) and math.isfinite(value):
+    return None
+  return f"{name}={value!r}: {text_hint(value)}expected a finite number"
 
 
 def above_zero_fault(name: str, value: Any) -> str | None:

@@ -23,6 +23,7 @@ from tensorflow_probability import distributions as tfd
 
 from iodine import metrics
 from iodine.data.batch import check_batch
+from iodine.geco import Geco
 
 if typing.TYPE_CHECKING:
   from iodine.modules.factor_eval import FactorRegressor
@@ -118,6 +119,10 @@ class SceneModel(snt.Module, abc.ABC):
     num_background_entities: number of leading true masks that are background; a
       property of the data, set by `initialize`.
     factor_evaluator: predicts true factors from latents; None: no prediction.
+    has_likelihood: whether the loss is of a likelihood and a KL, by `objective`
+      or `likelihood_term`. The scalars then include "loss/nll", the mean
+      negative log-likelihood of the last result, nats per image.
+    geco: constraint on the likelihood; None: nll + KL is minimised.
   """
 
   about = ""
@@ -128,6 +133,8 @@ class SceneModel(snt.Module, abc.ABC):
   num_frames: int = 1
   num_background_entities: int = 1
   factor_evaluator: FactorRegressor | None = None
+  has_likelihood: bool = False
+  geco: Geco | None = None
   _image_shape: tuple[int, int, int] | None = None
 
   # --- Methods that a model implements ----------------------------------------
@@ -454,6 +461,59 @@ class SceneModel(snt.Module, abc.ABC):
       for name, value in indices.items():
         scalars[f"loss/{name}"] = metrics.mean_of_defined(value)
     return scalars
+
+  def use_geco(self, geco: Geco) -> None:
+    """Sets `geco`, before the first training step.
+
+    Raises:
+      ValueError: if the model has no likelihood.
+    """
+    if not self.has_likelihood:
+      raise ValueError(
+        f"geco.target={geco.target}: a {type(self).__name__} has no likelihood "
+        "to constrain; leave out geco.target"
+      )
+    self.geco = geco
+
+  def likelihood_term(
+    self, nll: tf.Tensor, step: tf.Tensor | int | None = None
+  ) -> tf.Tensor:
+    """The part of a loss that is due to the likelihood.
+
+    Args:
+      nll: [] float32, negative log-likelihood, nats per image, averaged over
+        images.
+      step: [] integer, number of previous training steps; None: evaluation.
+
+    Returns:
+      [] float32: nll or, with `geco`, see `Geco.likelihood_term`.
+    """
+    if self.geco is None:
+      return nll
+    return self.geco.likelihood_term(nll, step)
+
+  def objective(
+    self,
+    nll: tf.Tensor,
+    kl: tf.Tensor,
+    step: tf.Tensor | int | None = None,
+    kl_weight: float = 1.0,
+  ) -> tf.Tensor:
+    """The loss of one result: the negative ELBO or, with `geco`, its form.
+
+    Args:
+      nll: [B] float32, negative log-likelihood, nats per image.
+      kl: [B] float32, nats per image.
+      step: see `likelihood_term`.
+      kl_weight: factor of the KL; 0: the loss is the nll, `geco` or not.
+
+    Returns:
+      [] float32, averaged over images.
+    """
+    nll = tf.reduce_mean(nll)
+    if not kl_weight:
+      return nll
+    return self.likelihood_term(nll, step) + kl_weight * tf.reduce_mean(kl)
 
   def evaluator_for(self, data: Mapping[str, Any]) -> FactorRegressor | None:
     """The factor evaluator, if a batch (or its `data_entry`) has factors."""

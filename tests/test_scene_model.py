@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from iodine.geco import Geco
 from iodine.scene_model import DecodedSlots, SceneModel, mix
 from tests.support import tiny
 from tests.support.joint import Joint
@@ -36,6 +37,44 @@ class _Independent(_Plain):
     tf.debugging.assert_equal(tf.shape(z)[1:], [K, Z])
     pictures = tf.tile(z[:, :, None, None], [1, 1, H, W, 1])
     return DecodedSlots(pictures[..., :1], pictures[..., 1:])
+
+
+# --- The objective ------------------------------------------------------------
+
+
+class _Probabilistic(_Plain):
+  has_likelihood = True
+
+
+NLL, KL = tf.constant([-5.0, 2.0, 7.0]), tf.constant([3.0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize("kl_weight, expected", [(1.0, 17 / 6), (0.5, 25 / 12)])
+def test_the_objective_is_the_negative_elbo(kl_weight, expected):
+  loss = _Probabilistic().objective(NLL, KL, kl_weight=kl_weight)
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  "step, kl_weight, expected",
+  [
+    (None, 0.5, 0.75 - np.log(2) * 8),
+    (10, 0.5, 0.75 - np.log(2) * 8),
+    (9, 0.5, 25 / 12),
+    (None, 0.0, 4 / 3),  # no KL: nothing to trade the likelihood for
+  ],
+)
+def test_the_objective_under_a_constraint(step, kl_weight, expected):
+  model = _Probabilistic()
+  model.use_geco(Geco(-1.0, warmup_steps=10, least_beta=0.0))
+  model.geco.constraint.assign(8.0)
+  loss = model.objective(NLL, KL, step, kl_weight)
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_a_constraint_needs_a_likelihood():
+  with pytest.raises(ValueError, match="geco.target=-1.5: a _Plain has no l"):
+    _Plain().use_geco(Geco(-1.5))
 
 
 # --- Composing ----------------------------------------------------------------
