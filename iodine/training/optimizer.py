@@ -297,6 +297,7 @@ def make_optimizer(
   *,
   warmup_steps: float = 0,
   warmup_from_zero: bool = True,
+  decay_after_warmup: bool = False,
   cosine_steps: float | None = None,
   cosine_alpha: float = 0.0,
   epsilon_form: str = "tensorflow",
@@ -317,6 +318,7 @@ def make_optimizer(
       clipping.
     warmup_steps: see `Schedule`.
     warmup_from_zero: see `Schedule`.
+    decay_after_warmup: see `Schedule`.
     cosine_steps: see `Schedule`; decay_steps must be None then.
     cosine_alpha: see `Schedule`.
     epsilon_form: "tensorflow" or "pytorch", see `Adam`.
@@ -344,6 +346,7 @@ def make_optimizer(
     "learn_rate": learn_rate,
     "warmup_steps": warmup_steps,
     "warmup_from_zero": warmup_from_zero,
+    "decay_after_warmup": decay_after_warmup,
     "decay_steps": decay_steps,
     "decay_rate": decay_rate,
     "cosine_steps": cosine_steps,

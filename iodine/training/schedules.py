@@ -16,12 +16,15 @@ class Schedule:
 
     learn_rate * warm-up * decay
     warm-up = min(1, (t + o) / warmup_steps)
-    decay   = decay_rate^(t / decay_steps)
+    decay   = decay_rate^(d / decay_steps)
            or alpha + (1 - alpha) (1 + cos(pi min(1, t / cosine_steps))) / 2
 
-  where alpha is `cosine_alpha`. Either decay also runs during the warm-up. Slot
-  Attention has both the warm-up from 0 and the first decay, SLATE a warm-up
-  that starts at learn_rate / warmup_steps, and then a constant rate.
+  where alpha is `cosine_alpha`, and d = t: either decay also runs during the
+  warm-up. With `decay_after_warmup`, d = t - warmup_steps, but 0 as long as
+  that is not above 1: the step after the warm-up has the full rate, as in
+  EfficientMORL. Slot Attention has both the warm-up from 0 and the first decay,
+  SLATE a warm-up that starts at learn_rate / warmup_steps, and then a constant
+  rate.
   """
 
   def __init__(
@@ -33,6 +36,7 @@ class Schedule:
     decay_rate: float = 0.1,
     cosine_steps: float | None = None,
     cosine_alpha: float = 0.0,
+    decay_after_warmup: bool = False,
   ):
     """Makes a schedule.
 
@@ -48,6 +52,8 @@ class Schedule:
       cosine_steps: step from which on the rate is cosine_alpha * learn_rate,
         above 0; None: no cosine decay.
       cosine_alpha: share of the rate that the cosine decay leaves, in [0, 1).
+      decay_after_warmup: whether the exponential decay begins after the
+        warm-up, see above.
 
     Raises:
       ValueError: for values out of range, or for both kinds of decay.
@@ -60,6 +66,7 @@ class Schedule:
       checks.above_zero_fault("decay_rate", decay_rate),
       _steps_fault("cosine_steps", cosine_steps),
       checks.share_fault("cosine_alpha", cosine_alpha),
+      checks.flag_fault("decay_after_warmup", decay_after_warmup),
     )
     if None not in (decay_steps, cosine_steps):
       raise ValueError(
@@ -70,6 +77,7 @@ class Schedule:
     self._warmup_steps = float(warmup_steps)
     self._warmup_offset = 0.0 if warmup_from_zero else 1.0
     self._decay_steps, self._decay_rate = decay_steps, float(decay_rate)
+    self._decay_after_warmup = decay_after_warmup
     self._cosine_steps, self._alpha = cosine_steps, float(cosine_alpha)
 
   def __call__(self, step: tf.Tensor) -> tf.Tensor:
@@ -77,7 +85,11 @@ class Schedule:
     step = tf.cast(step, tf.float32)
     rate = tf.constant(self._learn_rate, tf.float32)
     if self._decay_steps is not None:
-      rate *= tf.pow(self._decay_rate, step / float(self._decay_steps))
+      elapsed = step
+      if self._decay_after_warmup:
+        elapsed -= self._warmup_steps
+        elapsed = tf.where(elapsed > 1.0, elapsed, 0.0)
+      rate *= tf.pow(self._decay_rate, elapsed / float(self._decay_steps))
     if self._cosine_steps is not None:
       angle = math.pi * tf.minimum(1.0, step / float(self._cosine_steps))
       half_wave = 0.5 * (1.0 + tf.cos(angle))

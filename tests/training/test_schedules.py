@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from iodine import training
-from tests.support.places import SHARED
+from tests.parity import cases
+from tests.support.places import PARITY, SHARED
 
 
 def _rates(schedule, steps):
@@ -88,6 +89,7 @@ def test_the_optimizer_s_own_decay_is_that_of_the_paper(step, factor):
     ({"warmup_steps": True}, "warmup_steps=True: expected a number of at"),
     ({"warmup_steps": math.inf}, "warmup_steps=inf: expected a number of at"),
     ({"warmup_from_zero": 1}, "warmup_from_zero=1: expected True or False"),
+    ({"decay_after_warmup": 1}, "decay_after_warmup=1: expected True or False"),
     ({"decay_steps": 0}, "decay_steps=0: expected a number above 0"),
     ({"decay_rate": math.nan}, "decay_rate=nan: expected a number above 0"),
     ({"cosine_steps": -3}, "cosine_steps=-3: expected a number above 0"),
@@ -141,6 +143,25 @@ def test_rates_of_slot_attention_in_pytorch():
   )
   rates = _rates(schedule, range(config["train_steps"]))
   np.testing.assert_allclose(rates, expected["learning_rates"], rtol=1e-6)
+
+
+def test_rates_of_efficientmorl():
+  expected = cases.read_arrays(
+    PARITY / "efficientmorl_training" / "expected.npz"
+  )
+  schedule = training.Schedule(
+    4e-4,
+    warmup_steps=10_000,
+    decay_steps=100_000,
+    decay_rate=0.5,
+    decay_after_warmup=True,
+  )
+  # The first step of a continued run has the base rate there.
+  for name, first in (("", 0), ("resumed_", 1)):
+    steps, values = (
+      expected[f"lr/{name}{kind}"][first:] for kind in ("steps", "values")
+    )
+    np.testing.assert_allclose(_rates(schedule, steps), values, rtol=1e-6)
 
 
 def test_rates_of_slate():
