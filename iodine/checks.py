@@ -6,6 +6,7 @@ is expected, or None if nothing is wrong. A `check*` function raises.
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
 import os
@@ -31,6 +32,7 @@ __all__ = [
   "check_weights",
   "choice_fault",
   "crop_fault",
+  "curriculum_fault",
   "finite_fault",
   "flag_fault",
   "image_dim_fault",
@@ -236,6 +238,24 @@ def crop_fault(region: Any) -> str | None:
     f"crop_region={region!r}: expected ((top, bottom), (left, right)) in "
     "pixels, with 0 <= top < bottom and 0 <= left < right, or None"
   )
+
+
+def curriculum_fault(name: str, value: Any) -> str | None:
+  """Expects stages [[0, n], [step, n], ...], in the order of their steps."""
+  expected = (
+    "expected a list of [first step, number of refinement steps], such as "
+    "[[0, 3], [100000, 1]]"
+  )
+  if not isinstance(value, Sequence) or not value or isinstance(value, str):
+    return f"{name}={value!r}: {text_hint(value)}{expected}"
+  if not all(_is_pair(stage) and min(stage) >= 0 for stage in value):
+    return f"{name}={value!r}: {expected}"
+  steps = [stage[0] for stage in value]
+  if steps[0] != 0:
+    return f"{name}={value!r}: the first stage must begin at step 0"
+  if any(a >= b for a, b in itertools.pairwise(steps)):
+    return f"{name}={value!r}: each stage must begin after the one before"
+  return None
 
 
 def _is_path(value: Any) -> bool:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import iodine.quiet_tensorflow
 
 import abc
+import contextlib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,6 +116,8 @@ class SceneModel(snt.Module, abc.ABC):
     num_steps: S, number of results of `infer`, at least 1.
     first_step: number of refinement steps before the first result of `infer`: 0
       or 1.
+    num_iters: number of refinement steps, of models whose number may change
+      (`set_num_iters`).
     num_frames: T, number of frames that the model uses.
     num_background_entities: number of leading true masks that are background; a
       property of the data, set by `initialize`.
@@ -130,6 +133,7 @@ class SceneModel(snt.Module, abc.ABC):
   n_z: int
   num_steps: int = 1
   first_step: int = 1
+  num_iters: int
   num_frames: int = 1
   num_background_entities: int = 1
   factor_evaluator: FactorRegressor | None = None
@@ -305,6 +309,17 @@ class SceneModel(snt.Module, abc.ABC):
     del values
     return None
 
+  def set_num_iters(self, num_iters: int) -> None:
+    """Sets `num_iters`, and `num_steps` with it, from the next call on.
+
+    Args:
+      num_iters: number of refinement steps; variables do not depend on it.
+
+    Raises:
+      ValueError: if it is out of range, or does not fit the model's options.
+    """
+    raise self._cannot("change its number of refinement steps")
+
   def can(self, method: str) -> bool:
     """Whether the model has an optional method, its own or by another one."""
     if getattr(type(self), method) is not getattr(SceneModel, method):
@@ -320,6 +335,20 @@ class SceneModel(snt.Module, abc.ABC):
   def num_refinements(self) -> int:
     """Number of refinement steps before the last result of `infer`."""
     return self.first_step + self.num_steps - 1
+
+  @contextlib.contextmanager
+  def with_num_iters(self, num_iters: int) -> Iterator[None]:
+    """Sets `num_iters` for the calls within a `with` statement.
+
+    Raises:
+      ValueError: see `set_num_iters`.
+    """
+    before = self.num_iters
+    self.set_num_iters(num_iters)
+    try:
+      yield
+    finally:
+      self.set_num_iters(before)
 
   def decode_each(self, z: tf.Tensor) -> DecodedSlots:
     """Decodes any number of slots by `decode_slots`, in groups of K.

@@ -37,6 +37,7 @@ class Parts(NamedTuple):
   dataset: IODINEDataset
   model: SceneModel
   optimizer: training.Optimizer
+  curriculum: training.Curriculum | None = None
 
 
 def prepare(entries: Mapping[str, Any]) -> Parts:
@@ -58,7 +59,14 @@ def prepare(entries: Mapping[str, Any]) -> Parts:
       f"model: needs {parts.model.num_frames} frames of a scene, but the "
       f"dataset {parts.dataset.name} has {parts.dataset.num_frames}"
     )
-  return parts
+  if entries["curriculum"] is None:
+    return parts
+  curriculum = training.Curriculum(entries["curriculum"])
+  try:
+    curriculum.check(parts.model, parts.dataset.num_frames)
+  except ValueError as error:
+    raise ConfigError(str(error)) from error
+  return parts._replace(curriculum=curriculum)
 
 
 def train(entries: Mapping[str, Any], parts: Parts, record: Record) -> None:
@@ -132,7 +140,14 @@ class _Run:
       devices.check_alike(
         [entries[name] for name, entry in ENTRIES.items() if entry.alike]
       )
-      trainer = make_trainer(*self.parts, self.seed, devices)
+      trainer = make_trainer(
+        self.parts.dataset,
+        self.parts.model,
+        self.parts.optimizer,
+        self.seed,
+        devices,
+        self.parts.curriculum,
+      )
     if self.folder is None and devices.is_chief:
       self.data = opening.fingerprint_of(dataset)
       self._open_folder()  # not before the data turned out to be good
@@ -209,6 +224,7 @@ def make_trainer(
   optimizer: training.Optimizer,
   seed: int | None,
   devices: Distribution | None = None,
+  curriculum: training.Curriculum | None = None,
 ) -> training.Trainer:
   """Makes a trainer with all variables that the data call for.
 
@@ -225,6 +241,6 @@ def make_trainer(
       devices.num_workers,
     )
   with devices.scope():
-    trainer = training.Trainer(model, optimizer, seed, devices)
+    trainer = training.Trainer(model, optimizer, seed, devices, curriculum)
     loading.initialize(trainer, dataset)
   return trainer

@@ -183,6 +183,14 @@ ENTRIES: dict[str, Entry] = {
   "num_iters": Entry(
     5, "refinement steps", _size(checks.MOST_ITERS), kept=True
   ),
+  "curriculum": Entry(
+    None,
+    "training: from which step on there are how many refinement steps, such as "
+    "[[0, 3], [100000, 1]]; None: num_iters throughout",
+    _optional(checks.curriculum_fault),
+    kept=True,
+    alike=True,
+  ),
   "precision": Entry(
     "float32",
     "what convolutions compute in: float32, or bfloat16, about twice as fast "

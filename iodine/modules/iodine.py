@@ -1,5 +1,6 @@
 """IODINE: iterative amortized inference for scenes of several objects."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -125,9 +126,6 @@ class IODINE(SceneModel):
     """
     super().__init__(name=name)
     checks.check_sizes(n_z=n_z, num_components=num_components)
-    checks.check(
-      checks.size_fault("num_iters", num_iters, most=checks.MOST_ITERS)
-    )
     checks.check_modules(
       decoder=decoder,
       refinement_core=refinement_core,
@@ -157,12 +155,11 @@ class IODINE(SceneModel):
     self.output_dist = output_dist
     self.n_z = n_z
     self.num_components = num_components
-    self.num_iters = num_iters
-    self.num_steps = num_iters + 1
     self.sequential = sequential
-    self.num_frames = self.num_steps if sequential else 1
     self.factor_evaluator = factor_evaluator
-    self.iter_loss_weights = iteration_weights(iter_loss_weight, num_iters)
+    # Not itself: Sonnet would make another type of a list.
+    self._weights = functools.partial(iteration_weights, iter_loss_weight)
+    self.set_num_iters(num_iters)
     self.inner_batch_size = inner_batch_size
     self.recompute = recompute
     self._set_precision(precision)
@@ -175,6 +172,16 @@ class IODINE(SceneModel):
       coord_type=coord_type,
       coord_freqs=coord_freqs,
     )
+
+  def set_num_iters(self, num_iters: int) -> None:
+    """Sets the number of refinement steps, see `SceneModel.set_num_iters`."""
+    checks.check(
+      checks.size_fault("num_iters", num_iters, most=checks.MOST_ITERS)
+    )
+    self.iter_loss_weights = self._weights(num_iters)
+    self.num_iters = num_iters
+    self.num_steps = num_iters + 1
+    self.num_frames = self.num_steps if self.sequential else 1
 
   def _set_precision(self, precision: str) -> None:
     if precision not in utils.PRECISIONS:

@@ -2,6 +2,7 @@
 
 import iodine.quiet_tensorflow
 
+from iodine.training.curriculum import Curriculum
 from iodine.training.optimizer import Adam, Optimizer, make_optimizer
 from iodine.training.schedules import (
   ExponentialDecay,
@@ -12,6 +13,7 @@ from iodine.training.trainer import Trainer
 
 __all__ = [
   "Adam",
+  "Curriculum",
   "ExponentialDecay",
   "Optimizer",
   "Schedule",

@@ -1,5 +1,7 @@
 """The compiled training step."""
 
+import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +12,13 @@ from iodine import metrics
 from iodine.data.batch import check_pixels
 from iodine.modules.utils import OnlineMeanVarEstimator
 from iodine.scene_model import SceneModel
+from iodine.training.curriculum import Curriculum
 from iodine.training.optimizer import Optimizer
 from iodine.training.replicas import Distribution
 
 __all__ = ["Trainer"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class Trainer(tf.Module):
@@ -38,6 +43,7 @@ class Trainer(tf.Module):
     optimizer: optimizer that takes the steps.
     seed: int64 variable, seed of the noise.
     distribution: where the sub-batches run.
+    curriculum: number of refinement steps by training step; None: the model's.
   """
 
   def __init__(
@@ -46,6 +52,7 @@ class Trainer(tf.Module):
     optimizer: Optimizer,
     seed: int | None = None,
     distribution: Distribution | None = None,
+    curriculum: Curriculum | None = None,
   ):
     """Makes a trainer; only the seed's variable is created.
 
@@ -55,9 +62,11 @@ class Trainer(tf.Module):
       seed: seed of the noise, in [0, 2^31); None: chosen at random.
       distribution: make model, optimizer and trainer in its scope; None: one
         device, which processes a batch as a whole.
+      curriculum: see the attribute.
 
     Raises:
-      ValueError: if the seed is out of range.
+      ValueError: if the seed is out of range, or the curriculum does not suit
+        the model.
     """
     super().__init__(name="trainer")
     if seed is None:
@@ -67,6 +76,10 @@ class Trainer(tf.Module):
     self.model = model
     self.optimizer = optimizer
     self.distribution = distribution or Distribution()
+    if curriculum is not None:
+      curriculum.check(model)
+    self.curriculum = curriculum
+    self._num_iters: int | None = None  # of the last step, by the curriculum
     self.seed = tf.Variable(
       seed, dtype=tf.int64, trainable=False, name="trainer_seed"
     )
@@ -108,8 +121,21 @@ class Trainer(tf.Module):
       image_shape = data["image"].shape[2:]
       factors = {k: v.shape[-1] for k, v in data.get("factors", {}).items()}
       self.initialize(image_shape, factors)
-    scalars, self._gradient_norms = self._compiled_step(data, noise)
+    scalars, self._gradient_norms = self._compiled_step(
+      data, noise, self._stage()
+    )
     return scalars
+
+  def _stage(self) -> int | None:
+    """The next step's number of refinement steps, if there is a curriculum."""
+    if self.curriculum is None:
+      return None
+    step = int(self.optimizer.step.numpy())
+    num_iters = self.curriculum(step)
+    if num_iters != self._num_iters:
+      _LOG.info("From step %d on: num_iters=%d in training", step, num_iters)
+    self._num_iters = num_iters
+    return num_iters
 
   def gradient_norms(self) -> dict[str, float]:
     """{variable name: norm} of the last step's gradients before clipping."""
@@ -120,9 +146,14 @@ class Trainer(tf.Module):
     return dict(zip(names, norms, strict=True))
 
   def _step(
-    self, data: Mapping[str, Any], noise: Any
+    self, data: Mapping[str, Any], noise: Any, num_iters: int | None
   ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    return self.distribution.run(self._step_of_replica, data, noise)
+    """Takes a step; traced once for each number of refinement steps."""
+    stage: contextlib.AbstractContextManager = contextlib.nullcontext()
+    if num_iters is not None:
+      stage = self.model.with_num_iters(num_iters)
+    with stage:
+      return self.distribution.run(self._step_of_replica, data, noise)
 
   def _step_of_replica(
     self, data: Mapping[str, Any], noise: Any

@@ -123,7 +123,6 @@ class SLATE(SceneModel):
       num_slot_heads=num_slot_heads,
     )
     checks.check(
-      checks.size_fault("num_iters", num_iters, most=checks.MOST_ITERS),
       checks.share_fault("dropout", dropout),
       checks.above_zero_fault("tau_start", tau_start),
       checks.above_zero_fault("tau_final", tau_final),
@@ -168,7 +167,7 @@ class SLATE(SceneModel):
       implicit=implicit,
       initial_values="xavier",
     )
-    self.num_steps = self._slot_attention.num_updates
+    self.set_num_iters(num_iters)
     self._slot_projection = snt.Linear(
       d_model, with_bias=False, w_init=xavier, name="slot_projection"
     )
@@ -184,6 +183,12 @@ class SLATE(SceneModel):
       autograph=False,
       jit_compile=not tf.config.list_physical_devices("GPU"),
     )
+
+  def set_num_iters(self, num_iters: int) -> None:
+    """Sets the number of slot updates, see `SceneModel.set_num_iters`."""
+    self._slot_attention.set_num_iters(num_iters)
+    self.num_iters = num_iters
+    self.num_steps = self._slot_attention.num_updates
 
   # --- The contract -----------------------------------------------------------
 

@@ -55,7 +55,10 @@ class SlotAttention(snt.Module):
 
   Attributes:
     options: {argument: value}, those that weights depend on.
+    num_iters: T, number of iterations.
   """
+
+  num_iters: int
 
   def __init__(
     self,
@@ -100,7 +103,6 @@ class SlotAttention(snt.Module):
     super().__init__(name=name)
     checks.check_sizes(n_z=n_z, mlp_size=mlp_size, num_heads=num_heads)
     checks.check(
-      checks.size_fault("num_iters", num_iters, most=checks.MOST_ITERS),
       checks.above_zero_fault("norm_epsilon", norm_epsilon),
       checks.above_zero_fault("attention_epsilon", attention_epsilon),
     )
@@ -119,7 +121,7 @@ class SlotAttention(snt.Module):
       "implicit": implicit,
     }
     self._size = n_z
-    self._num_iters = num_iters
+    self.set_num_iters(num_iters)
     self._num_heads = num_heads
     self._attention_epsilon = attention_epsilon
     self._implicit = implicit
@@ -150,10 +152,21 @@ class SlotAttention(snt.Module):
       snt.Linear(n_z, **layers.initializers(of_layers), name="mlp_1"),
     ]
 
+  def set_num_iters(self, num_iters: int) -> None:
+    """Sets the number of iterations.
+
+    Raises:
+      ValueError: if it is out of range.
+    """
+    checks.check(
+      checks.size_fault("num_iters", num_iters, most=checks.MOST_ITERS)
+    )
+    self.num_iters = num_iters
+
   @property
   def num_updates(self) -> int:
     """Number of updates of the slots: T, and one more if implicit."""
-    return self._num_iters + self._implicit
+    return self.num_iters + self._implicit
 
   @property
   def num_heads(self) -> int:

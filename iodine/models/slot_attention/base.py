@@ -67,7 +67,13 @@ class SlotModel(SceneModel):
     self._slot_attention = slot_attention
     self._slot_size = self.n_z = n_z
     self.num_components = num_components
-    self.num_steps = slot_attention.num_updates
+    self.set_num_iters(slot_attention.num_iters)
+
+  def set_num_iters(self, num_iters: int) -> None:
+    """Sets the number of slot updates, see `SceneModel.set_num_iters`."""
+    self._slot_attention.set_num_iters(num_iters)
+    self.num_iters = num_iters
+    self.num_steps = self._slot_attention.num_updates
 
   def noise(self, rngs: Sequence[np.random.Generator]) -> np.ndarray:
     """Draws noise [1, B, K, D], see `SceneModel`."""
