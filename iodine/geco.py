@@ -26,9 +26,13 @@ class Geco(snt.Module):
   Attributes:
     target: t, nats per value of an image, negative or not; an image of
       `num_values` values, H * W * C, has T = t * num_values.
-    constraint: [] float32 variable, C, nats per image; 0 at first.
-    beta: [] float32 variable, b; `least_beta` at first.
+    constraint: [] float32 variable, C, nats per image; 0 at first. Created by
+      `initialize` or the first use.
+    beta: [] float32 variable, b; `least_beta` at first. Created likewise.
   """
+
+  constraint: tf.Variable
+  beta: tf.Variable
 
   def __init__(
     self,
@@ -40,7 +44,7 @@ class Geco(snt.Module):
     least_beta: float = 0.55,
     name: str = "geco",
   ):
-    """Makes the state.
+    """Sets the constants; no variable is created.
 
     Args:
       target: see the attribute.
@@ -71,6 +75,10 @@ class Geco(snt.Module):
     self._warmup_steps = int(warmup_steps)
     self._acceleration = float(acceleration)
     self._least_beta = float(least_beta)
+
+  @snt.once
+  def initialize(self) -> None:
+    """Creates the variables."""
     with tf.name_scope(""):  # regardless of the current scope
       self.constraint = tf.Variable(
         0.0, trainable=False, name="geco/constraint"
@@ -82,6 +90,7 @@ class Geco(snt.Module):
   @property
   def multiplier(self) -> tf.Tensor:
     """B, the weight of the nll: [] float32."""
+    self.initialize()
     return tf.nn.softplus(self.beta)
 
   def likelihood_term(
@@ -121,6 +130,7 @@ class Geco(snt.Module):
       step: [] integer, number of previous training steps.
       num_values: values of an image, H * W * C.
     """
+    self.initialize()
     gap = self.target * num_values - nll
     average = self._alpha * self.constraint + (1.0 - self._alpha) * gap
     begins = tf.equal(step, self._warmup_steps)

@@ -387,8 +387,9 @@ class SceneModel(snt.Module, abc.ABC):
       num_background_entities: value of the attribute; None: leave unchanged.
 
     Raises:
-      ValueError: if the image shape is invalid or unsuitable for the model, or
-        two variables have the same name, which checkpoints identify them by.
+      ValueError: if the image shape is invalid or unsuitable for the model,
+        two variables have the same name, which checkpoints identify them by, or
+        a model with a likelihood does not tell it.
     """
     if len(image_shape) != 3:
       raise ValueError(f"image_shape={tuple(image_shape)}: must be (H, W, C)")
@@ -407,7 +408,14 @@ class SceneModel(snt.Module, abc.ABC):
       data["factors"] = {
         k: tf.zeros([1, entities, n]) for k, n in factors.items()
       }
-    self(data)
+    if self.geco is not None:
+      self.geco.initialize()
+    scalars = self(data).scalars
+    if self.has_likelihood and "loss/nll" not in scalars:
+      raise ValueError(
+        f"{type(self).__name__}: has_likelihood is set, but of the scalars "
+        f"{', '.join(scalars)} none is loss/nll"
+      )
     names = [variable.name.partition(":")[0] for variable in self.variables]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -492,7 +500,7 @@ class SceneModel(snt.Module, abc.ABC):
     return scalars
 
   def use_geco(self, geco: Geco) -> None:
-    """Sets `geco`, before the first training step.
+    """Sets `geco`, before `initialize`.
 
     Raises:
       ValueError: if the model has no likelihood.

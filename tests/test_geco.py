@@ -29,6 +29,7 @@ def test_state_and_value_are_those_of_the_published_code(acceleration):
     PARITY / "efficientmorl_training" / "expected.npz"
   )
   geco = Geco(-1.224, 1e-3, warmup_steps=0, acceleration=acceleration)
+  geco.initialize()
 
   @tf.function
   def term_and_update(nll, step):
@@ -70,6 +71,7 @@ def test_nothing_changes_during_the_warm_up():
 )
 def test_value_and_gradient_of_the_term(step, constrained):
   geco = Geco(-1.0, warmup_steps=WARMUP_STEPS)
+  geco.initialize()
   geco.constraint.assign(7.5)
   geco.beta.assign(2.0)
   multiplier = math.log1p(math.exp(2.0))
@@ -83,8 +85,9 @@ def test_value_and_gradient_of_the_term(step, constrained):
 
 
 def test_names_of_the_state():
+  geco = Geco(-1.0)
   with tf.name_scope("model/iodine"):
-    geco = Geco(-1.0)
+    geco.initialize()
   assert sorted(v.name for v in geco.variables) == [
     "geco/beta:0",
     "geco/constraint:0",

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from iodine.geco import Geco
-from iodine.scene_model import DecodedSlots, SceneModel, mix
+from iodine.scene_model import DecodedSlots, Loss, SceneModel, mix
 from tests.support import tiny
 from tests.support.joint import Joint
 
@@ -67,6 +67,7 @@ def test_the_objective_is_the_negative_elbo(kl_weight, expected):
 def test_the_objective_under_a_constraint(step, kl_weight, expected):
   model = _Probabilistic()
   model.use_geco(Geco(-1.0, warmup_steps=10, least_beta=0.0))
+  model.geco.initialize()
   model.geco.constraint.assign(8.0)
   loss = model.objective(NLL, KL, step, kl_weight)
   np.testing.assert_allclose(loss, expected, rtol=1e-6)
@@ -75,6 +76,17 @@ def test_the_objective_under_a_constraint(step, kl_weight, expected):
 def test_a_constraint_needs_a_likelihood():
   with pytest.raises(ValueError, match="geco.target=-1.5: a _Plain has no l"):
     _Plain().use_geco(Geco(-1.5))
+
+
+def test_a_model_with_a_likelihood_tells_it():
+  class Silent(_Probabilistic):
+    def __call__(self, data, noise=None, seed=None, step=None):
+      return Loss(tf.constant(0.0), {"loss/total": tf.constant(0.0)})
+
+  with pytest.raises(
+    ValueError, match="Silent: has_likelihood is set, but .* none is loss/nll"
+  ):
+    Silent().initialize((H, W, 3), {})
 
 
 # --- Composing ----------------------------------------------------------------

@@ -79,7 +79,7 @@ def _summary(values: Mapping[str, np.ndarray]) -> _Summary:
     name
     for name, value in values.items()
     if re.search("[./]", name)
-    and not re.search("_mean_var/|^optimizer/", name)
+    and not re.search("_mean_var/|^(optimizer|geco)/", name)
     and value.dtype.kind == "f"
   } - slots
   return _Summary(

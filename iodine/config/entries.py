@@ -191,6 +191,14 @@ ENTRIES: dict[str, Entry] = {
     kept=True,
     alike=True,
   ),
+  "geco": Entry(
+    {"target": None},
+    "constrain the likelihood of a model that has one (GECO): target, nats per "
+    "value of an image, and more, see iodine.geco; target None: do not",
+    _mapping,
+    kept=True,
+    alike=True,
+  ),
   "precision": Entry(
     "float32",
     "what convolutions compute in: float32, or bfloat16, about twice as fast "

@@ -26,6 +26,7 @@ _OWN_MODULES = "IODINE_MODELS"
 # What else a plan may name: {name in a plan: dotted path of what is called}.
 # Plans of the TF1 reference name TF1's optimizer in either of two spellings.
 ALLOWED_CONSTRUCTORS: dict[str, str] = {
+  "iodine.geco.Geco": "iodine.geco.Geco",
   "iodine.training.make_optimizer": "iodine.training.make_optimizer",
   **{
     f"{prefix}.train.{name}": f"iodine.training.{target}"

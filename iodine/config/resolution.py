@@ -153,7 +153,8 @@ def build(
   """Checks a whole configuration, and builds what it describes.
 
   An entry reaches every constructor of a plan that has a parameter of that name
-  and does not set it. Nothing is computed, and no file is opened.
+  and does not set it. The model gets the constraint of the entry `geco`.
+  Nothing is computed, and no file is opened.
 
   Args:
     entries: from `resolve`.
@@ -170,19 +171,21 @@ def build(
   if not _is_chosen(entries):
     check(entries)
   given = {**_shared(_sound(entries)), **(shared or {})}
-  built = []
+  built: dict[str, Any] = {}
   for key in parts:
     try:
       if "constructor" not in entries[key]:
         raise ConfigError(f"{key}.constructor: missing")
-      built.append(plans.build(entries[key], key, given))
+      built[key] = plans.build(entries[key], key, given)
     except ConfigError as error:
       found += str(error).splitlines()
+  if "model" in parts:
+    found += _constrain(built.get("model"), entries["geco"])
   if not found:
-    found += _memory_faults(entries, dict(zip(parts, built, strict=True)))
+    found += _memory_faults(entries, built)
   if found:
     raise ConfigError("\n".join(found))
-  return built
+  return [built[key] for key in parts]
 
 
 def check(entries: Mapping[str, Any]) -> None:
@@ -203,6 +206,23 @@ def check(entries: Mapping[str, Any]) -> None:
 
 def _is_chosen(entries: Mapping[str, Any]) -> bool:
   return any("constructor" in entries[key] for key in ("data", "model"))
+
+
+def _constrain(model: Any, geco: Any) -> list[str]:
+  """Gives a model the constraint of the entry `geco`, or returns its faults."""
+  if not isinstance(geco, Mapping) or all(x is None for x in geco.values()):
+    return []
+  plan = {**geco, "constructor": "iodine.geco.Geco"}
+  is_used = geco.get("target") is not None
+  if not is_used:
+    plan["target"] = 0.0  # so that the others are checked all the same
+  try:
+    constraint = plans.build(plan, "geco")
+    if is_used and model is not None:
+      model.use_geco(constraint)
+  except (ConfigError, ValueError) as error:
+    return str(error).splitlines()
+  return []
 
 
 def _memory_faults(

@@ -68,6 +68,7 @@ class IODINE(SceneModel):
   )
 
   first_step = 0  # the first result comes before any refinement
+  has_likelihood = True
 
   def __init__(
     self,
@@ -223,12 +224,13 @@ class IODINE(SceneModel):
       noise: [S, B, K, Z] float32 standard normal: step t samples
         mean + stddev * noise[t]. None: z is sampled.
       seed: [2] int32 seed of the sampling; None: not repeatable.
-      step: unused; nothing is annealed.
+      step: [] int64, number of previous training steps, for `geco`; None: 0.
 
     Returns:
       total: nats per image, averaged over the batch;
       scalars: loss/total, loss/recons (weighted by step), loss/kl (unweighted),
-        loss/mse, loss/ari, loss/ari_nobg, factor/loss, factor/<name>;
+        loss/nll (of the last step), loss/mse, loss/ari, loss/ari_nobg,
+        factor/loss, factor/<name>;
       iterations: lists over steps: z [B,K,Z], zp [B,K,Zp], z_dist, x_dist, kl
         [B,K], re [B] and recons_loss [] (S entries), inputs {"spatial",
         "flat"} (num_iters).
@@ -236,26 +238,33 @@ class IODINE(SceneModel):
     Raises:
       ValueError: see `SceneModel.__call__`.
     """
-    del step
     data = self.check_data(data)
-    return self._forward(data, noise, seed, is_training=True)
+    return self._forward(
+      data, noise, seed, 0 if step is None else step, is_training=True
+    )
 
   def _forward(
     self,
     data: Mapping[str, Any],
     noise: tf.Tensor | None,
     seed: tf.Tensor | None,
+    step: tf.Tensor | int | None,
     is_training: bool,
   ) -> Loss:
     """Computes the loss of a checked batch."""
-    iterations = self.encode(data["image"], noise, seed)
+    iterations = self.encode(data["image"], noise, seed, step)
     recons_loss = [tf.reduce_mean(re) for re in iterations["re"]]
     kl_loss = [mean_kl(kl) for kl in iterations["kl"]]
     iterations["recons_loss"] = recons_loss
     recons = weighted_sum(self.iter_loss_weights, recons_loss)
     kl = weighted_sum(self.iter_loss_weights, kl_loss)
-    total = recons + kl
-    scalars = {"loss/kl": tf.add_n(kl_loss), "loss/recons": recons}
+    terms = [self.likelihood_term(x, step) for x in recons_loss]
+    total = weighted_sum(self.iter_loss_weights, terms) + kl
+    scalars = {
+      "loss/kl": tf.add_n(kl_loss),
+      "loss/recons": recons,
+      "loss/nll": recons_loss[-1],
+    }
     x_dist = iterations["x_dist"][-1]
     masks = self.output_dist.masks(x_dist)
     evaluator = self.evaluator_for(data)
@@ -282,6 +291,7 @@ class IODINE(SceneModel):
     image: tf.Tensor,
     noise: tf.Tensor | None = None,
     seed: tf.Tensor | None = None,
+    step: tf.Tensor | int | None = None,
   ) -> dict[str, list]:
     """Infers the latents of an image or sequence (equations 2 and 3).
 
@@ -289,6 +299,7 @@ class IODINE(SceneModel):
       image: [B, T, H, W, C] float32 in [0, 1].
       noise: see `__call__`.
       seed: see `__call__`.
+      step: see `SceneModel.likelihood_term`.
 
     Returns:
       iterations, as returned by `__call__` but without recons_loss.
@@ -317,7 +328,7 @@ class IODINE(SceneModel):
       frame = metrics.frame(image, t)
       draw = None if noise is None else noise[t]
       if t < self.num_iters:
-        record, next_zp, state = refine(zp, state, frame, draw, seeds[t])
+        record, next_zp, state = refine(zp, state, frame, draw, seeds[t], step)
       else:
         record = self._decode_step(zp, frame, draw, seeds[t])._asdict()
       record["zp"] = zp
@@ -333,6 +344,7 @@ class IODINE(SceneModel):
     frame: tf.Tensor,
     draw: tf.Tensor | None,
     seed: tf.Tensor,
+    training_step: tf.Tensor | int | None,
     gradients: dict[str, tf.Tensor] | None = None,
   ) -> tuple[dict[str, Any], tf.Tensor, Any]:
     """Runs one refinement step; returns its record, new zp and new state.
@@ -342,7 +354,7 @@ class IODINE(SceneModel):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch(zp)
       step = self._decode_step(zp, frame, draw, seed)
-      loss = self._inner_loss(step)
+      loss = self._inner_loss(step, training_step)
     if gradients is None:
       gradients = self._refinement_inputs.gradients(
         tape, loss, zp, step.x_params
@@ -414,7 +426,7 @@ class IODINE(SceneModel):
     normalised.
     """
     data = self.check_data(data)
-    loss = self._forward(data, noise, seed, is_training=False)
+    loss = self._forward(data, noise, seed, None, is_training=False)
     info = _info.collect(self.output_dist, loss)
     return {"data": self.data_entry(data), **info}
 
@@ -454,12 +466,16 @@ class IODINE(SceneModel):
       glorot_uniform(shape, tf.float32), name="initial_sample_distribution"
     )
 
-  def _inner_loss(self, step: _Step) -> tf.Tensor:
+  def _inner_loss(
+    self, step: _Step, training_step: tf.Tensor | int | None
+  ) -> tf.Tensor:
     """The loss whose gradients are refinement inputs: a scalar, nats."""
+    kl = tf.reduce_sum(step.kl, axis=1)
     if self.inner_batch_size is None:
-      return tf.reduce_mean(step.re) + mean_kl(step.kl)
-    total = tf.reduce_sum(step.re) + tf.reduce_sum(step.kl)
-    return total / self.inner_batch_size
+      return self.objective(step.re, kl, training_step)
+    size = self.inner_batch_size
+    nll = tf.reduce_sum(step.re) / size
+    return self.likelihood_term(nll, training_step) + tf.reduce_sum(kl) / size
 
 
 def iteration_weights(

@@ -26,6 +26,7 @@ from iodine.training import Adam
 
 __all__ = [
   "candidates",
+  "check_constraint",
   "check_whole",
   "find",
   "for_model",
@@ -47,6 +48,8 @@ _PRETRAINED = pathlib.Path(__file__).resolve().parents[1] / "pretrained"
 
 _LOG = logging.getLogger(__name__)
 
+# What the names of the state of `Geco` begin with.
+_GECO = "geco/"
 # The entry in which an object-based checkpoint describes itself.
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # What Google's training loops call the model in such checkpoints; its variables
@@ -367,6 +370,32 @@ def for_model(
   return dict(values)
 
 
+def check_constraint(
+  values: Mapping[str, np.ndarray], prefix: str, model: SceneModel
+) -> None:
+  """Checks that a constraint on the likelihood has its state, and the reverse.
+
+  Args:
+    values: result of `for_model`.
+    prefix: what they were read from.
+    model: the model to restore.
+
+  Raises:
+    CheckpointError: if only one of the two has GECO.
+  """
+  if any(name.startswith(_GECO) for name in values):
+    if model.geco is None:
+      raise CheckpointError(
+        f"{prefix}: was trained with GECO, whose state weighs the model's "
+        "losses; set geco.target as in the config.json beside it"
+      )
+  elif model.geco is not None:
+    raise CheckpointError(
+      f"{prefix}: was not trained with GECO; leave out "
+      f"geco.target={model.geco.target}"
+    )
+
+
 def restore(
   path: str, model: SceneModel, optimizer: Adam | None = None
 ) -> RestoreReport:
@@ -387,6 +416,7 @@ def restore(
   """
   prefix = find(path)
   values = for_model(read(prefix), prefix, model)
+  check_constraint(values, prefix, model)
   values = {k: v for k, v in values.items() if k not in RUN_STATE}
   report = tf1_checkpoint.restore_values(values, prefix, model, optimizer)
   if optimizer is None:

@@ -161,6 +161,7 @@ class RunCheckpoints:
       return Position(0, 0)
     prefix, values = found
     values = checkpoint_files.for_model(values, prefix, self._trainer.model)
+    checkpoint_files.check_constraint(values, prefix, self._trainer.model)
     report = tf1_checkpoint.restore_values(
       values, prefix, self._trainer.model, self._trainer.optimizer
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ class Trainer(tf.Module):
   images of one GPU. Gradients and scalars are averaged over the sub-batches;
   the mean gradient is clipped, and the optimizer takes one step. A score that
   is undefined for some sub-batches (`metrics.is_score`) is averaged
-  over the others.
+  over the others. Then the model's `geco` is updated, by the mean nll.
   (`factor/<scalar>`, an R^2, uses the replica's variance so far.)
 
   Randomness depends only on `seed`, the optimizer's step and the index of the
@@ -108,8 +109,9 @@ class Trainer(tf.Module):
 
     Returns:
       {name: scalar}: the scalars of the model before the step,
-      "debug/global_grad_norm" before clipping and, if the optimizer has groups,
-      "debug/learn_rate" and "debug/learn_rate_<group>".
+      "debug/global_grad_norm" before clipping; if the optimizer has groups,
+      "debug/learn_rate" and "debug/learn_rate_<group>"; if the model has
+      `geco`, its "geco/constraint" and "geco/beta" before the step.
 
     Raises:
       ValueError: if images are outside [0, 1] or NaN, or the batch cannot be
@@ -174,10 +176,29 @@ class Trainer(tf.Module):
     norms = [tf.linalg.global_norm([gradient]) for gradient in gradients]
     # Replicas may round their norms differently.
     norm = self.distribution.mean_of_replicas(tf.linalg.global_norm(gradients))
-    scalars = {**scalars, "debug/global_grad_norm": norm, **self._learn_rates()}
+    scalars = {
+      **scalars,
+      "debug/global_grad_norm": norm,
+      **self._learn_rates(),
+      **self._geco_scalars(),
+    }
     gradients = self.optimizer.clip(gradients, norm)
+    step = tf.identity(self.optimizer.step)
     self.optimizer.apply(gradients, self.model.trainable_variables)
+    if self.model.geco is not None:
+      num_values = math.prod(self.model.image_shape)
+      self.model.geco.update(scalars["loss/nll"], step, num_values)
     return scalars, tf.stack(norms)
+
+  def _geco_scalars(self) -> dict[str, tf.Tensor]:
+    """The state of the constraint on the likelihood, if there is one."""
+    geco = self.model.geco
+    if geco is None:
+      return {}
+    return {
+      "geco/constraint": tf.identity(geco.constraint),
+      "geco/beta": tf.identity(geco.beta),
+    }
 
   def _learn_rates(self) -> dict[str, tf.Tensor]:
     """The scalars of the step's learning rates, if there are several."""

@@ -404,7 +404,7 @@ def test_grayscale_images():
   assert model.sample(2).recons.shape == (2, tiny.H, tiny.W, 1)
 
 
-_LOSSES = {"loss/kl", "loss/mse", "loss/recons", "loss/total"}
+_LOSSES = {"loss/kl", "loss/mse", "loss/nll", "loss/recons", "loss/total"}
 _ARI = {"loss/ari", "loss/ari_nobg"}
 _FACTORS = {"factor/loss", "factor/position", "factor/shape"}
 

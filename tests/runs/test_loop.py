@@ -98,6 +98,7 @@ def test_tensorboard_holds_the_scalars_of_every_summary(whole_run):
     "loss/ari_nobg",
     "loss/kl",
     "loss/mse",
+    "loss/nll",
     "loss/recons",
     "loss/total",
   }

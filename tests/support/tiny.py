@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from iodine import training
 from iodine.config import plans
+from iodine.geco import Geco
 from iodine.modules import iodine
 
 B, K, L, H, W, C, Z = 4, 2, 6, 9, 7, 3, 5
@@ -111,6 +112,7 @@ def build(**overrides: Any) -> iodine.IODINE:
 def initialized(
   image_shape: Sequence[int] = (H, W, C),
   factors: Mapping[str, int] = FACTORS,
+  geco: Geco | None = None,
   **overrides: Any,
 ) -> iodine.IODINE:
   """Builds a model whose trainable variables are all random.
@@ -119,6 +121,8 @@ def initialized(
   depend on the variables' names only.
   """
   model = build(**overrides)
+  if geco is not None:
+    model.use_geco(geco)
   model.initialize(image_shape, factors)
   for variable in model.trainable_variables:
     rng = np.random.default_rng(list(variable.name.encode()))

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from iodine import training
 from iodine.data.datasets import Position
+from iodine.geco import Geco
 from iodine.runs import checkpoint_files
 from iodine.runs import checkpoints as run_checkpoints
 from iodine.training import replicas
@@ -29,11 +30,16 @@ _BATCH = 4
 def train(
   strategy: str | None, accumulate: int, **overrides: Any
 ) -> tuple[Any, list[dict]]:
-  """Returns the trainer after five steps, and the scalars of each."""
+  """Returns the trainer after five steps, and the scalars of each.
+
+  The last three steps are under a constraint, whose state the nll of all
+  sub-batches changes.
+  """
   devices = replicas.create(strategy, accumulate)
   tf.random.set_seed(1)
   with devices.scope():
     model = tiny.build(num_iters=1, **overrides)
+    model.use_geco(Geco(target=1.0, step_size=1e-3, warmup_steps=2))
     trainer = training.Trainer(model, training.make_optimizer(3e-3), 7, devices)
     trainer.initialize((tiny.H, tiny.W, tiny.C), tiny.FACTORS)
   batch = tiny.batch()

@@ -94,6 +94,8 @@ def test_the_factors_moments_see_all_sub_batches():
 class _Model(tf.Module):
   """Shows the trainer's workings in the scalars; counts its traces."""
 
+  geco = None
+
   def __init__(self):
     super().__init__()
     self.weight = tf.Variable(1.0, name="weight")

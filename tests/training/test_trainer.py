@@ -114,6 +114,8 @@ def test_sparse_gradients_become_dense_before_clipping(accumulate):
 class _CountingModel(tf.Module):
   """Counts how often a model's call is traced."""
 
+  geco = None
+
   def __init__(self, model):
     super().__init__()
     self.model = model
