@@ -10,11 +10,6 @@ scenes are counted from 0. Images and masks are in [0, 1]; KL is in nats.
 
 import iodine.quiet_tensorflow
 
-from iodine.exploration.activeness import (
-  activeness,
-  latent_limits,
-  sampled_latents,
-)
 from iodine.exploration.decoding import (
   Varied,
   compose,
@@ -38,6 +33,11 @@ from iodine.exploration.inference import (
   scene_noise,
   step_scores,
   structure,
+)
+from iodine.exploration.latent_samples import (
+  activeness,
+  latent_limits,
+  sampled_latents,
 )
 from iodine.exploration.traversals import (
   IMPORTANCE,

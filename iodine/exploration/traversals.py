@@ -11,8 +11,8 @@ import numpy as np
 from tensorflow_probability import distributions as tfd
 
 from iodine import checks
-from iodine.exploration.activeness import activeness, latent_limits
 from iodine.exploration.decoding import vary_latents
+from iodine.exploration.latent_samples import activeness, latent_limits
 from iodine.scene_model import SceneModel
 
 __all__ = [

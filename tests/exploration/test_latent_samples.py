@@ -1,4 +1,4 @@
-"""Tests for iodine.exploration.activeness."""
+"""Tests for iodine.exploration.latent_samples."""
 
 import numpy as np
 import pytest
