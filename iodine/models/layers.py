@@ -20,7 +20,9 @@ __all__ = [
   "PositionEmbedding",
   "check_initial_values",
   "check_layers",
+  "glorot_normal",
   "glorot_uniform",
+  "gru_step",
   "initializers",
   "kaiming_uniform",
   "layer_norm",
@@ -33,22 +35,24 @@ INITIAL_VALUES = ("glorot", "pytorch")
 Initializer = Callable[[Sequence[int], tf.DType], tf.Tensor]
 
 
-def check_initial_values(
-  value: Any, choices: Sequence[str] = INITIAL_VALUES
-) -> None:
-  """Raises ValueError unless there are such initial values."""
-  checks.check(checks.choice_fault("initial_values", value, choices))
+def check_initial_values(value: Any) -> None:
+  """Raises ValueError unless `initializers` knows these initial values."""
+  if checks.is_number(value):
+    checks.check(checks.above_zero_fault("initial_values", value))
+  else:
+    checks.check(checks.choice_fault("initial_values", value, INITIAL_VALUES))
 
 
 def check_layers(
-  name: str, values: Sequence[int], count: int
+  name: str, values: Sequence[int], count: int, low: int = 1
 ) -> tuple[int, ...]:
   """Checks a list that has an entry per layer, or one for all.
 
   Args:
     name: the argument's name.
-    values: positive integers.
+    values: integers.
     count: number of layers.
+    low: the least allowed.
 
   Returns:
     An entry per layer.
@@ -62,13 +66,18 @@ def check_layers(
       "layers, or with one entry for all"
     )
   for index, value in enumerate(values):
-    checks.check(checks.size_fault(f"{name}[{index}]", value))
+    checks.check(checks.size_fault(f"{name}[{index}]", value, low))
   return tuple(values) if len(values) == count else (values[0],) * count
 
 
 def glorot_uniform(gain: float = 1.0) -> snt.initializers.Initializer:
   """Uniform within gain * sqrt(6 / (fan_in + fan_out)), also called Xavier."""
   return snt.initializers.VarianceScaling(gain**2, "fan_avg", "uniform")
+
+
+def glorot_normal(gain: float = 1.0) -> snt.initializers.Initializer:
+  """Normal, of deviation gain * sqrt(2 / (fan_in + fan_out))."""
+  return snt.initializers.VarianceScaling(gain**2, "fan_avg", "normal")
 
 
 def kaiming_uniform() -> snt.initializers.Initializer:
@@ -96,17 +105,20 @@ class _TorchDefault(snt.initializers.Initializer):
     return tf.random.uniform(shape, -self._bound, self._bound, dtype)
 
 
-def initializers(initial_values: str) -> dict[str, Any]:
+def initializers(initial_values: str | float) -> dict[str, Any]:
   """The arguments `w_init` and `b_init` of a Sonnet layer.
 
   Args:
     initial_values: "glorot": Keras' defaults, Glorot uniform weights and zero
-      biases; "pytorch": PyTorch's, both uniform within 1 / sqrt(fan_in).
+      biases; "pytorch": PyTorch's, both uniform within 1 / sqrt(fan_in); a
+      number: Glorot normal weights of this gain and zero biases.
 
   Returns:
     Arguments for one layer; call again for the next.
   """
   check_initial_values(initial_values)
+  if not isinstance(initial_values, str):
+    return {"w_init": glorot_normal(initial_values)}
   if initial_values == "pytorch":
     initializer = _TorchDefault()
     return {"w_init": initializer, "b_init": initializer}
@@ -126,13 +138,31 @@ def layer_norm(epsilon: float, name: str) -> snt.LayerNorm:
   return snt.LayerNorm(-1, True, True, eps=epsilon, name=name)
 
 
-class GRU(snt.Module):
+def gru_step(
+  from_input: tf.Tensor, from_state: tf.Tensor, state: tf.Tensor
+) -> tf.Tensor:
   """A step of a GRU as Keras (`reset_after`) and PyTorch compute it.
 
   z, r = sigmoid(u W + b + h U + c), n = tanh(u W + b + r * (h U + c)), each
   with its own third of the weights; h' = z * h + (1 - z) * n. `snt.GRU` is
   another function: it resets h before the product with U.
+
+  Args:
+    from_input: [..., 3 * D] float32, u W + b, of z, r and n in turn.
+    from_state: [..., 3 * D] float32, h U + c, likewise.
+    state: [..., D] float32, h.
+
+  Returns:
+    [..., D] float32, h'.
   """
+  z_i, r_i, n_i = tf.split(from_input, 3, axis=-1)
+  z_h, r_h, n_h = tf.split(from_state, 3, axis=-1)
+  z, r = tf.sigmoid(z_i + z_h), tf.sigmoid(r_i + r_h)
+  return z * state + (1.0 - z) * tf.tanh(n_i + r * n_h)
+
+
+class GRU(snt.Module):
+  """A cell of a GRU, see `gru_step`."""
 
   def __init__(
     self, size: int, initial_values: str = "glorot", name: str = "gru"
@@ -167,10 +197,7 @@ class GRU(snt.Module):
     self._initialize(inputs.shape[-1])
     from_input = tf.linalg.matmul(inputs, self.w_i) + self.b_i
     from_state = tf.linalg.matmul(state, self.w_h) + self.b_h
-    z_i, r_i, n_i = tf.split(from_input, 3, axis=-1)
-    z_h, r_h, n_h = tf.split(from_state, 3, axis=-1)
-    z, r = tf.sigmoid(z_i + z_h), tf.sigmoid(r_i + r_h)
-    return z * state + (1.0 - z) * tf.tanh(n_i + r * n_h)
+    return gru_step(from_input, from_state, state)
 
   @snt.once
   def _initialize(self, input_size: int) -> None:
@@ -210,7 +237,9 @@ def position_grid(height: int, width: int) -> np.ndarray:
 class PositionEmbedding(snt.Module):
   """Adds a linear map of every pixel's position (`SoftPositionEmbed`)."""
 
-  def __init__(self, initial_values: str = "glorot", name: str = "position"):
+  def __init__(
+    self, initial_values: str | float = "glorot", name: str = "position"
+  ):
     """Makes a module.
 
     Args:

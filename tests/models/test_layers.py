@@ -91,6 +91,21 @@ def test_initial_values_of_keras():
   assert not np.any(layer.b)
 
 
+@pytest.mark.parametrize(
+  "layer, inputs, fans",
+  [
+    (snt.Linear(400), tf.ones([1, 9]), 409),
+    (snt.Conv2D(40, 3), tf.ones([1, 4, 4, 5]), 9 * 45),
+  ],
+)
+def test_initial_values_of_a_gain(layer, inputs, fans):
+  layer.w_init = layers.initializers(0.5)["w_init"]
+  layer(inputs)
+  assert abs(np.std(layer.w) / (0.5 * math.sqrt(2 / fans)) - 1) < 0.1
+  assert np.abs(layer.w).max() > 3 * np.std(layer.w)  # not uniform, not cut
+  assert not np.any(layer.b)
+
+
 def test_kaiming():
   values = layers.kaiming_uniform()([9, 400], tf.float32)
   assert 0.95 < np.abs(values).max() / math.sqrt(6 / 9) <= 1
@@ -136,6 +151,19 @@ def test_check_layers_errors(values, message):
     layers.check_layers("sizes", values, 3)
 
 
-def test_unknown_initial_values():
-  with pytest.raises(ValueError, match="'torch': no such value.*'pytorch'"):
-    layers.initializers("torch")
+def test_check_layers_may_allow_zero():
+  assert layers.check_layers("paddings", [0], 2, low=0) == (0, 0)
+  with pytest.raises(ValueError, match=r"paddings\[0\]=-1"):
+    layers.check_layers("paddings", [-1], 2, low=0)
+
+
+@pytest.mark.parametrize(
+  "value, message",
+  [
+    ("torch", "'torch': no such value.*'pytorch'"),
+    (0.0, "initial_values=0.0: expected a number above 0"),
+  ],
+)
+def test_unknown_initial_values(value, message):
+  with pytest.raises(ValueError, match=message):
+    layers.initializers(value)

@@ -199,7 +199,8 @@ def test_attention_pictures():
   module, _, noise = make_attention(num_heads=2)
   inputs = np.random.default_rng(2).normal(size=[B, 6, C]).astype(np.float32)
   updates = module(inputs, noise)
-  pictures = attention_pictures(updates, K, (2, 3), (4, 9)).numpy()
+  attention = [update.attention for update in updates]
+  pictures = attention_pictures(attention, K, (2, 3), (4, 9)).numpy()
   assert pictures.shape == (B, T, K, 4, 9, 1)
   np.testing.assert_allclose(pictures.sum(axis=2), 1, atol=1e-6)
   # Feature 4 is in row 1, column 1: rows 2 to 3, columns 3 to 5.

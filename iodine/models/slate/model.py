@@ -440,7 +440,8 @@ class SLATE(SceneModel):
     """Attention as masks [B, S, K, H, W, 1]."""
     grid = self._grid()
     size = (grid[0] * PATCH, grid[1] * PATCH)
-    return attention_pictures(updates, self.num_components, grid, size)
+    attention = [update.attention for update in updates]
+    return attention_pictures(attention, self.num_components, grid, size)
 
   def _picture(self, tokens: tf.Tensor) -> tf.Tensor:
     """The dVAE's image [B, H, W, C] of tokens [B, N], within [0, 1]."""

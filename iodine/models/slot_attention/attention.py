@@ -111,7 +111,9 @@ class SlotAttention(snt.Module):
       implicit=implicit,
       with_saliency=with_saliency,
     )
-    layers.check_initial_values(initial_values, INITIAL_VALUES)
+    checks.check(
+      checks.choice_fault("initial_values", initial_values, INITIAL_VALUES)
+    )
     if n_z % num_heads:
       raise ValueError(f"num_heads={num_heads}: must divide n_z={n_z}")
     self.options = {
@@ -324,7 +326,7 @@ def slot_noise(
 
 
 def attention_pictures(
-  updates: Sequence[SlotUpdate],
+  attention: Sequence[tf.Tensor],
   num_slots: int,
   grid: Sequence[int],
   image_size: Sequence[int],
@@ -332,7 +334,8 @@ def attention_pictures(
   """The share of every element that each slot gets, as pictures.
 
   Args:
-    updates: T results of iterations, of the elements of a feature map.
+    attention: T results of iterations, [B, N, P * K] float32, head by head, of
+      the elements of a feature map.
     num_slots: K.
     grid: (h, w), size of the feature map, N = h * w.
     image_size: (H, W), size of the pictures.
@@ -341,13 +344,13 @@ def attention_pictures(
     [B, T, K, H, W, 1] float32 in [0, 1], summing to 1 over K; shares of heads
     are added, features repeated (nearest neighbours).
   """
-  attention = tf.stack([update.attention for update in updates], axis=1)
-  steps, elements, maps = attention.shape[1:]
-  attention = tf.reshape(
-    attention, [-1, steps, elements, maps // num_slots, num_slots]
+  shares = tf.stack(list(attention), axis=1)
+  steps, elements, maps = shares.shape[1:]
+  shares = tf.reshape(
+    shares, [-1, steps, elements, maps // num_slots, num_slots]
   )
-  attention = tf.transpose(tf.reduce_sum(attention, axis=3), [0, 1, 3, 2])
-  pictures = tf.reshape(attention, [-1, *grid, 1])
+  shares = tf.transpose(tf.reduce_sum(shares, axis=3), [0, 1, 3, 2])
+  pictures = tf.reshape(shares, [-1, *grid, 1])
   if tuple(grid) != tuple(image_size):
     pictures = tf.image.resize(pictures, image_size, "nearest")
   return tf.reshape(pictures, [-1, steps, num_slots, *image_size, 1])

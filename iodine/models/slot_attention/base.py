@@ -118,5 +118,8 @@ class SlotModel(SceneModel):
   ) -> tf.Tensor:
     """Attention in every iteration, as pictures [B, S, K, H, W, 1]."""
     return attention_pictures(
-      updates, self.num_components, encoded.grid, self.image_shape[:2]
+      [update.attention for update in updates],
+      self.num_components,
+      encoded.grid,
+      self.image_shape[:2],
     )

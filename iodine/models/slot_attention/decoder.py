@@ -37,7 +37,7 @@ class SpatialBroadcastDecoder(snt.Module):
     strides: Sequence[int] = (2, 2, 2, 2, 1, 1),
     activation: str = "relu",
     alignment: str = "tensorflow",
-    initial_values: str = "glorot",
+    initial_values: str | float = "glorot",
     name: str = "decoder",
   ):
     """Makes a decoder; the defaults are those of Google's code.

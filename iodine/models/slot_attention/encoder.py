@@ -55,7 +55,8 @@ class ConvEncoder(snt.Module):
     activation: str = "relu",
     with_layer_norm: bool = True,
     norm_epsilon: float = 1e-3,
-    initial_values: str = "glorot",
+    initial_values: str | float = "glorot",
+    initial_positions: str | float | None = None,
     name: str = "encoder",
   ):
     """Makes an encoder; the defaults are those of Google's code.
@@ -72,6 +73,8 @@ class ConvEncoder(snt.Module):
         PyTorch versions.
       norm_epsilon: of that norm.
       initial_values: see `layers.initializers`.
+      initial_positions: the same of the layer for positions; None: as the
+        others.
       name: name of the module.
 
     Raises:
@@ -108,7 +111,9 @@ class ConvEncoder(snt.Module):
         zip(output_channels, kernel_shapes, strides, rates, strict=True)
       )
     ]
-    self._position = layers.PositionEmbedding(initial_values)
+    self._position = layers.PositionEmbedding(
+      initial_values if initial_positions is None else initial_positions
+    )
     self._norm = None
     if with_layer_norm:
       self._norm = layers.layer_norm(norm_epsilon, "norm")

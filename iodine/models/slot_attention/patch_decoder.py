@@ -32,7 +32,7 @@ class PatchDecoder(snt.Module):
     patch_size: int = 25,
     hidden_sizes: Sequence[int] = (256,),
     max_offset: float = 6.0,
-    initial_values: str = "glorot",
+    initial_values: str | float = "glorot",
     name: str = "decoder",
   ):
     """Makes a decoder.
