@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 from tests.parity import (
   cases,
+  efficientmorl,
   iodine,
   names,
   preprocessing,
@@ -40,6 +41,8 @@ def check_of(folder: pathlib.Path) -> _Check | None:
   """What checks a case; None if a folder is none."""
   if (folder / "tf1_initial").is_dir():
     return iodine.check
+  if efficientmorl.is_case(folder):
+    return efficientmorl.check
   if (folder / "inputs.npz").exists() and not cases.read_config(folder):
     return preprocessing.check
   if names.is_case(folder):

@@ -1,7 +1,7 @@
 """Compares variables by the published names that a record has for them.
 
 A record may have, of every variable, gradient/NAME and gradient_norm/NAME at
-step 0, and after training after/NAME, adam_m/NAME, adam_v/NAME,
+step 0, and after training after/NAME or change/NAME, adam_m/NAME, adam_v/NAME,
 adam_m_norm/NAME and adam_v_norm/NAME.
 """
 
@@ -129,6 +129,28 @@ class Variables:
         values[self._undecided.get(name, [])] = 0.0
     return Pair(*flat)
 
+  def published(self, name: str, own: Values) -> np.ndarray:
+    """A value here in the published layout; NaN without one.
+
+    Args:
+      name: the published name, of one of the weights.
+      own: values by the names here.
+    """
+    shape = self._weights[name].shape
+    value = np.full(shape, np.nan)
+    order = np.arange(value.size).reshape(shape)
+    found = published.places(name, self._table) or ()
+    for place, full in zip(found, self._names_here(name), strict=True):
+      value.flat[place.layout(order).ravel()] = own[full].ravel()
+    return value
+
+  def decided(self, name: str, pair: Pair) -> Pair:
+    """A pair in which what rounding decides on is 0."""
+    values = [np.array(value) for value in pair]
+    for value in values:
+      value.flat[self._undecided.get(name, [])] = 0.0
+    return Pair(*values)
+
   def _names_here(self, name: str) -> list[str]:
     """Full names of the variables here of a published name."""
     found = published.places(name, self._table) or ()
@@ -230,12 +252,13 @@ class Variables:
       optimizer: after training.
       rates: learning rates of all steps.
     """
-    norms = report.starting("gradient_norm/").values()
-    noise = _NOISE * float(np.linalg.norm(list(norms)))
+    norms = [np.linalg.norm(gradient) for gradient in gradients.values()]
+    noise = _NOISE * float(np.linalg.norm(norms))
     moments = {k: moments_of(changes, optimizer, k) for k in _MOMENTS}
     limits: dict[str, tuple[Values, float]] = {
       "gradient": (gradients, noise),
       "after": (changes, _MOST_STEPS * float(np.sum(rates))),
+      "change": (changes, _MOST_STEPS * float(np.sum(rates))),
       "adam_m": (moments["m"], noise),
       "adam_v": (moments["v"], noise**2),
     }
