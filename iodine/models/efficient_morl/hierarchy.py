@@ -100,30 +100,32 @@ class Hierarchy(snt.Module):
     self._create_initial()
     posterior = tf.tile(self.initial_posterior[tf.newaxis], [batch, slots, 1])
     inference = Inference([posterior], [])
-    if not self._num_layers:
-      return inference
-    keys, values = self._project_k(features), self._project_v(features)
+    keys_and_values = self.keys_and_values(features)
     for layer in range(self._num_layers):
       z = Gaussian.of(posterior).sample(noise[layer])
-      attention, posterior = self._layer(z, posterior, keys, values)
+      attention, posterior = self.layer(posterior, z, *keys_and_values)
       inference.posteriors.append(posterior)
       inference.attention.append(attention)
     return inference
 
-  def _layer(
+  def keys_and_values(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Keys and values [B, N, Z] of features [B, N, F]."""
+    return self._project_k(features), self._project_v(features)
+
+  def layer(
     self,
-    z: tf.Tensor,
     posterior: tf.Tensor,
+    z: tf.Tensor,
     keys: tf.Tensor,
     values: tf.Tensor,
   ) -> tuple[tf.Tensor, tf.Tensor]:
-    """One layer.
+    """Infers the posterior of one layer.
 
     Args:
-      z: [B, K, Z], a sample of the layer below.
-      posterior: [B, K, 2 * Z], of the layer below.
-      keys: [B, N, Z].
-      values: [B, N, Z].
+      posterior: [B, K, 2 * Z] float32, of the layer below.
+      z: [B, K, Z] float32, a sample of it.
+      keys: [B, N, Z] float32.
+      values: [B, N, Z] float32.
 
     Returns:
       Attention [B, N, K] and posterior [B, K, 2 * Z].

@@ -355,6 +355,7 @@ class EfficientMORL(SceneModel):
     draws = self._noise(image, noise, seed)
     first_prior, first_refined = self.num_layers + 1, -self.num_iters
     encoded = self._encoder(scaled(image))
+    self._create_networks(encoded.features)
     inference = self._hierarchy(encoded.features, draws)
     posterior = inference.posteriors[-1]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -379,6 +380,16 @@ class EfficientMORL(SceneModel):
         refined = self._step(posterior, draw, image, kl, step)
       steps.append(refined._replace(refinement=refinement))
     return _Record(encoded, inference, priors, kls, steps)
+
+  @snt.once
+  def _create_networks(self, features: tf.Tensor) -> None:
+    """Creates variables that do not depend on numbers of layers and steps."""
+    z = tf.zeros([1, self.num_components, self.n_z])
+    posterior = tf.concat([z, z], axis=-1)
+    keys_and_values = self._hierarchy.keys_and_values(features[:1])
+    self._hierarchy.layer(posterior, z, *keys_and_values)
+    self._prior_network(z)
+    self._refine(posterior, posterior, z)
 
   def _step(
     self,
