@@ -1,6 +1,7 @@
 """The scores of a checkpoint, printed and written."""
 
 import contextlib
+import dataclasses
 import logging
 import math
 import pathlib
@@ -13,7 +14,7 @@ import tensorflow as tf
 from iodine import errors
 from iodine.data.datasets import IODINEDataset
 from iodine.data.opening import data_errors_as_config_errors, first_batch
-from iodine.evaluation import efficient_morl
+from iodine.evaluation import dci, efficient_morl
 from iodine.evaluation import report as evaluation_report
 from iodine.evaluation import scores as scoring
 from iodine.files import make_folder, results_in
@@ -48,16 +49,20 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
   trained = loading.open_trained(entries)
   paper = entries["paper_scores"]
   evaluation_report.check_paper(paper)
+  if entries["dci"]:
+    dci.check_installed()
   dataset = trained.dataset.variant(
     take=entries["num_scenes"], shuffle_buffer=None
   )
   first_batch(dataset)  # any fault of the files, before the model has variables
-  if entries["protocol"] is not None:
-    with data_errors_as_config_errors(dataset):
-      dataset = dataset.with_stored_masks()
+  stored = _with_stored_masks(entries, dataset)
   trained.restore()
   with _evaluation_folder(entries, trained.prefix) as folder:
-    result = _scores(entries, trained.model, dataset)
+    used = dataset if entries["protocol"] is None else stored
+    result = _scores(entries, trained.model, used)
+    if entries["dci"]:
+      others = _dci(entries, trained.model, stored)
+      result = dataclasses.replace(result, scores={**result.scores, **others})
     print(evaluation_report.text_table(result, paper))
     evaluation_report.write(folder, result, paper, entries, trained.prefix)
   if math.isfinite(rate := result.images_per_second):  # not of one batch
@@ -92,6 +97,29 @@ def _scores(
       entries["num_scenes"],
     )
   return result
+
+
+def _with_stored_masks(
+  entries: Mapping[str, Any], dataset: IODINEDataset
+) -> IODINEDataset:
+  """The dataset with masks of their stored size, where scores need them."""
+  if entries["protocol"] is None and not entries["dci"]:
+    return dataset
+  if entries["dci"] and not dataset.batch_spec().get("factors"):
+    raise errors.ConfigError(f"dci: {dataset} has no factors of objects")
+  with data_errors_as_config_errors(dataset):
+    return dataset.with_stored_masks()
+
+
+def _dci(
+  entries: Mapping[str, Any], model: SceneModel, dataset: IODINEDataset
+) -> dict[str, scoring.Score]:
+  """Scores of disentanglement, of the scenes' posterior means."""
+  with progress(entries["num_scenes"], "scenes", _LOG) as update:
+    objects = dci.matched_objects(
+      model, _eval_batches(dataset), entries["seed"], update
+    )
+  return dci.scores(objects, as_published=entries["protocol"] is not None)
 
 
 def _eval_batches(dataset: IODINEDataset) -> Iterator[dict[str, Any]]:

@@ -271,6 +271,12 @@ ENTRIES: dict[str, Entry] = {
     "(None: as this project does)",
     _optional(_choice("efficientmorl")),
   ),
+  "dci": Entry(
+    False,
+    "evaluate: score disentanglement, completeness and informativeness of the "
+    "slots, too; needs scikit-learn and data with factors",
+    _flag,
+  ),
   "evaluation_dir": Entry(
     None,
     "evaluate: folder of the results (None: beside the checkpoint)",

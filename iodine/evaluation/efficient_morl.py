@@ -19,7 +19,7 @@ from iodine.evaluation.scores import Protocol
 from iodine.multi_object_datasets import segmentation_metrics
 from iodine.scene_model import SceneModel, shows_decomposition
 
-__all__ = ["PROTOCOL", "foreground_ari"]
+__all__ = ["PROTOCOL", "foreground_ari", "resized"]
 
 
 def foreground_ari(
@@ -45,7 +45,7 @@ def foreground_ari(
   objects = tf.one_hot(_flat(labels), num_entities)[
     ..., num_background_entities:
   ]
-  owners = tf.argmax(_resized(pred_mask, true_mask.shape[2:4]), axis=1)
+  owners = tf.argmax(resized(pred_mask, true_mask.shape[2:4]), axis=1)
   slots = tf.one_hot(_flat(owners), num_slots)  # [B, h * w, K]
   overlap = tf.einsum("bpl,bpk->blk", objects, slots)
   num_true = tf.math.count_nonzero(tf.reduce_sum(overlap, axis=2), axis=1)
@@ -61,7 +61,7 @@ def _flat(labels: tf.Tensor) -> tf.Tensor:
   return tf.reshape(labels, [-1, labels.shape[1] * labels.shape[2]])
 
 
-def _resized(masks: tf.Tensor, size: tf.TensorShape) -> tf.Tensor:
+def resized(masks: tf.Tensor, size: tf.TensorShape) -> tf.Tensor:
   """[B, K, H, W, 1] to [B, K, h, w, 1], bicubic as in Pillow."""
   if masks.shape[2:4] == size:
     return masks
