@@ -21,6 +21,7 @@ from tests.support.places import REPOSITORY
 _PACKAGE = REPOSITORY / "iodine"
 _CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 _EXTRAS = {
+  "dci",
   "gpu",
   "mongo",
   "notebook",
@@ -225,6 +226,7 @@ def test_every_import_is_a_requirement():
     "h5py",
     "ipywidgets",
     "pymongo",
+    "sklearn",
     "torch",
     "multi_object_datasets",
   }
