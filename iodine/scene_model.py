@@ -115,7 +115,8 @@ class SceneModel(snt.Module, abc.ABC):
     n_z: Z, size of a slot's latent.
     num_steps: S, number of results of `infer`, at least 1.
     first_step: number of refinement steps before the first result of `infer`: 0
-      or 1.
+      or 1. Negative if the first results are of layers of a hierarchy, the last
+      of which has number 0.
     num_iters: number of refinement steps, of models whose number may change
       (`set_num_iters`).
     num_frames: T, number of frames that the model uses.

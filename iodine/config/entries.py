@@ -181,7 +181,7 @@ ENTRIES: dict[str, Entry] = {
   "n_z": Entry(64, "size of a slot's latent", _size(), kept=True),
   "num_components": Entry(7, "number of slots (K)", _size(low=2), kept=True),
   "num_iters": Entry(
-    5, "refinement steps", _size(checks.MOST_ITERS), kept=True
+    5, "refinement steps", _size(checks.MOST_ITERS, 0), kept=True
   ),
   "curriculum": Entry(
     None,

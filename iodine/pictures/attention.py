@@ -14,7 +14,7 @@ from matplotlib import figure as mpl_figure
 
 from iodine.checks import check_index, check_shapes
 from iodine.pictures.colors import get_mask_plot_colors
-from iodine.pictures.panels import new_figure, show_img
+from iodine.pictures.panels import new_figure, show_img, step_labels
 
 __all__ = ["attention_plot", "shaded"]
 
@@ -56,7 +56,7 @@ def attention_plot(
     size,
     sizes["H"] / sizes["W"],
     titles=["Image", *(f"Slot {k + 1}" for k in range(sizes["K"]))],
-    row_labels=[f"iter {t + first_step}" for t in steps],
+    row_labels=step_labels(sizes["S"], first_step),
   )
   colors = get_mask_plot_colors(sizes["K"])
   for t in steps:

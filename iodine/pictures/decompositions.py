@@ -32,6 +32,7 @@ from iodine.pictures.panels import (
   show_img,
   show_mask,
   show_mat,
+  step_labels,
   value_range,
 )
 
@@ -253,7 +254,7 @@ def iterations_plot(
     + ["Reconstruction", "Mask"]
     + [f"Slot {k + 1}" for k in range(num_slots)]
   )
-  labels = [f"iter {t + first_step}" for t in range(num_steps)] + [""]
+  labels = [*step_labels(num_steps, first_step), ""]
   fig, axes = new_figure(
     num_steps + 1,
     len(titles),

@@ -28,6 +28,7 @@ __all__ = (
   "show_img",
   "show_mask",
   "show_mat",
+  "step_labels",
   "value_range",
 )
 
@@ -180,6 +181,24 @@ class NotebookFigure(mpl_figure.Figure):
 
 def _new_ax() -> mpl_axes.Axes:
   return new_figure(1, 1, 4.0, 1.0)[1][0, 0]
+
+
+def step_labels(num_steps: int, first_step: int) -> list[str]:
+  """Names of the results of `SceneModel.infer`.
+
+  Args:
+    num_steps: S, how many there are.
+    first_step: see `SceneModel`.
+
+  Returns:
+    S labels: "iter <number>", and "layer <number>", from 1 on, of the layers of
+    a hierarchy.
+  """
+  num_layers = 1 - first_step if first_step < 0 else 0
+  return [
+    f"layer {t + 1}" if t < num_layers else f"iter {t + first_step}"
+    for t in range(num_steps)
+  ]
 
 
 def label_font_size(extent: float) -> float:

@@ -269,8 +269,10 @@ def _scores(
   )
   _save(figure, folder, "scores.png")
   text = f"Means over {num_scenes} scenes"
-  if model.first_step == 0:
+  if model.first_step <= 0:
     text += "; step 0 comes before the first refinement"
+  if model.first_step < 0:
+    text += ", and is that of the last layer"
   return Section("Scores over refinement steps", f"{text}.", ["scores.png"])
 
 

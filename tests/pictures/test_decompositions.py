@@ -256,6 +256,13 @@ def test_iterations_of_a_model_without_logits_from_step_1_on():
   _assert_readable(fig)
 
 
+def test_layers_of_a_hierarchy_are_named():
+  fig = decompositions.iterations_plot(_rinfo(), first_step=-1)
+  axes = np.array(fig.axes, object).reshape(T + 1, -1)
+  labels = [ax.get_ylabel() for ax in axes[:, 0]]
+  assert labels == ["layer 1", "layer 2", "iter 1", ""]
+
+
 @pytest.mark.parametrize("missing", ["absent", "none"])
 def test_plots_without_true_masks(missing):
   rinfo = _rinfo()

@@ -146,6 +146,7 @@ class EfficientMORL(SceneModel):
     self.n_z = n_z
     self.num_components = num_components
     self.num_layers = num_layers
+    self.first_step = min(0, 1 - num_layers)
     self.set_num_iters(num_iters)
     self._encoder, self._decoder = encoder, decoder
     self._nll = LIKELIHOODS[likelihood]
