@@ -11,6 +11,8 @@ default_address=https://storage.googleapis.com/deepmind-research-iodine
 address=${IODINE_CHECKPOINTS_URL:-$default_address}
 default_bucket=https://storage.googleapis.com/gresearch
 bucket=${IODINE_SLOT_ATTENTION_URL:-$default_bucket}
+default_examples=https://raw.githubusercontent.com/pemami4911/EfficientMORL/main/examples
+examples=${IODINE_EFFICIENTMORL_URL:-$default_examples}
 folder=checkpoints
 archive=iodine_checkpoints.zip
 
@@ -25,12 +27,16 @@ Fetches released checkpoints into $folder/ in the current folder:
                   are kept.
   slot_attention  Google's of Slot Attention: object_discovery and
                   set_prediction, in folders of these names
+  efficientmorl   the authors' of EfficientMORL: emorl-tetrominoes-*.pth and
+                  emorl-clevr6-*.pth, files of PyTorch
 
 $help
   IODINE_CHECKPOINTS_URL     address of a mirror of $archive
                              (default: $default_address)
   IODINE_SLOT_ATTENTION_URL  address of a mirror of the bucket of Slot Attention
                              (default: $default_bucket)
+  IODINE_EFFICIENTMORL_URL   address of a mirror of the files of EfficientMORL
+                             (default: $default_examples)
   PYTHON                     Python 3.9 or later (default: python3)
 HELP
 }
@@ -63,12 +69,26 @@ fetch_slot_attention() {
   done
 }
 
+fetch_efficientmorl() {
+  local file target
+  for file in emorl-tetrominoes-seed-1200-state-200000.pth \
+    emorl-clevr6-seed-2004-state-300000.pth; do
+    target=$folder/efficientmorl/$file
+    mkdir -p "$(dirname "$target")" || die_at_write "$target"
+    fetch "${examples%/}/$file" "$target"
+    echo "  checkpoint_dir=$target"
+  done
+}
+
 parse_arguments "$@"
 [ "${#names[@]}" -gt 0 ] || names=(iodine)
 for name in "${names[@]}"; do
   case $name in
-    iodine | slot_attention) ;;
-    *) die 2 "unknown checkpoints '$name'" "Choices: iodine, slot_attention." ;;
+    iodine | slot_attention | efficientmorl) ;;
+    *)
+      die 2 "unknown checkpoints '$name'" \
+        "Choices: iodine, slot_attention, efficientmorl."
+      ;;
   esac
 done
 start

@@ -159,6 +159,7 @@ class _Scripts:
       "IODINE_CHECKPOINTS_URL": server.address,
       "IODINE_DATASETS_URL": server.address,
       "IODINE_SLOT_ATTENTION_URL": f"{server.address}/bucket",
+      "IODINE_EFFICIENTMORL_URL": f"{server.address}/examples/",
     }
     self.pauses = folder / "pauses"
     self.target = self.folder / "data" / "tetrominoes_train.tfrecords"
@@ -669,3 +670,29 @@ class TestSlotAttention:
   def test_no_listing(self, scripts: _Scripts):
     output = scripts.run("checkpoints", "slot_attention", code=1)
     assert f"cannot fetch {scripts.server.address}/bucket?prefix=" in output
+
+
+class TestEfficientMORL:
+  """The authors' checkpoints, two files."""
+
+  FILES = (
+    "emorl-tetrominoes-seed-1200-state-200000.pth",
+    "emorl-clevr6-seed-2004-state-300000.pth",
+  )
+
+  def test_fetches_both(self, scripts: _Scripts):
+    files = {}
+    for name in self.FILES:
+      content = f"content of {name}".encode()
+      scripts.server.files[f"/examples/{name}"] = content
+      files[f"checkpoints/efficientmorl/{name}"] = content
+    output = scripts.run("checkpoints", "efficientmorl")
+    assert scripts.unpacked() == files
+    for name in files:
+      assert f"  checkpoint_dir={name}\n" in output
+    assert "is there already" in scripts.run("checkpoints", "efficientmorl")
+
+  def test_nothing_there(self, scripts: _Scripts):
+    output = scripts.run("checkpoints", "efficientmorl", code=1)
+    assert f"cannot fetch {scripts.server.address}/examples/emorl-" in output
+    assert not scripts.unpacked()
