@@ -10,6 +10,7 @@ from PIL import Image
 
 from iodine.pictures import sections
 from tests.support.tiny_runs import (
+  TINY_EFFICIENT_MORL,
   TINY_SLATE,
   TINY_SLOT_ATTENTION,
   fail,
@@ -87,3 +88,22 @@ def test_traverse_in_a_range_that_there_is_not(words, folder, capsys):
   error = fail(capsys, 2, "traverse", *words, "range_of=prior")
   assert "has no posterior with a fixed prior; set range_of=samples" in error
   assert not folder.exists()
+
+
+def test_a_hierarchy_with_refinement(data_dir, tmp_path):
+  words = (*TINY_EFFICIENT_MORL, f"data_dir={data_dir}", "seed=3")
+  run(*words, f"checkpoint_dir={tmp_path}/run")
+  words = (
+    *words,
+    f"checkpoint_dir={tmp_path}/run_1",
+    f"pictures_dir={tmp_path}",
+  )
+  run("visualize", *words)
+  folder = tmp_path / "tetrominoes" / "visualize"
+  pictures = {path.name for path in folder.glob("*.*")}
+  assert _COMMON | {"traversal.png", "samples.png"} <= pictures
+  page = (folder / "index.html").read_text()
+  assert "<dt>Refinement steps</dt><dd>2</dd>" in page
+  assert "step 0 comes before the first refinement, and is that of" in page
+  run("traverse", *words)
+  run("evaluate", *words, "num_iters=0", "num_scenes=2")

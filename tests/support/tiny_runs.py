@@ -73,6 +73,22 @@ TINY_SLATE = (
 )
 
 
+TINY_EFFICIENT_MORL = (
+  "with",
+  "efficientmorl_tetrominoes",
+  "image_dim=[9,7]",
+  "n_z=5",
+  "model.num_layers=2",
+  "model.encoder.output_channels=[4]",
+  "model.encoder.kernel_shapes=[3]",
+  "model.encoder.mlp_sizes=[5, 5]",
+  "model.decoder.output_channels=[4]",
+  "model.decoder.kernel_shapes=[3]",
+  "model.decoder.paddings=[0]",
+  *_SIZES,
+)
+
+
 def write_scenes(path: pathlib.Path, num_scenes: int) -> pathlib.Path:
   generation.write_tfrecords(
     path,
