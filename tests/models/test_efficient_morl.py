@@ -12,6 +12,7 @@ from iodine.models.efficient_morl import (
   BroadcastDecoder,
   EfficientMORL,
   ImageEncoder,
+  weights,
 )
 from iodine.models.efficient_morl.priors import PRIORS
 from iodine.scene_model import SceneModel
@@ -351,6 +352,19 @@ def test_state_of_geco_that_a_model_does_not_have_is_left_over():
   values = _published(_model())
   values["module.geco_beta"] = np.float32(15.0)
   assert "geco/beta" in _model().published_weights(values)
+
+
+def test_channels_of_transposed_convolutions():
+  shapes = {
+    "hierarchy/initial_posterior": (1, 2 * Z),
+    "decoder/conv_0/w": (5, 5, 6, Z),
+    "decoder/conv_1/w": (3, 3, 7, 6),
+    "decoder/conv_2/w": (3, 3, C + 1, 7),
+  }
+  options = weights.options(shapes)
+  assert options["n_z"] == Z
+  assert options["model.decoder.output_channels"] == (6, 7)
+  assert options["model.decoder.kernel_shapes"] == (5, 3, 3)
 
 
 def test_checkpoint_of_another_size():

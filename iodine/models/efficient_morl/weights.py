@@ -197,11 +197,16 @@ def options(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     }
     return tuple(found[index] for index in sorted(found))
 
+  # Of transposed convolutions, the output's channels come before the input's.
+  inputs, outputs = (of_layers("decoder", axis) for axis in (2, 3))
+  if outputs[:-1] != inputs[1:]:
+    outputs = inputs
   return {
     "n_z": shapes["hierarchy/initial_posterior"][-1] // 2,
     "model.dual_gru": "hierarchy/dual_gru/b_ih" in shapes,
     "model.encoder.output_channels": of_layers("encoder", 3),
     "model.encoder.kernel_shapes": of_layers("encoder", 0),
-    "model.decoder.output_channels": of_layers("decoder", 3)[:-1],
+    "model.decoder.output_channels": outputs[:-1],
     "model.decoder.kernel_shapes": of_layers("decoder", 0),
+    "model.decoder.alignment": "pytorch",  # where there are strides
   }
