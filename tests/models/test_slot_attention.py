@@ -584,7 +584,7 @@ class TestPatchDecoder:
     [
       {"patch_size": 0},
       {"hidden_sizes": [0]},
-      {"initial_values": 1},
+      {"initial_values": 0},
       {"max_offset": 0},
     ],
   )
