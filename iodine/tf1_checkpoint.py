@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from iodine import checkpoint_index
 from iodine.errors import ConfigError
-from iodine.training import Adam
+from iodine.training import Optimizer
 
 __all__ = [
   "CheckpointError",
@@ -37,8 +37,8 @@ __all__ = [
 # Sonnet 2's layer norm has other names for its variables than Sonnet 1's.
 _LAYER_NORM = re.compile(r"(.*/layer_norm_\w+)/(scale|offset)(/Adam(?:_1)?)?")
 _LAYER_NORM_NAMES = {"scale": "gamma", "offset": "beta"}
-_ADAM = re.compile(r"beta[12]_power|.*/Adam(_1)?")
-_OPTIMIZER = re.compile(rf"global_step|{_ADAM.pattern}")
+_MOMENTS = re.compile(r"beta[12]_power|.*/(Adam(_1)?|RMSProp)")
+_OPTIMIZER = re.compile(rf"global_step|{_MOMENTS.pattern}")
 # A checkpoint without these can be used: they start at their initial values.
 _OPTIONAL = re.compile(rf"factor_evaluator/.*|{_OPTIMIZER.pattern}")
 
@@ -74,7 +74,7 @@ def is_optimizer_state(name: str) -> bool:
 
 
 def _named_variables(
-  model: tf.Module, optimizer: Adam | None
+  model: tf.Module, optimizer: Optimizer | None
 ) -> dict[str, tf.Variable]:
   """Maps the reference's names to variables of model and optimizer.
 
@@ -100,12 +100,12 @@ def _named_variables(
 
 
 def restore(
-  path: str, model: tf.Module, optimizer: Adam | None = None
+  path: str, model: tf.Module, optimizer: Optimizer | None = None
 ) -> RestoreReport:
   """Restores from a name-based TF1 checkpoint.
 
-  Adam's moments and powers start afresh unless the checkpoint has all of them;
-  its step is kept.
+  An optimizer's moments and powers start afresh unless the checkpoint has all
+  of them; its step is kept.
 
   Args:
     path: prefix of the files, e.g. "checkpoints/clevr6/model.ckpt".
@@ -127,7 +127,7 @@ def restore_values(
   values: Mapping[str, np.ndarray],
   path: str,
   model: tf.Module,
-  optimizer: Adam | None = None,
+  optimizer: Optimizer | None = None,
 ) -> RestoreReport:
   """Does what `restore` does with what was read from `path`."""
   targets = _named_variables(model, optimizer)
@@ -135,11 +135,11 @@ def restore_values(
   if misfits or lacking:
     raise CheckpointError(_fault_text(path, misfits, lacking))
   missing = set(targets) - set(values)
-  adam = {name for name in targets if _ADAM.fullmatch(name)}
-  if optimizer is not None and missing & adam:
-    # Half of Adam's state is worse than none.
+  moments = {name for name in targets if _MOMENTS.fullmatch(name)}
+  if optimizer is not None and missing & moments:
+    # Half of an optimizer's state is worse than none.
     optimizer.reset()
-    missing |= adam
+    missing |= moments
   found = sorted(set(targets) - missing)
   for name in found:
     targets[name].assign(values[name])
@@ -239,7 +239,9 @@ def _array(value: np.ndarray | np.generic | bytes) -> np.ndarray:
   return np.asarray(value, object if isinstance(value, bytes) else None)
 
 
-def save(path: str, model: tf.Module, optimizer: Adam | None = None) -> None:
+def save(
+  path: str, model: tf.Module, optimizer: Optimizer | None = None
+) -> None:
   """Writes a name-based TF1 checkpoint, PATH.index and PATH.data-*.
 
   Args:

@@ -16,9 +16,10 @@ from iodine.runs import checkpoint_files, loading
 __all__ = ["inspect_checkpoint"]
 
 
-# What names of Adam's moments end with, and what is in them in Google's
+# What names of an optimizer's state end with, and what is in them in Google's
 # checkpoints.
-_MOMENTS = ("/Adam", "/Adam_1")
+_RMSPROP = "/RMSProp"
+_MOMENTS = ("/Adam", "/Adam_1", _RMSPROP)
 _KERAS_MOMENT = "/.OPTIMIZER_SLOT/"
 
 # Variables do not depend on these, but the time to create them does.
@@ -51,9 +52,11 @@ def inspect_checkpoint(entries: Mapping[str, Any]) -> None:
     dtype = "string" if value.dtype == object else value.dtype
     print(f"{errors.printable(name):<{width}}  {shape:>12}  {dtype}")
   summary = _summary(values)
+  is_rmsprop = any(name.endswith(_RMSPROP) for name in values)
+  owner = "RMSprop" if is_rmsprop else "Adam"
   print(
     f"\n{errors.printable(prefix)}: {summary.parameters:,} parameters, "
-    f"{summary.slots:,} numbers of Adam's, {summary.others} other entries"
+    f"{summary.slots:,} numbers of {owner}'s, {summary.others} other entries"
   )
   fits, unknown = [], []
   configurations = reading.named_configs()

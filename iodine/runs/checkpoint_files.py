@@ -22,7 +22,7 @@ from iodine import tf1_checkpoint, torch_checkpoint
 from iodine.runs import manifest
 from iodine.scene_model import SceneModel
 from iodine.tf1_checkpoint import CheckpointError, RestoreReport
-from iodine.training import Adam
+from iodine.training import Optimizer
 
 __all__ = [
   "candidates",
@@ -397,7 +397,7 @@ def check_constraint(
 
 
 def restore(
-  path: str, model: SceneModel, optimizer: Adam | None = None
+  path: str, model: SceneModel, optimizer: Optimizer | None = None
 ) -> RestoreReport:
   """Restores a model, and an optimizer, from a checkpoint of any format.
 
@@ -435,9 +435,13 @@ def log_report(prefix: str, report: RestoreReport) -> None:
   rows = [f"Restored {prefix}: {len(report.found)} variables"]
   kinds = (("missing, as it was", report.missing), ("left over", report.unused))
   for kind, names in kinds:
-    # A name per row is what people look for, but not all of Adam's.
-    slots = [n for n in names if re.search(r"/Adam(_1)?$", n)]
+    # A name per row is what people look for, but not all of an optimizer's.
+    slots = [n for n in names if re.search(r"/(Adam(_1)?|RMSProp)$", n)]
     rows += [f"  {kind:<18} {n}" for n in names if n not in slots]
-    if slots:
-      rows.append(f"  {kind:<18} Adam's moments of {len(slots) // 2} variables")
+    if adam := [n for n in slots if n.endswith("/Adam")]:
+      rows.append(f"  {kind:<18} Adam's moments of {len(adam)} variables")
+    if squares := [n for n in slots if n.endswith("/RMSProp")]:
+      rows.append(
+        f"  {kind:<18} RMSprop's mean squares of {len(squares)} variables"
+      )
   _LOG.info("\n".join(rows))

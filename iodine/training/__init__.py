@@ -3,7 +3,12 @@
 import iodine.quiet_tensorflow
 
 from iodine.training.curriculum import Curriculum
-from iodine.training.optimizer import Adam, Optimizer, make_optimizer
+from iodine.training.optimizer import (
+  Adam,
+  Optimizer,
+  RMSprop,
+  make_optimizer,
+)
 from iodine.training.schedules import (
   ExponentialDecay,
   Schedule,
@@ -16,6 +21,7 @@ __all__ = [
   "Curriculum",
   "ExponentialDecay",
   "Optimizer",
+  "RMSprop",
   "Schedule",
   "Trainer",
   "global_step_of_optimizer",

@@ -1,4 +1,4 @@
-"""The optimizer: clipping of gradients, and Adam."""
+"""Optimizers: clipping of gradients, Adam and RMSprop."""
 
 import abc
 import re
@@ -11,7 +11,7 @@ from iodine import checks
 from iodine.errors import ConfigError, did_you_mean
 from iodine.training.schedules import Schedule
 
-__all__ = ["Adam", "Group", "Optimizer", "make_optimizer"]
+__all__ = ["Adam", "Group", "Optimizer", "RMSprop", "make_optimizer"]
 
 
 # (reference: main.py:80)
@@ -39,6 +39,8 @@ class Group(NamedTuple):
 class Optimizer(tf.Module, abc.ABC):
   """Base class of optimizers.
 
+  A subclass says which state a variable has, and takes a variable's step.
+
   Attributes:
     clip_norm: c, norm of all gradients together to which they are clipped
       before a step; None: no clipping.
@@ -50,30 +52,118 @@ class Optimizer(tf.Module, abc.ABC):
     slots: {name of a variable: {name: variable}}, the state of each variable.
   """
 
-  clip_norm: float | None = None
-  clip_norm_type: int | str = 2
-  clip_epsilon: float = 0.0
   step: tf.Variable
-  slots: dict[str, dict[str, tf.Variable]]
+  # {name of a variable's state: end of its name in checkpoints}.
+  _state_names: Mapping[str, str]
+
+  def __init__(
+    self,
+    learn_rate: float | Schedule,
+    clip_norm: float | None,
+    clip_norm_type: int | str,
+    clip_epsilon: float,
+    groups: Mapping[str, Group] | None,
+    name: str,
+  ):
+    """Makes an optimizer without state.
+
+    Args:
+      learn_rate: a number above 0, or a schedule.
+      clip_norm: above 0 or None.
+      clip_norm_type: see above.
+      clip_epsilon: in [0, 1).
+      groups: {name: variables with a learning rate of their own}; a variable
+        belongs to one at most.
+      name: name of the module.
+
+    Raises:
+      ValueError: for values out of range.
+    """
+    super().__init__(name=name)
+    if not isinstance(learn_rate, Schedule):
+      learn_rate = Schedule(learn_rate)
+    checks.check(
+      None
+      if clip_norm is None
+      else checks.above_zero_fault("clip_norm", clip_norm),
+      checks.choice_fault("clip_norm_type", clip_norm_type, _NORM_TYPES),
+      checks.share_fault("clip_epsilon", clip_epsilon),
+    )
+    self._schedule = learn_rate
+    self.clip_norm = clip_norm
+    self.clip_norm_type, self.clip_epsilon = clip_norm_type, clip_epsilon
+    self._groups = dict(groups or {})
+    self._group_of: dict[str, str] = {}  # by the names of variables
+    self.slots: dict[str, dict[str, tf.Variable]] = {}
 
   @abc.abstractmethod
+  def _apply(
+    self,
+    gradient: tf.Tensor,
+    variable: tf.Variable,
+    state: Mapping[str, tf.Variable],
+    learn_rate: tf.Tensor,
+  ) -> None:
+    """Takes a step of one variable."""
+
   def initialize(self, variables: Sequence[tf.Variable]) -> None:
-    """Creates all state that does not exist yet."""
+    """Creates all state that does not exist yet.
 
-  @abc.abstractmethod
+    Raises:
+      ConfigError: if a group has none of the variables, or two have the same.
+    """
+    self._assign_groups(variables)
+    if not hasattr(self, "step"):
+      self.step = _state(0, "global_step", tf.int64)
+    for variable in variables:
+      if variable.name not in self.slots:
+        zeros = tf.zeros(variable.shape, variable.dtype)
+        name = variable.name.partition(":")[0]
+        self.slots[variable.name] = {
+          key: _state(zeros, f"{name}/{end}")
+          for key, end in self._state_names.items()
+        }
+
+  def _assign_groups(self, variables: Sequence[tf.Variable]) -> None:
+    """Sets which group each variable belongs to."""
+    assigned: dict[str, str] = {}
+    for name, group in self._groups.items():
+      members = [v.name for v in variables if group.has(v)]
+      if not members:
+        scopes = sorted({v.name.partition("/")[0] for v in variables})
+        raise ConfigError(
+          f"optimizer.groups.{name}: match={group.match!r} is in no name of a "
+          f"variable; names begin with {', '.join(scopes) or '(none)'}"
+        )
+      for member in members:
+        if member in assigned:
+          raise ConfigError(
+            f"optimizer.groups: {member} is in both {assigned[member]} and "
+            f"{name}; set a `match` that only one of them has"
+          )
+        assigned[member] = name
+    self._group_of = assigned
+
   def reset(self) -> None:
     """Resets all state except `step`."""
+    for slot in self.slots.values():
+      for state in slot.values():
+        state.assign(tf.zeros_like(state))
 
-  @abc.abstractmethod
   def learn_rate(self) -> tf.Tensor:
     """The learning rate of the next step, scalar float32.
 
     With groups, that of the variables outside of them.
     """
+    return self._schedule(self._step_or_zero())
 
   def group_learn_rates(self) -> dict[str, tf.Tensor]:
     """{name: learning rate of the next step, scalar float32} of the groups."""
-    return {}
+    step = self._step_or_zero()
+    return {name: g.schedule(step) for name, g in self._groups.items()}
+
+  def _step_or_zero(self) -> tf.Tensor | tf.Variable:
+    return getattr(self, "step", tf.constant(0))
 
   def clip(
     self, gradients: Sequence[tf.Tensor | None], global_norm: tf.Tensor
@@ -101,7 +191,6 @@ class Optimizer(tf.Module, abc.ABC):
     factor = tf.minimum(1.0, self.clip_norm / (norm + self.clip_epsilon))
     return [g if g is None else g * factor for g in gradients]
 
-  @abc.abstractmethod
   def apply(
     self,
     gradients: Sequence[tf.Tensor | None],
@@ -111,6 +200,23 @@ class Optimizer(tf.Module, abc.ABC):
 
     Call `initialize` with the variables first.
     """
+    learn_rate, group_rates = self.learn_rate(), self.group_learn_rates()
+    for gradient, variable in zip(gradients, variables, strict=True):
+      if gradient is None:
+        continue
+      if variable.name not in self.slots:
+        raise ValueError(
+          f"{variable.name} was created after the optimizer's state: call "
+          f"`initialize` with all that the data will have, factors included"
+        )
+      group = self._group_of.get(variable.name)
+      self._apply(
+        gradient,
+        variable,
+        self.slots[variable.name],
+        learn_rate if group is None else group_rates[group],
+      )
+    self.step.assign_add(1)
 
 
 class Adam(Optimizer):
@@ -123,6 +229,8 @@ class Adam(Optimizer):
   In TF1 checkpoints, `step` is called `global_step`; `slots` holds the moments
   "m" and "v".
   """
+
+  _state_names: Mapping[str, str] = {"m": "Adam", "v": "Adam_1"}
 
   def __init__(
     self,
@@ -152,95 +260,37 @@ class Adam(Optimizer):
         moment divided by 1 - beta2^t.
       clip_norm_type: see `Optimizer`.
       clip_epsilon: see `Optimizer`, in [0, 1).
-      groups: {name: variables with a learning rate of their own}; a variable
-        belongs to one at most.
+      groups: see `Optimizer`.
 
     Raises:
       ValueError: for values out of range.
     """
-    super().__init__(name=name)
     if not isinstance(learning_rate, Schedule):
       checks.check(checks.above_zero_fault("learning_rate", learning_rate))
-      learning_rate = Schedule(learning_rate)
+    super().__init__(
+      learning_rate, clip_norm, clip_norm_type, clip_epsilon, groups, name
+    )
     checks.check(
       checks.share_fault("beta1", beta1),
       checks.share_fault("beta2", beta2),
       checks.above_zero_fault("epsilon", epsilon),
-      None
-      if clip_norm is None
-      else checks.above_zero_fault("clip_norm", clip_norm),
       checks.choice_fault("epsilon_form", epsilon_form, _EPSILON_FORMS),
-      checks.choice_fault("clip_norm_type", clip_norm_type, _NORM_TYPES),
-      checks.share_fault("clip_epsilon", clip_epsilon),
     )
-    self._schedule = learning_rate
     self._beta1, self._beta2 = beta1, beta2
     self._epsilon, self._epsilon_form = epsilon, epsilon_form
-    self.clip_norm = clip_norm
-    self.clip_norm_type, self.clip_epsilon = clip_norm_type, clip_epsilon
-    self._groups = dict(groups or {})
-    self._group_of: dict[str, str] = {}  # by the names of variables
-    self.slots = {}
 
   def initialize(self, variables: Sequence[tf.Variable]) -> None:
-    """Creates counters and any missing moments.
-
-    Raises:
-      ConfigError: if a group has none of the variables, or two have the same.
-    """
-    self._assign_groups(variables)
-    if not hasattr(self, "step"):
-      self.step = _state(0, "global_step", tf.int64)
+    """Creates counters and any missing moments, see `Optimizer.initialize`."""
+    super().initialize(variables)
+    if not hasattr(self, "beta1_power"):
       self.beta1_power = _state(self._beta1, "beta1_power")
       self.beta2_power = _state(self._beta2, "beta2_power")
-    for variable in variables:
-      if variable.name not in self.slots:
-        zeros = tf.zeros(variable.shape, variable.dtype)
-        name = variable.name.partition(":")[0]
-        self.slots[variable.name] = {
-          "m": _state(zeros, f"{name}/Adam"),
-          "v": _state(zeros, f"{name}/Adam_1"),
-        }
-
-  def _assign_groups(self, variables: Sequence[tf.Variable]) -> None:
-    """Sets which group each variable belongs to."""
-    assigned: dict[str, str] = {}
-    for name, group in self._groups.items():
-      members = [v.name for v in variables if group.has(v)]
-      if not members:
-        scopes = sorted({v.name.partition("/")[0] for v in variables})
-        raise ConfigError(
-          f"optimizer.groups.{name}: match={group.match!r} is in no name of a "
-          f"variable; names begin with {', '.join(scopes) or '(none)'}"
-        )
-      for member in members:
-        if member in assigned:
-          raise ConfigError(
-            f"optimizer.groups: {member} is in both {assigned[member]} and "
-            f"{name}; set a `match` that only one of them has"
-          )
-        assigned[member] = name
-    self._group_of = assigned
 
   def reset(self) -> None:
     """Resets moments and powers, see `Optimizer.reset`."""
+    super().reset()
     self.beta1_power.assign(self._beta1)
     self.beta2_power.assign(self._beta2)
-    for slot in self.slots.values():
-      for moment in slot.values():
-        moment.assign(tf.zeros_like(moment))
-
-  def learn_rate(self) -> tf.Tensor:
-    """See `Optimizer.learn_rate`."""
-    return self._schedule(self._step_or_zero())
-
-  def group_learn_rates(self) -> dict[str, tf.Tensor]:
-    """See `Optimizer.group_learn_rates`."""
-    step = self._step_or_zero()
-    return {name: g.schedule(step) for name, g in self._groups.items()}
-
-  def _step_or_zero(self) -> tf.Tensor | tf.Variable:
-    return getattr(self, "step", tf.constant(0))
 
   def apply(
     self,
@@ -248,36 +298,95 @@ class Adam(Optimizer):
     variables: Sequence[tf.Variable],
   ) -> None:
     """Takes one step, see `Optimizer.apply`."""
-    learn_rate, group_rates = self.learn_rate(), self.group_learn_rates()
+    super().apply(gradients, variables)
+    self.beta1_power.assign(self.beta1_power * self._beta1)
+    self.beta2_power.assign(self.beta2_power * self._beta2)
+
+  def _apply(
+    self,
+    gradient: tf.Tensor,
+    variable: tf.Variable,
+    state: Mapping[str, tf.Variable],
+    learn_rate: tf.Tensor,
+  ) -> None:
     epsilon = self._epsilon
     if self._epsilon_form == "pytorch":
       # The kernel adds it to the other root; there, it is equivalent to this.
       epsilon *= tf.sqrt(1.0 - self.beta2_power)
-    for gradient, variable in zip(gradients, variables, strict=True):
-      if gradient is None:
-        continue
-      if variable.name not in self.slots:
-        raise ValueError(
-          f"{variable.name} was created after the optimizer's state: call "
-          f"`initialize` with all that the data will have, factors included"
-        )
-      slot = self.slots[variable.name]
-      group = self._group_of.get(variable.name)
-      tf.raw_ops.ResourceApplyAdam(
-        var=variable.handle,
-        m=slot["m"].handle,
-        v=slot["v"].handle,
-        beta1_power=self.beta1_power,
-        beta2_power=self.beta2_power,
-        lr=learn_rate if group is None else group_rates[group],
-        beta1=self._beta1,
-        beta2=self._beta2,
-        epsilon=epsilon,
-        grad=gradient,
-      )
-    self.beta1_power.assign(self.beta1_power * self._beta1)
-    self.beta2_power.assign(self.beta2_power * self._beta2)
-    self.step.assign_add(1)
+    tf.raw_ops.ResourceApplyAdam(
+      var=variable.handle,
+      m=state["m"].handle,
+      v=state["v"].handle,
+      beta1_power=self.beta1_power,
+      beta2_power=self.beta2_power,
+      lr=learn_rate,
+      beta1=self._beta1,
+      beta2=self._beta2,
+      epsilon=epsilon,
+      grad=gradient,
+    )
+
+
+class RMSprop(Optimizer):
+  """RMSprop as PyTorch computes it, without momentum and not centred.
+
+  v = decay v + (1 - decay) g^2, w -= lr g / (sqrt(v) + epsilon), from v = 0 and
+  without correcting that: the first step is lr / sqrt(1 - decay) long. TF's
+  kernel adds epsilon to v. `slots` holds the mean square "v".
+  """
+
+  _state_names: Mapping[str, str] = {"v": "RMSProp"}
+
+  def __init__(
+    self,
+    learn_rate: float | Schedule = 0.01,
+    decay: float = 0.99,
+    epsilon: float = 1e-8,
+    clip_norm: float | None = CLIP_NORM,
+    name: str = "RMSProp",
+    *,
+    clip_norm_type: int | str = 2,
+    clip_epsilon: float = 0.0,
+    groups: Mapping[str, Group] | None = None,
+  ):
+    """Makes an optimizer without state.
+
+    Args:
+      learn_rate: a number above 0, or a schedule.
+      decay: of the mean square, in [0, 1); PyTorch's alpha.
+      epsilon: added to the root of the mean square, above 0.
+      clip_norm: see `Optimizer`, above 0 or None.
+      name: name of the module.
+      clip_norm_type: see `Optimizer`.
+      clip_epsilon: see `Optimizer`, in [0, 1).
+      groups: see `Optimizer`.
+
+    Raises:
+      ValueError: for values out of range.
+    """
+    super().__init__(
+      learn_rate, clip_norm, clip_norm_type, clip_epsilon, groups, name
+    )
+    checks.check(
+      checks.share_fault("decay", decay),
+      checks.above_zero_fault("epsilon", epsilon),
+    )
+    self._decay, self._epsilon = decay, epsilon
+
+  def _apply(
+    self,
+    gradient: tf.Tensor,
+    variable: tf.Variable,
+    state: Mapping[str, tf.Variable],
+    learn_rate: tf.Tensor,
+  ) -> None:
+    square = self._decay * state["v"] + (1.0 - self._decay) * tf.square(
+      gradient
+    )
+    state["v"].assign(square)
+    variable.assign_sub(
+      learn_rate * gradient / (tf.sqrt(square) + self._epsilon)
+    )
 
 
 def _state(value: Any, name: str, dtype: tf.DType = tf.float32) -> tf.Variable:

@@ -1,4 +1,4 @@
-"""Clipping, Adam and its groups, against NumPy."""
+"""Clipping, groups, Adam and RMSprop, against NumPy."""
 
 import math
 import re
@@ -173,6 +173,59 @@ def test_forms_of_epsilon_against_numpy(form):
       value = value - scaled * m / (np.sqrt(v) + epsilon)
   # float32 rounds 1 - beta2^t to 6e-6 and the variables to 1e-7 a step.
   np.testing.assert_allclose(variable - start, value - start, 1e-4, 5e-7)
+
+
+# --- RMSprop ------------------------------------------------------------------
+
+
+def test_rmsprop_against_numpy():
+  decay, epsilon, rate = 0.9, 1e-3, 0.1
+  optimizer = training.RMSprop(
+    training.Schedule(rate, warmup_steps=2, warmup_from_zero=False),
+    decay,
+    epsilon,
+    clip_norm=None,
+  )
+  start = np.array([1.0, -2.0, 0.5])
+  variable = tf.Variable(start, dtype=tf.float32, name="w")
+  optimizer.initialize([variable])
+  v, value = np.zeros(3), start
+  gradient = np.array([1e-4, -2e-3, 3.0])  # about epsilon, and far above it
+  for t in range(1, 6):
+    optimizer.apply([tf.constant(gradient, tf.float32)], [variable])
+    v = decay * v + (1 - decay) * gradient**2
+    value = value - rate * min(t / 2, 1) * gradient / (np.sqrt(v) + epsilon)
+  np.testing.assert_allclose(variable - start, value - start, 1e-5, 5e-7)
+  np.testing.assert_allclose(optimizer.slots["w:0"]["v"], v, rtol=1e-5)
+  assert int(optimizer.step) == 5
+
+
+def test_state_of_rmsprop():
+  optimizer = training.RMSprop(0.1)
+  variables = _variables("a/w", "b/w")
+  optimizer.initialize(variables)
+  optimizer.apply([tf.ones([1]), None], variables)
+  names = {v.name for v in optimizer.variables}
+  assert names == {"a/w/RMSProp:0", "b/w/RMSProp:0", "global_step:0"}
+  assert float(optimizer.slots["a/w:0"]["v"][0]) == pytest.approx(0.01)
+  assert float(optimizer.slots["b/w:0"]["v"][0]) == 0.0
+  optimizer.reset()
+  assert float(optimizer.slots["a/w:0"]["v"][0]) == 0.0
+  assert int(optimizer.step) == 1
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    ({"decay": 1.0}, "decay=1.0: expected a number in [0, 1)"),
+    ({"epsilon": 0.0}, "epsilon=0.0: expected a number above 0"),
+    ({"learn_rate": 0}, "learn_rate=0: expected a number above 0"),
+    ({"clip_norm": 0}, "clip_norm=0: expected a number above 0"),
+  ],
+)
+def test_rmsprop_errors(arguments, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    training.RMSprop(**arguments)
 
 
 # --- Clipping -----------------------------------------------------------------
