@@ -26,6 +26,7 @@ __all__ = [
   "initializers",
   "kaiming_uniform",
   "layer_norm",
+  "pixel_shuffle",
   "position_grid",
 ]
 
@@ -136,6 +137,29 @@ def layer_norm(epsilon: float, name: str) -> snt.LayerNorm:
     The layer.
   """
   return snt.LayerNorm(-1, True, True, eps=epsilon, name=name)
+
+
+def pixel_shuffle(inputs: tf.Tensor, factor: int = 2) -> tf.Tensor:
+  """Turns channels into pixels, `factor` times as many on each side.
+
+  In the order of PyTorch, for a factor u:
+  out[u y + i, u x + j, c] = in[y, x, u u c + u i + j]. In that of
+  `tf.nn.depth_to_space`, c is the fastest.
+
+  Args:
+    inputs: [B, h, w, u * u * c].
+    factor: u.
+
+  Returns:
+    [B, u * h, u * w, c].
+  """
+  if factor == 1:
+    return inputs
+  height, width, channels = inputs.shape[1:]
+  channels //= factor**2
+  net = tf.reshape(inputs, [-1, height, width, channels, factor, factor])
+  net = tf.transpose(net, [0, 1, 4, 2, 5, 3])
+  return tf.reshape(net, [-1, height * factor, width * factor, channels])
 
 
 def gru_step(

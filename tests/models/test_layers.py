@@ -111,6 +111,19 @@ def test_kaiming():
   assert 0.95 < np.abs(values).max() / math.sqrt(6 / 9) <= 1
 
 
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_pixel_shuffle_in_the_order_of_pytorch(factor):
+  u = factor
+  shape = [2, 3, 5, 2 * u * u]
+  x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+  out = layers.pixel_shuffle(tf.constant(x), u).numpy()
+  assert out.shape == (2, 3 * u, 5 * u, 2)
+  for y, x_, i, j, c in np.ndindex(3, 5, u, u, 2):
+    np.testing.assert_array_equal(
+      out[:, u * y + i, u * x_ + j, c], x[:, y, x_, u * u * c + u * i + j]
+    )
+
+
 def test_position_grid():
   grid = layers.position_grid(3, 5)
   assert grid.shape == (3, 5, 4)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from iodine import training
 from iodine.models.slate import SLATE
-from iodine.models.slate.dvae import gumbel_softmax, pixel_shuffle
+from iodine.models.slate.dvae import gumbel_softmax
 from iodine.models.slate.transformer import Dropout
 
 B, K, T, D, V = 3, 4, 2, 6, 7
@@ -248,16 +248,6 @@ def test_a_step_of_sub_batches():
   )
   scalars = trainer.step(_data(4), _noise(model, 4))
   assert all(np.isfinite(value) for value in scalars.values())
-
-
-def test_pixel_shuffle_in_the_order_of_pytorch():
-  x = np.arange(2 * 3 * 5 * 8, dtype=np.float32).reshape(2, 3, 5, 8)
-  out = pixel_shuffle(tf.constant(x)).numpy()
-  assert out.shape == (2, 6, 10, 2)
-  for y, x_, i, j, c in np.ndindex(3, 5, 2, 2, 2):
-    np.testing.assert_array_equal(
-      out[:, 2 * y + i, 2 * x_ + j, c], x[:, y, x_, 4 * c + 2 * i + j]
-    )
 
 
 def test_hard_tokens_have_the_gradient_of_relaxed_ones():

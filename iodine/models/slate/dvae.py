@@ -52,12 +52,12 @@ class DVAE(snt.Module):
       _Block(_HIDDEN, name="decoder_2"),
       _Block(_HIDDEN, name="decoder_3"),
       _Block(wide, name="decoder_4"),
-      pixel_shuffle,
+      layers.pixel_shuffle,
       _Block(_HIDDEN, 3, name="decoder_6"),
       _Block(_HIDDEN, name="decoder_7"),
       _Block(_HIDDEN, name="decoder_8"),
       _Block(wide, name="decoder_9"),
-      pixel_shuffle,
+      layers.pixel_shuffle,
     ]
 
   def encode(self, image: tf.Tensor) -> tf.Tensor:
@@ -119,25 +119,6 @@ class _Block(snt.Module):
 
 def _convolution(channels: int, name: str) -> snt.Conv2D:
   return snt.Conv2D(channels, 1, w_init=layers.glorot_uniform(), name=name)
-
-
-def pixel_shuffle(inputs: tf.Tensor) -> tf.Tensor:
-  """Turns channels into pixels, twice as many on each side.
-
-  In the order of PyTorch: out[2y + i, 2x + j, c] = in[y, x, 4c + 2i + j]. In
-  that of `tf.nn.depth_to_space`, c is the fastest.
-
-  Args:
-    inputs: [B, h, w, 4 * c].
-
-  Returns:
-    [B, 2 * h, 2 * w, c].
-  """
-  height, width, channels = inputs.shape[1:]
-  channels //= _UPSCALE**2
-  net = tf.reshape(inputs, [-1, height, width, channels, _UPSCALE, _UPSCALE])
-  net = tf.transpose(net, [0, 1, 4, 2, 5, 3])
-  return tf.reshape(net, [-1, height * _UPSCALE, width * _UPSCALE, channels])
 
 
 def gumbel_softmax(
