@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from tests.parity import (
   cases,
   efficientmorl,
+  gnm,
   iodine,
   names,
   preprocessing,
@@ -47,6 +48,8 @@ def check_of(folder: pathlib.Path) -> _Check | None:
     return preprocessing.check
   if names.is_case(folder):
     return names.check
+  if gnm.is_case(folder):
+    return gnm.check
   return _OF_SYSTEM.get(cases.read_config(folder).get("system"))
 
 

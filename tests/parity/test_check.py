@@ -22,6 +22,7 @@ def report(request: pytest.FixtureRequest) -> Report:
 def test_all_cases_are_there():
   assert [path.name for path in _CASES] == [
     "efficientmorl_tiny_gaussian_small",
+    "gnm_tiny",
     "slate_names",
     "slate_tiny",
     "slot_attention_hhousen_tiny_autoencoder",

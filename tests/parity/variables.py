@@ -41,7 +41,7 @@ def values_of(model: SceneModel) -> dict[str, np.ndarray]:
 
 
 def moments_of(
-  values: Values, optimizer: training.Adam, kind: str
+  values: Values, optimizer: training.Optimizer, kind: str
 ) -> dict[str, np.ndarray]:
   """{name of each value: its moment "m" or "v"}, zeros if it has none."""
   moments = {name: np.zeros_like(value) for name, value in values.items()}
@@ -182,7 +182,12 @@ class Variables:
     )
 
   def compare_changes(
-    self, report: Report, before: Values, after: Values
+    self,
+    report: Report,
+    before: Values,
+    after: Values,
+    prefix: str = "after",
+    bound: float = CHANGES,
   ) -> None:
     """Compares what training changed.
 
@@ -190,9 +195,11 @@ class Variables:
       report: of the case.
       before: values here before training.
       after: those after it.
+      prefix: of the recorded values after it.
+      bound: for the error of every change.
     """
     pairs = {}
-    for key, name in self._names(report, "after"):
+    for key, name in self._names(report, prefix):
       new = self.pair(name, after, report.recorded[key])
       if name in self._constants:
         pairs[key] = new
@@ -201,7 +208,8 @@ class Variables:
       pairs[key] = Pair(
         new.actual - old.actual, np.asarray(new.expected) - old.expected
       )
-    report.compare("changes", pairs, CHANGES)
+    group = "changes" if prefix == "after" else f"changes {prefix}"
+    report.compare(group, pairs, bound)
 
   def compare_moments(
     self, report: Report, after: Values, optimizer: training.Adam
