@@ -79,6 +79,7 @@ def _reads_checkpoint(
     traverse.__name__,
     compose.__name__,
     decompose.__name__,
+    sample.__name__,
     inspect_checkpoint.__name__,
   )
 
@@ -143,6 +144,12 @@ def compose(_config):
 def decompose(_config):
   """Decompose your own image (image=PATH)."""
   _commands().decompose(_config)
+
+
+@ex.command(unobserved=True)
+def sample(_config):
+  """Draw scenes that a model makes up, of its prior (seed=0)."""
+  _commands().sample(_config)
 
 
 @ex.command(unobserved=True)

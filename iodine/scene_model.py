@@ -196,7 +196,9 @@ class SceneModel(snt.Module, abc.ABC):
       others are left out:
       outputs: pred_mask_logits [B, S, K, H, W, 1]; attention
         [B, S, K, H, W, 1], each slot's share of the attention that a pixel
-        gets, summing to 1 over K;
+        gets, summing to 1 over K; boxes [B, S, K, 4], left, top, right and
+        bottom as parts of the image, presence [B, S, K] of an object in [0, 1],
+        depth [B, S, K], small in front;
       latent: z, z_mean, z_std [B, S, K, Z];
       losses: recons [B, S], kl [B, S, K], nats;
       inputs: spatial {name: [B, S, K or 1, H, W, c]}, flat

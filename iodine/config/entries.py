@@ -284,8 +284,8 @@ ENTRIES: dict[str, Entry] = {
   ),
   "pictures_dir": Entry(
     "pictures",
-    "describe_data, visualize, traverse, compose, decompose: folder of the "
-    "pictures",
+    "describe_data, visualize, traverse, compose, sample, decompose: folder of "
+    "the pictures",
     _path,
   ),
   "scene": Entry(1, "visualize, traverse: which scene, from 1 on", _integer(1)),

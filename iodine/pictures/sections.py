@@ -17,6 +17,7 @@ from iodine import exploration
 from iodine.pictures import (
   animations,
   attention,
+  boxes,
   compositions,
   curves,
   decompositions,
@@ -33,6 +34,7 @@ __all__ = [
   "can_traverse",
   "composition",
   "decomposition",
+  "samples",
   "sections",
   "traversal",
   "traverse",
@@ -41,6 +43,7 @@ __all__ = [
 # Pictures that a page may show, in this order.
 PICTURES = (
   "decomposition.png",
+  "boxes.png",
   "reconstruction.png",
   "refinement.gif",
   "refinement.png",
@@ -117,6 +120,8 @@ def _inferred(
   draws, has_steps = shows_decomposition(info), model.num_steps > 1
   if draws:
     yield decomposition(info, folder, "decomposition.png")
+  if {"boxes", "presence", "depth"} <= info["outputs"].keys():
+    yield _boxes(info, folder)
   if can_render(model, info) and "pred_mask_logits" not in info["outputs"]:
     yield _reconstruction(model, info, folder)
   if draws and has_steps:
@@ -144,7 +149,7 @@ def _explored(
   if can_edit(model, info):
     yield _edits(model, info, folder, slot)
   if model.can("sample"):
-    yield _samples(model, folder, seed)
+    yield samples(model, folder, "samples.png", seed)
 
 
 def can_render(model: SceneModel, info: Mapping[str, Any]) -> bool:
@@ -185,6 +190,16 @@ def decomposition(
     "which pixel, and every slot where its mask is. A slot keeps its colour in "
     f"all pictures of this page.{about_ari}",
     [name],
+  )
+
+
+def _boxes(info: Mapping[str, Any], folder: pathlib.Path) -> Section:
+  _save(boxes.boxes_plot(info), folder, "boxes.png")
+  return Section(
+    "Boxes",
+    "A box around every object that is more likely there than not, in its "
+    "slot's colour. Numbers tell the order of depth: 1 is in front.",
+    ["boxes.png"],
   )
 
 
@@ -367,18 +382,21 @@ def _edits(
   return Section("Editing scenes", text, ["removal.png", "swap.png"])
 
 
-def _samples(model: SceneModel, folder: pathlib.Path, seed: int) -> Section:
-  samples = exploration.prior_samples(model, _NUM_SAMPLES, seed)
-  masks = None if samples.masks is None else samples.masks[..., 0]
-  figure = scene_pictures.scenes_plot(samples.recons, masks)
-  _save(figure, folder, "samples.png")
+def samples(
+  model: SceneModel, folder: pathlib.Path, name: str, seed: int
+) -> Section:
+  """Draws scenes of the prior."""
+  scenes = exploration.prior_samples(model, _NUM_SAMPLES, seed)
+  masks = None if scenes.masks is None else scenes.masks[..., 0]
+  _save(scene_pictures.scenes_plot(scenes.recons, masks), folder, name)
   above = "" if masks is None else ", each above its masks"
-  return Section(
-    "Samples of the prior",
-    f"Scenes of random latents{above}. The slots are drawn "
-    "without regard to one another, so that objects may overlap or be missing.",
-    ["samples.png"],
-  )
+  text = f"Scenes of random latents{above}."
+  if model.prior is not None:  # of each slot alone
+    text += (
+      " The slots are drawn without regard to one another, so that objects may "
+      "overlap or be missing."
+    )
+  return Section("Samples of the prior", text, [name])
 
 
 def _training(

@@ -17,10 +17,12 @@ from iodine.pictures import latents as latent_pictures
 from tests.support.tiny_runs import NUM_SCENES, TINY, contents, fail, run
 
 K, Z, H, W = 2, 5, 9, 7
-# IODINE has no attention, and its decomposition shows the reconstruction.
+# IODINE has no attention and no boxes, and its decomposition shows the
+# reconstruction.
 PAGE = {*sections.PICTURES, "index.html"} - {
   "attention.gif",
   "attention.png",
+  "boxes.png",
   "reconstruction.png",
 }
 DECOMPOSED = {"image.png", "reconstruction.png", "masks.png", "overview.png"}
