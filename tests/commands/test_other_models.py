@@ -11,6 +11,7 @@ from PIL import Image
 from iodine.pictures import sections
 from tests.support.tiny_runs import (
   TINY_EFFICIENT_MORL,
+  TINY_GNM,
   TINY_SLATE,
   TINY_SLOT_ATTENTION,
   fail,
@@ -87,6 +88,7 @@ def test_traverse(words, folder, capsys):
 def test_traverse_in_a_range_that_there_is_not(words, folder, capsys):
   error = fail(capsys, 2, "traverse", *words, "range_of=prior")
   assert "has no posterior with a fixed prior; set range_of=samples" in error
+  assert "cannot sample scenes" in fail(capsys, 2, "sample", *words)
   assert not folder.exists()
 
 
@@ -107,3 +109,37 @@ def test_a_hierarchy_with_refinement(data_dir, tmp_path):
   assert "step 0 comes before the first refinement, and is that of" in page
   run("traverse", *words)
   run("evaluate", *words, "num_iters=0", "num_scenes=2")
+
+
+def test_gnm(data_dir, tmp_path, capsys):
+  words = (*TINY_GNM, f"data_dir={data_dir}", "seed=3")
+  run(*words, f"checkpoint_dir={tmp_path}/run")
+  words = (
+    *words,
+    f"checkpoint_dir={tmp_path}/run_1",
+    f"pictures_dir={tmp_path}",
+  )
+  run("visualize", *words)
+  folder = tmp_path / "tetrominoes" / "visualize"
+  shown = re.findall(r'src="([^"]*)"', (folder / "index.html").read_text())
+  assert shown == [
+    "decomposition.png",
+    "boxes.png",
+    "reconstruction.png",
+    "removal.png",
+    "swap.png",
+    "samples.png",
+    "training.png",
+  ]
+  run("evaluate", *words, "num_scenes=4")
+  assert "count/accuracy" in capsys.readouterr().out
+  run("compose", *words, "scenes=[2,1]", "slots=[3,17]")
+  run("sample", *words)
+  assert (folder.parent / "sample" / "samples.png").is_file()
+  error = fail(capsys, 2, "traverse", *words)
+  assert "a GNM has no prior and no decoder of single slots" in error
+  run("inspect_checkpoint", *words)
+  output = capsys.readouterr().out
+  assert "numbers of RMSprop's" in output
+  # It goes on with the optimizer's state.
+  run(*words, "continue_run=True", "stop_after_steps=2")

@@ -71,6 +71,17 @@ TINY_SLATE = (
   "model.mlp_size=7",
   *_SIZES,
 )
+TINY_GNM = (
+  "with",
+  "gnm_small",
+  "data.constructor=iodine.modules.data.Tetrominoes",
+  "data_file=tetrominoes_train.tfrecords",
+  "image_dim=[16,16]",
+  "n_z=5",
+  "batch_size=3",
+  "stop_after_steps=1",
+  "data.shuffle_buffer=5",
+)
 
 
 TINY_EFFICIENT_MORL = (

@@ -3,7 +3,7 @@
 import iodine.quiet_tensorflow
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -11,11 +11,31 @@ from iodine import checks
 from iodine.errors import did_you_mean
 from iodine.models.gnm.renderer import Covering
 
-__all__ = ["Curriculum", "Schedule", "linear", "schedules"]
+__all__ = [
+  "PRESENCE_PRIOR",
+  "TEMPERATURE",
+  "Annealed",
+  "Annealing",
+  "Curriculum",
+  "Schedule",
+  "linear",
+]
 
 # The value ([] float32) at a step ([] int64).
 Schedule = Callable[[tf.Tensor], tf.Tensor]
 
+# The terms of the objective, with the published weights' schedules.
+_KL_WEIGHTS: dict[str, Any] = {
+  "presence": 1.0,
+  "where": 1.0,
+  "depth": 1.0,
+  "what": 1.0,
+  "background": 1.0,
+  "global": {"start": 0.0, "end": 1.0, "to_step": 100_000},
+}
+_AUXILIARY_WEIGHTS = {k: 1.0 for k in _KL_WEIGHTS if k != "global"}
+TEMPERATURE = {"start": 1.0, "end": 0.5, "from_step": 1_000, "to_step": 20_000}
+PRESENCE_PRIOR = {"start": 0.1, "end": 0.001, "to_step": 4_000}
 _KEYS = ("start", "end", "from_step", "to_step")
 
 
@@ -75,7 +95,7 @@ def _finite_fault(name: str, value: Any) -> str | None:
   )
 
 
-def schedules(
+def _schedules(
   name: str, values: Mapping[str, Any] | None, defaults: Mapping[str, Any]
 ) -> dict[str, Schedule]:
   """Schedules by name.
@@ -133,3 +153,62 @@ class Curriculum:
     """What holds at a step, [] int64."""
     holds = tf.logical_and(step > self._from_step, step < self._to_step)
     return Covering(holds, self._alpha)
+
+
+class Annealed(NamedTuple):
+  """What depends on the step.
+
+  Attributes:
+    kl_weights: {name of a term: [] float32}.
+    auxiliary_weights: likewise.
+    temperature: [] float32, of relaxed presence.
+    presence_prior: [] float32, prior probability of an object.
+    scale_prior: [] float32, prior mean of a place's a_scale.
+    covering: what holds of the curriculum; None: there is none.
+  """
+
+  kl_weights: dict[str, tf.Tensor]
+  auxiliary_weights: dict[str, tf.Tensor]
+  temperature: tf.Tensor
+  presence_prior: tf.Tensor
+  scale_prior: tf.Tensor
+  covering: Covering | None
+
+
+class Annealing:
+  """Makes what depends on the step."""
+
+  def __init__(
+    self,
+    kl_weights: Mapping[str, Any] | None,
+    auxiliary_weights: Mapping[str, Any] | None,
+    temperature: Any,
+    presence_prior: Any,
+    scale_prior: Any,
+    curriculum: Curriculum | None,
+  ):
+    """Checks what is annealed; see `GNM` for the arguments.
+
+    Raises:
+      ValueError: for values out of range, or unknown terms.
+    """
+    self._kl_weights = _schedules("kl_weights", kl_weights, _KL_WEIGHTS)
+    self._auxiliary_weights = _schedules(
+      "auxiliary_weights", auxiliary_weights, _AUXILIARY_WEIGHTS
+    )
+    self._temperature = linear("temperature", temperature)
+    self._presence_prior = linear("presence_prior", presence_prior)
+    self._scale_prior = linear("scale_prior", scale_prior)
+    self._curriculum = curriculum
+
+  def __call__(self, step: tf.Tensor | int) -> Annealed:
+    """What holds at a step, [] integer, from 0 on."""
+    step = tf.cast(step, tf.int64)
+    return Annealed(
+      {key: weight(step) for key, weight in self._kl_weights.items()},
+      {key: weight(step) for key, weight in self._auxiliary_weights.items()},
+      self._temperature(step),
+      self._presence_prior(step),
+      self._scale_prior(step),
+      None if self._curriculum is None else self._curriculum(step),
+    )

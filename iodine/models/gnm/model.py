@@ -6,60 +6,33 @@ import iodine.quiet_tensorflow
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from iodine import checks
-from iodine.models.gnm import objective, renderer, slots, weights
-from iodine.models.gnm.annealing import Curriculum, linear, schedules
+from iodine.models.gnm import counting, objective, renderer, slots, weights
+from iodine.models.gnm.annealing import (
+  PRESENCE_PRIOR,
+  TEMPERATURE,
+  Annealed,
+  Annealing,
+  Curriculum,
+)
 from iodine.models.gnm.autoencoder import AutoEncoder, Drawn, Explained, each
 from iodine.models.gnm.background import Background
 from iodine.models.gnm.decoder import PictureDecoder
 from iodine.models.gnm.encoder import ImageEncoder
-from iodine.models.gnm.renderer import Covering
 from iodine.models.gnm.struct_draw import StructDRAW
 from iodine.models.gnm.symbols import SymbolHead
 from iodine.scene_model import Composition, Loss, SceneModel
 
 __all__ = ["GNM"]
 
-# The terms of the objective, with the published weights' schedules.
-_KL_WEIGHTS: dict[str, Any] = {
-  "presence": 1.0,
-  "where": 1.0,
-  "depth": 1.0,
-  "what": 1.0,
-  "background": 1.0,
-  "global": {"start": 0.0, "end": 1.0, "to_step": 100_000},
-}
-_AUXILIARY_WEIGHTS = {k: 1.0 for k in _KL_WEIGHTS if k != "global"}
-_TEMPERATURE = {"start": 1.0, "end": 0.5, "from_step": 1_000, "to_step": 20_000}
-_PRESENCE_PRIOR = {"start": 0.1, "end": 0.001, "to_step": 4_000}
 _LAST_STEP = tf.int64.max
 _UNIFORM = "pres_uniform"  # the noise that is not normal
-
-
-class Annealed(NamedTuple):
-  """What depends on the step.
-
-  Attributes:
-    kl_weights: {name of a term: [] float32}.
-    auxiliary_weights: likewise.
-    temperature: [] float32, of relaxed presence.
-    presence_prior: [] float32, prior probability of an object.
-    scale_prior: [] float32, prior mean of a place's a_scale.
-    covering: what holds of the curriculum; None: there is none.
-  """
-
-  kl_weights: dict[str, tf.Tensor]
-  auxiliary_weights: dict[str, tf.Tensor]
-  temperature: tf.Tensor
-  presence_prior: tf.Tensor
-  scale_prior: tf.Tensor
-  covering: Covering | None
 
 
 class GNM(SceneModel):
@@ -75,6 +48,9 @@ class GNM(SceneModel):
   appearance, G size of the background's latent, L and M steps and size of the
   global latent, K = N * N slots or, with a background, which comes last,
   N * N + 1; Z size of a slot's latent, see `iodine.models.gnm.slots`.
+
+  Attributes:
+    annealed: what holds at a step, see `Annealing`.
   """
 
   about = (
@@ -82,6 +58,7 @@ class GNM(SceneModel):
     "presence, a place, a depth and an appearance, drawn on a background. A "
     "global latent tells which scenes are likely, and makes new ones."
   )
+  first_step = 0
 
   def __init__(
     self,
@@ -96,8 +73,8 @@ class GNM(SceneModel):
     sigma: float = 0.2,
     kl_weights: Mapping[str, Any] | None = None,
     auxiliary_weights: Mapping[str, Any] | None = None,
-    temperature: Any = _TEMPERATURE,
-    presence_prior: Any = _PRESENCE_PRIOR,
+    temperature: Any = TEMPERATURE,
+    presence_prior: Any = PRESENCE_PRIOR,
     scale_prior: Any = -1.5,
     curriculum: Curriculum | None = None,
     published_masks: bool = False,
@@ -168,14 +145,14 @@ class GNM(SceneModel):
     )
     self._published_masks = published_masks
     self._sigma = float(sigma)
-    self._kl_weights = schedules("kl_weights", kl_weights, _KL_WEIGHTS)
-    self._auxiliary_weights = schedules(
-      "auxiliary_weights", auxiliary_weights, _AUXILIARY_WEIGHTS
+    self.annealed = Annealing(
+      kl_weights,
+      auxiliary_weights,
+      temperature,
+      presence_prior,
+      scale_prior,
+      curriculum,
     )
-    self._temperature = linear("temperature", temperature)
-    self._presence_prior = linear("presence_prior", presence_prior)
-    self._scale_prior = linear("scale_prior", scale_prior)
-    self._curriculum = curriculum
 
   # --- The contract -----------------------------------------------------------
 
@@ -284,7 +261,7 @@ class GNM(SceneModel):
       and opaque. `latent.z_mean` is of the probability of presence and of the
       means of the others, and `latent.z_std` their deviation, to first order
       where they are squashed. `losses.kl` of a slot includes an equal part of
-      the global latent's.
+      the global latent's. `outputs.presence` of the background is 0.
     """
     data = self.check_data(data)
     image = self._image(data)
@@ -308,6 +285,7 @@ class GNM(SceneModel):
         "recons": _picture(scene)[:, tf.newaxis, tf.newaxis],
         "pred_mask": self._masks(scene)[:, tf.newaxis],
         "components": pictures[:, tf.newaxis],
+        **{key: value[:, tf.newaxis] for key, value in slots.places(z).items()},
       },
       "latent": {
         "z": z[:, tf.newaxis],
@@ -409,6 +387,16 @@ class GNM(SceneModel):
     total = tf.reduce_logsumexp(tf.stack(logs), axis=0)
     return total - math.log(num_samples)
 
+  def records(self, info: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers of objects, inferred and, of data with masks, true ones."""
+    return counting.records(info, self.num_background_entities)
+
+  def set_scores(
+    self, records: Mapping[str, np.ndarray]
+  ) -> dict[str, np.ndarray]:
+    """How well objects are counted, see `counting.scores`."""
+    return counting.scores(records)
+
   def published_weights(
     self, values: Mapping[str, np.ndarray]
   ) -> dict[str, np.ndarray] | None:
@@ -424,18 +412,6 @@ class GNM(SceneModel):
     return weights.translate(values, own, self.variables)
 
   # --- Parts ------------------------------------------------------------------
-
-  def annealed(self, step: tf.Tensor | int) -> Annealed:
-    """What holds at a step, [] integer, from 0 on."""
-    step = tf.cast(step, tf.int64)
-    return Annealed(
-      {key: weight(step) for key, weight in self._kl_weights.items()},
-      {key: weight(step) for key, weight in self._auxiliary_weights.items()},
-      self._temperature(step),
-      self._presence_prior(step),
-      self._scale_prior(step),
-      None if self._curriculum is None else self._curriculum(step),
-    )
 
   def _image(self, data: Mapping[str, Any]) -> tf.Tensor:
     """The first frame [B, H, W, C], whose size is checked."""

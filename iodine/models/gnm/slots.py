@@ -22,7 +22,7 @@ from iodine.models.gnm.background import BackgroundLatent
 from iodine.models.gnm.renderer import Objects
 from iodine.models.gnm.symbols import SymbolDistributions
 
-__all__ = ["Slots", "moments", "pack", "size", "unpack"]
+__all__ = ["Slots", "moments", "pack", "places", "size", "unpack"]
 
 _BACKGROUND = (1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
 _NUM_SYMBOLS = len(_BACKGROUND)
@@ -97,6 +97,27 @@ def unpack(z: tf.Tensor, n_what: int, n_background: int) -> Slots:
     code[..., :n_what],
   )
   return Slots(flags, objects, code[..., :n_background])
+
+
+def places(z: tf.Tensor) -> dict[str, tf.Tensor]:
+  """Where slots are.
+
+  Args:
+    z: [N, K, Z] float32.
+
+  Returns:
+    boxes: [N, K, 4], left, top, right and bottom, from 0 to 1 in the image;
+    presence: [N, K], of an object; depth: [N, K].
+  """
+  flags, presence, scale_x, scale_y, x, y, depth = tf.unstack(
+    z[..., :_NUM_SYMBOLS], axis=-1
+  )
+  edges = (x - scale_x, y - scale_y, x + scale_x, y + scale_y)
+  return {
+    "boxes": (tf.stack(edges, axis=-1) + 1.0) / 2.0,
+    "presence": presence * (1.0 - flags),
+    "depth": depth,
+  }
 
 
 def moments(
