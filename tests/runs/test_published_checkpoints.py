@@ -21,6 +21,7 @@ from iodine.runs import checkpoint_files
 from iodine.runs import checkpoints as run_checkpoints
 from iodine.tf1_checkpoint import CheckpointError
 from tests.parity import cases
+from tests.parity import gnm as gnm_cases
 from tests.support import tiny
 from tests.support.places import PARITY
 
@@ -28,6 +29,7 @@ _GOOGLE = PARITY / "slot_attention_tiny_autoencoder" / "tf_checkpoint"
 _LIGHTNING = PARITY / "slot_attention_hhousen_tiny_autoencoder"
 _SETS = PARITY / "slot_attention_tiny_set_prediction" / "tf_checkpoint"
 _SLATE = PARITY / "slate_tiny"
+_GNM = PARITY / "gnm_tiny"
 
 
 def _google(with_layer_norm: bool = True, **attention) -> training.Trainer:
@@ -242,3 +244,55 @@ def test_slate_s_files(tmp_path, kind):
 def test_a_missing_torch_is_told(monkeypatch):
   monkeypatch.setitem(sys.modules, "torch", None)
   assert "pip install '.[pytorch]'" in _error(_LIGHTNING, _hhousen())
+
+
+def _gnm(**sizes):
+  """Of the size of GNM's tiny record, but for sizes of latents."""
+  config = cases.read_config(_GNM)
+  config["model"]["z"].update(sizes)
+  config["train"]["phase_bg_alpha_curriculum"] = False
+  model = gnm_cases.make_model(config, lambda name: lambda step: 1.0)
+  model.initialize((32, 32, 3), {})
+  return model
+
+
+@pytest.mark.parametrize(
+  "encoder", ["img_encoder.enc.conv", "img_encoder.conv"]
+)
+def test_gnm_of_the_official_code_and_its_versions(encoder):
+  values = cases.read_arrays(_GNM / "weights.npz")
+  model = _gnm()
+  head = "p_z_given_x_or_g_net."
+  twice = {
+    name.replace(head, "p_z_given_g_net."): value
+    for name, value in values.items()
+    if name.startswith(head)
+  }
+  renamed = {
+    name.replace("img_encoder.enc.conv", encoder): value
+    for name, value in {**values, **twice, "aux_p": np.zeros(1)}.items()
+  }
+  translated = model.published_weights(renamed)
+  # What has no place here keeps its name.
+  assert set(translated) - {v.name[:-2] for v in model.variables} == {"aux_p"}
+  kernel = values["img_encoder.enc.conv.15.weight"]
+  np.testing.assert_array_equal(
+    translated["encoder/conv_5/w"], kernel.transpose(2, 3, 1, 0)
+  )
+  np.testing.assert_array_equal(
+    translated["glimpse_decoder/layers/norm_3/scale"],
+    values["local_latent_sampler.z_what_decoder_net.conv.14.weight"],
+  )
+  np.testing.assert_array_equal(
+    translated["struct_draw/decoder/h_0"],
+    values["global_struct_draw.rnn_dec.h_0"].transpose(0, 2, 3, 1),
+  )
+
+
+def test_gnm_of_other_sizes_is_told():
+  values = cases.read_arrays(_GNM / "weights.npz")
+  with pytest.raises(ValueError, match="checkpoint of GNM") as error:
+    _gnm(z_what_dim=8, z_bg_dim=4).published_weights(values)
+  assert "n_z=7  (is 8)" in str(error.value)
+  assert "model.background.n_background=5  (is 4)" in str(error.value)
+  assert _gnm().published_weights({"other": np.zeros(1)}) is None
