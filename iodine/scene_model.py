@@ -119,6 +119,8 @@ class SceneModel(snt.Module, abc.ABC):
       of which has number 0.
     num_iters: number of refinement steps, of models whose number may change
       (`set_num_iters`).
+    place_latents: indices of x and y in a slot's latent that tells a place,
+      from -1 to 1 in the image, to the right and down; None: it tells none.
     num_frames: T, number of frames that the model uses.
     num_background_entities: number of leading true masks that are background; a
       property of the data, set by `initialize`.
@@ -135,6 +137,7 @@ class SceneModel(snt.Module, abc.ABC):
   num_steps: int = 1
   first_step: int = 1
   num_iters: int
+  place_latents: tuple[int, int] | None = None
   num_frames: int = 1
   num_background_entities: int = 1
   factor_evaluator: FactorRegressor | None = None

@@ -23,6 +23,7 @@ from iodine.exploration.edits import (
   Removal,
   Swap,
   collage,
+  move_slot,
   remove_slots,
   swap_slots,
 )
@@ -73,6 +74,7 @@ __all__ = [
   "latent_kl",
   "latent_limits",
   "latent_range",
+  "move_slot",
   "object_slot",
   "possible_ranges",
   "prior_samples",

@@ -18,6 +18,7 @@ __all__ = [
   "Removal",
   "Swap",
   "collage",
+  "move_slot",
   "remove_slots",
   "swap_slots",
 ]
@@ -166,6 +167,39 @@ def swap_slots(
     components=info["outputs"]["components"][chosen, -1][own],
     after=after,
   )
+
+
+def move_slot(
+  model: SceneModel,
+  info: Mapping[str, Any],
+  slot: int,
+  shifts: Sequence[tuple[float, float]],
+  b: int = 0,
+) -> Composition:
+  """Moves a slot of a scene, after the last refinement step.
+
+  Args:
+    model: the model that made `info`, with `place_latents`, and which
+      `can("compose")`.
+    info: result of `infer`.
+    slot: index of the slot.
+    shifts: [N] pairs that are added to x and y; 2 is the image's side.
+    b: index of the scene in the batch.
+
+  Returns:
+    The N scenes.
+
+  Raises:
+    ValueError: if `b` or `slot` is out of range, or latents tell no place.
+  """
+  z = info["latent"]["z"][:, -1]
+  check_index("b", b, len(z))
+  check_index("slot", slot, z.shape[1])
+  if model.place_latents is None:
+    raise ValueError(f"{type(model).__name__} has no latents of a slot's place")
+  moved = np.tile(z[b], [len(shifts), 1, 1])
+  moved[:, slot, list(model.place_latents)] += shifts
+  return render(model, moved)
 
 
 def collage(

@@ -136,8 +136,8 @@ def test_gnm(data_dir, tmp_path, capsys):
   run("compose", *words, "scenes=[2,1]", "slots=[3,17]")
   run("sample", *words)
   assert (folder.parent / "sample" / "samples.png").is_file()
-  error = fail(capsys, 2, "traverse", *words)
-  assert "a GNM has no prior and no decoder of single slots" in error
+  run("traverse", *words, "range_scenes=2", "slot=3", "latents=[4,5]")
+  assert (folder.parent / "traverse" / "scene_1_slot_3.png").is_file()
   run("inspect_checkpoint", *words)
   output = capsys.readouterr().out
   assert "numbers of RMSprop's" in output

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine import training
+from iodine import exploration, training
 from iodine.models.gnm import (
   GNM,
   Background,
@@ -378,6 +378,26 @@ def test_scenes_of_their_own_slots_are_the_reconstructions():
   moved = z.numpy()
   moved[:, 0, 4] += 0.5
   assert np.abs(model.compose(tf.constant(moved)).recons - recons).max() > 1e-3
+
+
+def test_a_slot_is_moved():
+  model = _model()
+  info = exploration.infer(model, _data(), seed=3)
+  z = info["latent"]["z"][1, -1].copy()
+  scenes = exploration.move_slot(model, info, 2, [(0, 0), (0.5, -0.25)], b=1)
+  np.testing.assert_allclose(
+    scenes.recons[0], info["outputs"]["recons"][1, 0, 0], atol=1e-5
+  )
+  z[2, 4:6] += (0.5, -0.25)
+  moved = model.compose(tf.constant(z[np.newaxis])).recons[0]
+  np.testing.assert_allclose(scenes.recons[1], moved, atol=1e-5)
+  assert np.abs(scenes.recons[1] - scenes.recons[0]).max() > 1e-3
+  with pytest.raises(ValueError, match="slot=5: expected from 0 to 4"):
+    exploration.move_slot(model, info, K, [(0, 0)])
+  model.place_latents = None
+  with pytest.raises(ValueError, match="GNM has no latents of a slot's place"):
+    exploration.move_slot(model, info, 2, [(0, 0)])
+  del model.place_latents
 
 
 def test_deviations_of_slots_to_first_order():

@@ -59,6 +59,7 @@ class GNM(SceneModel):
     "global latent tells which scenes are likely, and makes new ones."
   )
   first_step = 0
+  place_latents = slots.PLACE
 
   def __init__(
     self,

@@ -22,10 +22,11 @@ from iodine.models.gnm.background import BackgroundLatent
 from iodine.models.gnm.renderer import Objects
 from iodine.models.gnm.symbols import SymbolDistributions
 
-__all__ = ["Slots", "moments", "pack", "places", "size", "unpack"]
+__all__ = ["PLACE", "Slots", "moments", "pack", "places", "size", "unpack"]
 
 _BACKGROUND = (1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
 _NUM_SYMBOLS = len(_BACKGROUND)
+PLACE = (4, 5)  # entries of shift x and y
 
 
 class Slots(NamedTuple):
