@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from iodine import exploration, training
+from iodine.geco import Geco
 from iodine.models.gnm import (
   GNM,
   Background,
@@ -315,7 +316,7 @@ def test_total_is_the_weighted_sum():
   ).scalars
   terms = ("presence", "where", "depth", "what", "background", "global")
   factors = {"presence": 2.0}
-  total = float(scalars["loss/recons"])
+  total = float(scalars["loss/nll"])
   for term in terms:
     total += factors.get(term, 1.0) * float(scalars[f"loss/kl_{term}"])
   for term in terms[:-1]:
@@ -324,6 +325,19 @@ def test_total_is_the_weighted_sum():
   np.testing.assert_allclose(scalars["loss/total"], total, rtol=1e-5)
   summed = sum(float(scalars[f"loss/kl_{term}"]) for term in terms)
   np.testing.assert_allclose(scalars["loss/kl"], summed, rtol=1e-5)
+
+
+def test_a_constraint_takes_the_place_of_the_likelihood():
+  model = _model_of()
+  plain = model(_data(), noise=_noise(model)).scalars
+  model.use_geco(Geco(-1.0, warmup_steps=0))
+  constrained = model(_data(), noise=_noise(model)).scalars
+  # Its state is still 0.
+  np.testing.assert_allclose(
+    constrained["loss/total"],
+    plain["loss/total"] - plain["loss/nll"],
+    rtol=1e-4,
+  )
 
 
 def _model_of(**options):
@@ -348,7 +362,7 @@ def test_what_infer_returns():
   np.testing.assert_allclose(masks.sum(axis=2), 1.0, atol=1e-5)
   assert masks.min() >= 0.0
   loss = model(_data(), noise=noise, step=tf.constant(10**6, tf.int64))
-  for here, there in (("recons", "loss/recons"), ("kl", "loss/kl")):
+  for here, there in (("recons", "loss/nll"), ("kl", "loss/kl")):
     value = np.mean(np.sum(info["losses"][here], axis=-1, keepdims=True))
     if here == "recons":
       value = np.mean(info["losses"][here])

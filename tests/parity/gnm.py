@@ -358,7 +358,7 @@ def _terms(
 
 def _means(scalars: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
   """Recorded names of the terms, as means over the batch."""
-  values = {"log_like": -scalars["loss/recons"]}
+  values = {"log_like": -scalars["loss/nll"]}
   for name, published in _TERMS.items():
     for prefix, here in (("kl", "kl"), ("aux_kl", "kl_auxiliary")):
       if f"loss/{here}_{name}" in scalars:

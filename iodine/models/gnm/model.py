@@ -59,6 +59,7 @@ class GNM(SceneModel):
     "global latent tells which scenes are likely, and makes new ones."
   )
   first_step = 0
+  has_likelihood = True
   place_latents = slots.PLACE
 
   def __init__(
@@ -201,11 +202,10 @@ class GNM(SceneModel):
 
     Returns:
       total: the weighted sum of the terms;
-      scalars, nats per image: loss/total, loss/recons (minus the
-        log-likelihood), loss/kl (all KLs, without weights), loss/kl_<term> and
-        loss/kl_auxiliary_<term>; loss/mse, loss/ari, loss/ari_nobg
-        (`SceneModel.scores`); objects, how many are there on average;
-        temperature;
+      scalars, nats per image: loss/total, loss/nll, loss/kl (all KLs, without
+        weights), loss/kl_<term> and loss/kl_auxiliary_<term>; loss/mse,
+        loss/ari, loss/ari_nobg (`SceneModel.scores`); objects, how many are
+        there on average; temperature;
       iterations: an `Explained`.
 
     Raises:
@@ -213,12 +213,14 @@ class GNM(SceneModel):
     """
     data = self.check_data(data)
     image = self._image(data)
-    annealed = self.annealed(0 if step is None else step)
+    step = 0 if step is None else step
+    annealed = self.annealed(step)
     explained = self._explain(image, self._noise(noise, seed, image), annealed)
     recons = explained.scene.rendered.image
     log_likelihood = objective.log_likelihood(image, recons, self._sigma)
-    total = -tf.reduce_mean(log_likelihood)
-    scalars = {"loss/recons": total}
+    nll = -tf.reduce_mean(log_likelihood)
+    total = self.likelihood_term(nll, step)
+    scalars = {"loss/nll": nll}
     kls = objective.kls(explained)
     auxiliary_kls = objective.auxiliary_kls(
       explained, annealed.presence_prior, annealed.scale_prior
