@@ -378,8 +378,8 @@ def test_a_variable_of_two_groups_is_an_error():
     (
       {"groups": {"dvae": {"learning_rate": 1}}},
       "groups.dvae.learning_rate=1: unknown key. Did you mean 'learn_rate'? "
-      "Valid keys: cosine_alpha, cosine_steps, decay_rate, decay_steps, "
-      "learn_rate, match, warmup_from_zero, warmup_steps",
+      "Valid keys: cosine_alpha, cosine_steps, decay_after_warmup, decay_rate, "
+      "decay_steps, learn_rate, match, warmup_from_zero, warmup_steps",
     ),
     (
       {"groups": {"dvae": {"learn_rate": -1}}},
