@@ -268,6 +268,7 @@ def test_size_of_the_published_models(n_z, decoder, count):
 
 
 def test_initial_values():
+  tf.random.set_seed(0)
   model = EfficientMORL(ImageEncoder(), BroadcastDecoder(), 64, 4)
   model.initialize((8, 8, 3), {})
   values = {

@@ -99,6 +99,7 @@ def test_initial_values_of_keras():
   ],
 )
 def test_initial_values_of_a_gain(layer, inputs, fans):
+  tf.random.set_seed(0)
   layer.w_init = layers.initializers(0.5)["w_init"]
   layer(inputs)
   assert abs(np.std(layer.w) / (0.5 * math.sqrt(2 / fans)) - 1) < 0.1
