@@ -27,6 +27,7 @@ __all__ = [
   "RestoreReport",
   "fits",
   "is_optimizer_state",
+  "moment_owner",
   "read",
   "reference_name",
   "restore",
@@ -37,7 +38,9 @@ __all__ = [
 # Sonnet 2's layer norm has other names for its variables than Sonnet 1's.
 _LAYER_NORM = re.compile(r"(.*/layer_norm_\w+)/(scale|offset)(/Adam(?:_1)?)?")
 _LAYER_NORM_NAMES = {"scale": "gamma", "offset": "beta"}
-_MOMENTS = re.compile(r"beta[12]_power|.*/(Adam(_1)?|RMSProp)")
+# Ends of the names of what an optimizer keeps of a variable, and whose it is.
+_OWNERS = {"Adam": "Adam", "Adam_1": "Adam", "RMSProp": "RMSprop"}
+_MOMENTS = re.compile(rf"beta[12]_power|.*/({'|'.join(_OWNERS)})")
 _OPTIMIZER = re.compile(rf"global_step|{_MOMENTS.pattern}")
 # A checkpoint without these can be used: they start at their initial values.
 _OPTIONAL = re.compile(rf"factor_evaluator/.*|{_OPTIMIZER.pattern}")
@@ -66,6 +69,11 @@ def reference_name(name: str) -> str:
     scope, last, slot = match.groups()
     return f"{scope}/{_LAYER_NORM_NAMES[last]}{slot or ''}"
   return name
+
+
+def moment_owner(name: str) -> str | None:
+  """The optimizer that keeps this of a variable; None: it is no such name."""
+  return _OWNERS.get(name.rpartition("/")[2]) if "/" in name else None
 
 
 def is_optimizer_state(name: str) -> bool:

@@ -16,10 +16,7 @@ from iodine.runs import checkpoint_files, loading
 __all__ = ["inspect_checkpoint"]
 
 
-# What names of an optimizer's state end with, and what is in them in Google's
-# checkpoints.
-_RMSPROP = "/RMSProp"
-_MOMENTS = ("/Adam", "/Adam_1", _RMSPROP)
+# What is in the names of an optimizer's state in Google's checkpoints.
 _KERAS_MOMENT = "/.OPTIMIZER_SLOT/"
 
 # Variables do not depend on these, but the time to create them does.
@@ -52,8 +49,8 @@ def inspect_checkpoint(entries: Mapping[str, Any]) -> None:
     dtype = "string" if value.dtype == object else value.dtype
     print(f"{errors.printable(name):<{width}}  {shape:>12}  {dtype}")
   summary = _summary(values)
-  is_rmsprop = any(name.endswith(_RMSPROP) for name in values)
-  owner = "RMSprop" if is_rmsprop else "Adam"
+  owners = {tf1_checkpoint.moment_owner(name) for name in values}
+  owner = "RMSprop" if "RMSprop" in owners else "Adam"
   print(
     f"\n{errors.printable(prefix)}: {summary.parameters:,} parameters, "
     f"{summary.slots:,} numbers of {owner}'s, {summary.others} other entries"
@@ -77,7 +74,11 @@ def inspect_checkpoint(entries: Mapping[str, Any]) -> None:
 
 
 def _summary(values: Mapping[str, np.ndarray]) -> _Summary:
-  slots = {n for n in values if n.endswith(_MOMENTS) or _KERAS_MOMENT in n}
+  slots = {
+    name
+    for name in values
+    if tf1_checkpoint.moment_owner(name) or _KERAS_MOMENT in name
+  }
   weights = {
     name
     for name, value in values.items()

@@ -50,6 +50,8 @@ _LOG = logging.getLogger(__name__)
 
 # What the names of the state of `Geco` begin with.
 _GECO = "geco/"
+# What each optimizer keeps of a variable.
+_MOMENTS_OF = {"Adam": "Adam's moments", "RMSprop": "RMSprop's mean squares"}
 # The entry in which an object-based checkpoint describes itself.
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # What Google's training loops call the model in such checkpoints; its variables
@@ -436,12 +438,10 @@ def log_report(prefix: str, report: RestoreReport) -> None:
   kinds = (("missing, as it was", report.missing), ("left over", report.unused))
   for kind, names in kinds:
     # A name per row is what people look for, but not all of an optimizer's.
-    slots = [n for n in names if re.search(r"/(Adam(_1)?|RMSProp)$", n)]
-    rows += [f"  {kind:<18} {n}" for n in names if n not in slots]
-    if adam := [n for n in slots if n.endswith("/Adam")]:
-      rows.append(f"  {kind:<18} Adam's moments of {len(adam)} variables")
-    if squares := [n for n in slots if n.endswith("/RMSProp")]:
-      rows.append(
-        f"  {kind:<18} RMSprop's mean squares of {len(squares)} variables"
-      )
+    owners = {name: tf1_checkpoint.moment_owner(name) for name in names}
+    rows += [f"  {kind:<18} {n}" for n, owner in owners.items() if not owner]
+    for owner, moments in _MOMENTS_OF.items():
+      kept = {n.rpartition("/")[0] for n in names if owners[n] == owner}
+      if kept:
+        rows.append(f"  {kind:<18} {moments} of {len(kept)} variables")
   _LOG.info("\n".join(rows))
