@@ -146,12 +146,12 @@ def _codes_and_masks(
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """Codes [B, K, Z], and masks [B, K, H, W, 1] that they decode to."""
   info = model.infer({"image": image}, noise)
-  latent, masks = info.get("latent", {}), info["outputs"].get("pred_mask")
-  if "z" not in latent or masks is None:
+  masks = info["outputs"].get("pred_mask")
+  if "z" not in info.get("latent", {}) or masks is None:
     raise ConfigError(
       f"dci: a {type(model).__name__} does not infer slots with masks"
     )
-  codes = latent.get("z_mean", latent["z"])[:, -1]
+  codes = exploration.inferred_latents(info)
   if model.can("decode_slots"):
     return codes, model.compose(codes).masks
   return codes, masks[:, -1]

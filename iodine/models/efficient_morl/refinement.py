@@ -50,6 +50,7 @@ class RefinementNetwork(snt.Module):
     super().__init__(name=name)
     self._mlp = make_mlp((_HIDDEN_SIZE, n_z), tf.nn.elu, init_gain, "mlp")
     self._gru = layers.GRU(n_z, "pytorch")
+    self._norm = snt.LayerNorm(-1, False, False, eps=_NORM_EPSILON)
     self._outputs = [
       snt.Linear(n_z, **layers.initializers(init_gain), name=name)
       for name in ("mean", "raw")
@@ -69,14 +70,8 @@ class RefinementNetwork(snt.Module):
       The step.
     """
     normed = tf.stop_gradient(
-      tf.concat(list(map(_layer_norm, tf.split(gradient, 2, axis=-1))), -1)
+      tf.concat(list(map(self._norm, tf.split(gradient, 2, axis=-1))), -1)
     )
     hidden = self._gru(self._mlp(tf.concat([posterior, normed], -1)), hidden)
     delta = tf.concat([output(hidden) for output in self._outputs], axis=-1)
     return Refinement(gradient, normed, hidden, delta)
-
-
-def _layer_norm(x: tf.Tensor) -> tf.Tensor:
-  """A layer norm over the last axis, without parameters."""
-  mean, variance = tf.nn.moments(x, axes=[-1], keepdims=True)
-  return (x - mean) * tf.math.rsqrt(variance + _NORM_EPSILON)

@@ -26,14 +26,6 @@ def check_sizes(name: str, values: Sequence[int]) -> tuple[int, ...]:
   return layers.check_layers(name, values, len(values))
 
 
-def _check_strides(values: Sequence[int], count: int) -> tuple[int, ...]:
-  """Checks strides, one per layer or one for all; 0 is allowed."""
-  layers.check_layers("strides", [1] * len(values), count)
-  for index, value in enumerate(values):
-    checks.check(checks.size_fault(f"strides[{index}]", value, low=0))
-  return tuple(values) if len(values) == count else (values[0],) * count
-
-
 def _half(kernel_size: int) -> list[int]:
   """PyTorch's usual padding, the same on both sides."""
   return [(kernel_size - 1) // 2] * 2
@@ -77,7 +69,7 @@ class Convolutions(snt.Module):
     )
     count = len(channels)
     kernels = layers.check_layers("kernel_shapes", kernel_shapes, count)
-    strides = _check_strides(strides, count)
+    strides = layers.check_layers("strides", strides, count, low=0)
     self._upscales = layers.check_layers("upscales", upscales, count)
     groups = layers.check_layers("num_groups", num_groups, count)
     normed = channels[:-1] if bare_last else channels
