@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import sonnet as snt
 import tensorflow as tf
-import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from iodine import checks
@@ -28,6 +27,7 @@ from iodine.models.efficient_morl.refinement import (
   Refinement,
   RefinementNetwork,
 )
+from iodine.models.noise import slot_noise, split_seed
 from iodine.models.slot_attention.attention import attention_pictures
 from iodine.models.slot_attention.base import scaled
 from iodine.models.slot_attention.encoder import EncodedImage
@@ -227,7 +227,7 @@ class EfficientMORL(SceneModel):
     scalars = {
       "loss/total": total,
       "loss/nll": tf.reduce_mean(last.decoded.nll),
-      "loss/kl": _mean_sum(last.kl),
+      "loss/kl": tf.reduce_mean(tf.reduce_sum(last.kl, axis=1)),
       **self.scores(data["image"][:, :1], recons[:, None], masks, data),
     }
     return Loss(total, scalars, record)
@@ -302,13 +302,12 @@ class EfficientMORL(SceneModel):
     Decodes samples of the prior of the last result of `infer`. With
     "reversed++" and refinement that is p(z_0 | z_1), reached from the top down.
     """
-    chain = 0
-    if self._prior_kind == "bottom-up" and not self.num_iters:
-      chain = self.num_layers - 1
-    if self._prior_kind == "reversed++" and self.num_iters:
-      chain = self.num_layers - 1
+    is_chain = self._prior_kind == (
+      "reversed++" if self.num_iters else "bottom-up"
+    )
+    chain = max(self.num_layers - 1, 0) if is_chain else 0
     shape = [num, self.num_components, self.n_z]
-    seeds = _split(seed, max(chain, 0) + 1)
+    seeds = split_seed(seed, chain + 1)
     z = tf.random.stateless_normal(shape, seeds[0])
     for i in range(1, chain + 1):
       noise = tf.random.stateless_normal(shape, seeds[i])
@@ -452,22 +451,6 @@ class EfficientMORL(SceneModel):
     self, image: tf.Tensor, noise: Any, seed: tf.Tensor | None
   ) -> tf.Tensor:
     """All draws [n, B, K, Z]."""
-    shape = (self.num_components, self.n_z)
-    if noise is None:
-      draws = [self._num_draws, tf.shape(image)[0], *shape]
-      return tf.random.stateless_normal(draws, tfp.random.sanitize_seed(seed))
-    noise = tf.convert_to_tensor(noise, tf.float32)
-    dims = " ".join(map(str, (self._num_draws, "B", *shape)))
-    checks.check_shapes({"image": (image, "B _ _ _"), "noise": (noise, dims)})
-    return noise
-
-
-def _split(seed: tf.Tensor | None, count: int) -> list[tf.Tensor]:
-  """Seeds for `count` draws."""
-  seed = tfp.random.sanitize_seed(seed)
-  return tf.unstack(tfp.random.split_seed(seed, n=count))
-
-
-def _mean_sum(kl: tf.Tensor) -> tf.Tensor:
-  """KL [B, K] of slots to nats per image, a scalar."""
-  return tf.reduce_mean(tf.reduce_sum(kl, axis=1))
+    return slot_noise(
+      image, self.num_components, self.n_z, noise, seed, self._num_draws
+    )

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from iodine import checks
 from iodine.models.gnm import counting, objective, renderer, slots, weights
@@ -27,6 +26,7 @@ from iodine.models.gnm.decoder import PictureDecoder
 from iodine.models.gnm.encoder import ImageEncoder
 from iodine.models.gnm.struct_draw import StructDRAW
 from iodine.models.gnm.symbols import SymbolHead
+from iodine.models.noise import split_seed
 from iodine.scene_model import Composition, Loss, SceneModel
 
 __all__ = ["GNM"]
@@ -378,7 +378,7 @@ class GNM(SceneModel):
     image = self._image(self.check_data(data))
     annealed = self.annealed(_LAST_STEP)
     logs = []
-    for draw_seed in _split(seed, num_samples):
+    for draw_seed in split_seed(seed, num_samples):
       explained = self._explain(
         image, self._noise(None, draw_seed, image), annealed
       )
@@ -458,7 +458,7 @@ class GNM(SceneModel):
   ) -> dict[str, tf.Tensor]:
     """Random noise of so many scenes."""
     shapes = self._autoencoder.noise_shapes
-    seeds = dict(zip(shapes, _split(seed, len(shapes)), strict=True))
+    seeds = dict(zip(shapes, split_seed(seed, len(shapes)), strict=True))
     return {
       key: (
         tf.random.stateless_uniform
@@ -484,12 +484,6 @@ class GNM(SceneModel):
     if scene.background is not None:
       return masks
     return masks[:, :-1] + masks[:, -1:] / self.num_components
-
-
-def _split(seed: tf.Tensor | None, count: int) -> list[tf.Tensor]:
-  """Seeds for `count` purposes."""
-  seed = tfp.random.sanitize_seed(seed)
-  return tf.unstack(tfp.random.split_seed(seed, n=count))
 
 
 def _picture(scene: Drawn) -> tf.Tensor:

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import sonnet as snt
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from iodine import checks
 from iodine.models import layers
+from iodine.models.noise import slot_noise, split_seed
 from iodine.models.slate import weights
 from iodine.models.slate.dvae import DVAE, PATCH, gumbel_softmax
 from iodine.models.slate.transformer import Dropout, TransformerDecoder
@@ -22,7 +22,6 @@ from iodine.models.slot_attention.attention import (
   SlotAttention,
   SlotUpdate,
   attention_pictures,
-  slot_noise,
 )
 from iodine.scene_model import Composition, Loss, SceneModel
 
@@ -241,7 +240,7 @@ class SLATE(SceneModel):
     """
     data = self.check_data(data)
     image = self._image(data)
-    seeds = _split(seed, 3)
+    seeds = split_seed(seed, 3)
     gumbel = self._gumbel(noise, seeds[0], image)
     tau = self._tau(step)
     dvae_logits = self.dvae.encode(image)
@@ -307,7 +306,7 @@ class SLATE(SceneModel):
     image = self._image(data)
     tokens = _flat_argmax(self.dvae.encode(image))
     recons = self._picture(tokens)
-    slot_noise = self._slot_noise(noise, _split(seed, 1)[0], image)
+    slot_noise = self._slot_noise(noise, split_seed(seed, 1)[0], image)
     reading = self._read(tokens, slot_noise, Dropout())
     masks = self._masks(reading.updates)
     steps = self.num_steps
@@ -419,7 +418,7 @@ class SLATE(SceneModel):
   ) -> tf.Tensor:
     """Standard normal [B, K, D]."""
     given = None if noise is None else noise["slots"]
-    return slot_noise(image, self.num_components, self.n_z, given, seed)
+    return slot_noise(image, self.num_components, self.n_z, given, seed)[0]
 
   def _embed(self, tokens: tf.Tensor) -> tf.Tensor:
     """Tokens [B, N] of the dVAE to [B, N + 1, d], with positions."""
@@ -479,12 +478,6 @@ class SLATE(SceneModel):
       maximum_iterations=length,
     )
     return tf.transpose(tokens.stack())
-
-
-def _split(seed: tf.Tensor | None, count: int) -> list[tf.Tensor]:
-  """Seeds for `count` purposes."""
-  seed = tfp.random.sanitize_seed(seed)
-  return tf.unstack(tfp.random.split_seed(seed, n=count))
 
 
 def _flat_argmax(logits: tf.Tensor) -> tf.Tensor:

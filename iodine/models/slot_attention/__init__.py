@@ -6,7 +6,6 @@ from iodine.models.slot_attention.attention import (
   SlotAttention,
   SlotUpdate,
   attention_pictures,
-  slot_noise,
 )
 from iodine.models.slot_attention.autoencoder import SlotAttentionAutoEncoder
 from iodine.models.slot_attention.decoder import SpatialBroadcastDecoder
@@ -32,5 +31,4 @@ __all__ = [
   "SlotUpdate",
   "SpatialBroadcastDecoder",
   "attention_pictures",
-  "slot_noise",
 ]

@@ -7,16 +7,15 @@ an image.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sonnet as snt
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from iodine import checks
 from iodine.models import layers
 
-__all__ = ["SlotAttention", "SlotUpdate", "attention_pictures", "slot_noise"]
+__all__ = ["SlotAttention", "SlotUpdate", "attention_pictures"]
 
 # "xavier": as "glorot", but mu and log sigma with the fans that PyTorch sees,
 # and the MLP's first layer Kaiming uniform.
@@ -291,38 +290,6 @@ def _joined(x: tf.Tensor) -> tf.Tensor:
     return tf.squeeze(x, 1)
   x = tf.transpose(x, [0, 2, 1, 3])
   return tf.reshape(x, [-1, length, num_heads * size])
-
-
-def slot_noise(
-  image: tf.Tensor,
-  num_slots: int,
-  size: int,
-  noise: Any,
-  seed: tf.Tensor | None,
-) -> tf.Tensor:
-  """The noise of initial slots: what is given, or drawn.
-
-  Args:
-    image: [B, H, W, C].
-    num_slots: K.
-    size: D.
-    noise: [1, B, K, D] float32, standard normal; None: drawn.
-    seed: [2] int32 seed of the draw; None: not repeatable.
-
-  Returns:
-    [B, K, D] float32.
-
-  Raises:
-    ValueError: for noise of another shape.
-  """
-  if noise is not None:
-    noise = tf.convert_to_tensor(noise, tf.float32)
-    checks.check_shapes(
-      {"image": (image, "B _ _ _"), "noise": (noise, f"1 B {num_slots} {size}")}
-    )
-    return noise[0]
-  shape = [tf.shape(image)[0], num_slots, size]
-  return tf.random.stateless_normal(shape, tfp.random.sanitize_seed(seed))
 
 
 def attention_pictures(

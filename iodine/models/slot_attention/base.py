@@ -11,12 +11,12 @@ import sonnet as snt
 import tensorflow as tf
 
 from iodine import checks
+from iodine.models.noise import slot_noise
 from iodine.models.slot_attention import weights
 from iodine.models.slot_attention.attention import (
   SlotAttention,
   SlotUpdate,
   attention_pictures,
-  slot_noise,
 )
 from iodine.models.slot_attention.encoder import EncodedImage
 from iodine.scene_model import SceneModel
@@ -111,7 +111,7 @@ class SlotModel(SceneModel):
     """
     encoded = self._encoder(image)
     noise = slot_noise(image, self.num_components, self._slot_size, noise, seed)
-    return encoded, self._slot_attention(encoded.features, noise)
+    return encoded, self._slot_attention(encoded.features, noise[0])
 
   def _attention(
     self, encoded: EncodedImage, updates: Sequence[SlotUpdate]
