@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import checks
-from iodine.data import image_files, stream
-from iodine.data.pipeline import IODINEDataset
+from iodine.data import image_files
+from iodine.data.scene_files import SceneFiles
 
 __all__ = ["ImageFolder"]
 
@@ -50,7 +50,7 @@ class _Files(NamedTuple):
 
 
 @dataclasses.dataclass(eq=False)
-class ImageFolder(IODINEDataset):
+class ImageFolder(SceneFiles):
   """The images of a folder, sorted by name, each one a scene.
 
   PNG, JPEG, BMP, WebP and GIF files are images, whatever their names. Other
@@ -69,8 +69,6 @@ class ImageFolder(IODINEDataset):
   the mask is resized, do not count. There are no factors.
 
   The headers of all images, and all masks, are read before the first scene.
-  Training shuffles the whole folder; `shuffle_buffer` images are held in memory
-  only if scenes are cached or filtered by number of objects.
 
   Attributes:
     path: path of the folder, made absolute; "~" is expanded. None: not set yet,
@@ -97,11 +95,10 @@ class ImageFolder(IODINEDataset):
       return None
     return self._num_entities(self._files())
 
-  def examples(self) -> tf.data.Dataset:
-    """Opens the files; see `IODINEDataset.examples`."""
+  def _names(self) -> tf.data.Dataset:
     files = self._files()
     self._num_entities(files)
-    return _paths(files).map(self._load, num_parallel_calls=tf.data.AUTOTUNE)
+    return _paths(files)
 
   def stored_files(self) -> list[str]:
     """The images, then their masks."""
@@ -111,25 +108,6 @@ class ImageFolder(IODINEDataset):
   def estimated_num_examples(self) -> int:
     """The number of images."""
     return len(self._files().images)
-
-  def _training_order(self) -> tuple[Callable, Callable]:
-    """Shuffles names, not images, unless images are filtered or cached."""
-    bounds = (self.min_num_objects, self.max_num_objects)
-    is_filtered = bounds != (None, None)
-    if is_filtered or self.cache_dir is not None or self.shuffle_buffer is None:
-      return super()._training_order()
-    self._scenes()  # raises errors early
-    paths = _paths(self._files()).skip(self.skip)
-    if self.take is not None:
-      paths = paths.take(self.take)
-
-    def order(epoch: tf.Tensor) -> tf.data.Dataset:
-      stream.set_graph_seed(self.seed or 0)
-      return paths.shuffle(
-        paths.cardinality(), seed=epoch, reshuffle_each_iteration=False
-      )
-
-    return order, lambda names: self._scene(self._load(names))
 
   def _load(self, paths: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Reads a scene; for use in a graph."""
@@ -188,10 +166,6 @@ class ImageFolder(IODINEDataset):
 
   def _most_objects(self) -> None:
     return None  # Known only from the files.
-
-  def remaining_crop(self) -> None:
-    """None: `examples` crops, because the sizes of images may differ."""
-    return None
 
   def _source(self) -> Any:
     files = self._files()

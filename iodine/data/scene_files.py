@@ -1,0 +1,69 @@
+"""The base of datasets in image files, of which every scene has its own."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from iodine.data import stream
+from iodine.data.pipeline import IODINEDataset
+
+__all__ = ["SceneFiles"]
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class SceneFiles(IODINEDataset):
+  """Scenes that are read one by one, by names that fit in memory.
+
+  Training shuffles all names; `shuffle_buffer` scenes are held in memory only
+  if scenes are cached or filtered by number of objects. Images are cropped and
+  resized as they are read, see `image_files.load_image`: with antialiasing,
+  whatever `half_pixel_centers` says.
+  """
+
+  @abc.abstractmethod
+  def _names(self) -> tf.data.Dataset:
+    """Finds the scenes, in order.
+
+    Returns:
+      An unbatched dataset, of known length, of what `_load` takes.
+
+    Raises:
+      FileNotFoundError: if a file does not exist.
+      ValueError: if a file is invalid.
+    """
+
+  @abc.abstractmethod
+  def _load(self, name: Any) -> dict[str, Any]:
+    """Reads a scene of `examples`, cropped and resized; for use in a graph."""
+
+  def examples(self) -> tf.data.Dataset:
+    """Opens the files; see `IODINEDataset.examples`."""
+    return self._names().map(self._load, num_parallel_calls=tf.data.AUTOTUNE)
+
+  def remaining_crop(self) -> None:
+    """None: `_load` crops."""
+    return None
+
+  def _training_order(self) -> tuple[Callable, Callable]:
+    """Shuffles names, not scenes, unless scenes are filtered or cached."""
+    bounds = (self.min_num_objects, self.max_num_objects)
+    is_filtered = bounds != (None, None)
+    if is_filtered or self.cache_dir is not None or self.shuffle_buffer is None:
+      return super()._training_order()
+    self._scenes()  # raises errors early
+    names = self._names().skip(self.skip)
+    if self.take is not None:
+      names = names.take(self.take)
+
+    def order(epoch: tf.Tensor) -> tf.data.Dataset:
+      stream.set_graph_seed(self.seed or 0)
+      return names.shuffle(
+        names.cardinality(), seed=epoch, reshuffle_each_iteration=False
+      )
+
+    return order, lambda name: self._scene(self._load(name))
