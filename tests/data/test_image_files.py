@@ -324,6 +324,33 @@ def test_palette_labels_are_indices(tmp_path):
   np.testing.assert_array_equal(loaded, LABELS)
 
 
+_GRAYS = [x for value in range(256) for x in (value, value, value)]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+  ("colors", "clear"),
+  [
+    ([7, 7, 7] * 256, b""),  # All entities look the same,
+    ([0, 0, 0, 9, 9, 9] * 128, b""),  # or every other one.
+    (_GRAYS[::-1], b""),  # As if they were gray, the wrong way round.
+    ([255, 0, 0], b""),  # Fewer colours than labels.
+    (_GRAYS, b"\0"),  # The background is transparent,
+    (_GRAYS, b"\xff\x80\0\0\x01"),  # or objects are, in part.
+  ],
+)
+def test_indices_count_whatever_the_palette(tmp_path, depth, colors, clear):
+  labels = (LABELS.astype(int) * 67 + 1) % 2**depth
+  chunks = [(b"PLTE", bytes(colors[: 3 * 2**depth]))]
+  chunks += [(b"tRNS", clear[: 2**depth])] if clear else []
+  rows = b"".join(packed(depth, row) for row in labels)
+  path = tmp_path / "a.png"
+  path.write_bytes(png(W, H, depth, 3, rows, before=chunks))
+  np.testing.assert_array_equal(image_files.load_labels(path), labels)
+  small = image_files.load_labels(path, (H, 1), ((0, H), (2, 3)))
+  np.testing.assert_array_equal(small[:, 0], labels[:, 2])
+
+
 def test_labels_are_resized_by_nearest_neighbour(tmp_path):
   path = save(tmp_path / "a.png", Image.fromarray(LABELS))
   region = ((1, 10), (2, 17))

@@ -111,6 +111,22 @@ def test_masks(folder):
   assert dataset("train").element_spec == dataset.batch_spec()
 
 
+def test_palettes_of_repeated_colors(folder):
+  write_masks(folder)
+  for i in range(COUNT):
+    labels = np.zeros([2 * H + i, 3 * W], np.uint8)
+    labels[4:8], labels[12:] = 9, 3
+    mask = Image.frombytes("P", labels.shape[::-1], labels.tobytes())
+    mask.putpalette([50, 60, 70] * 256)
+    mask.save(folder / "masks" / f"{i}.png", transparency=3)
+  dataset = build(folder)
+  assert dataset.num_true_objects == 3
+  owner = next(iter(dataset("summary")))["mask"].numpy().argmax(axis=2)
+  rows = ((np.arange(H) + 0.5) * 18 / H).astype(int)
+  expected = np.where(rows >= 12, 1, np.where((rows >= 4) & (rows < 8), 2, 0))
+  np.testing.assert_array_equal(owner[0, 0, :, 0, 0], expected)
+
+
 def test_filter_by_objects(folder):
   write_masks(folder)
   dataset = build(folder, max_num_objects=1, min_num_objects=1)
