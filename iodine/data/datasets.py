@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from iodine import checks
+from iodine.data.clevrtex import ClevrTex
 from iodine.data.hdf5 import HDF5
 from iodine.data.image_folder import ImageFolder
 from iodine.data.pipeline import IODINEDataset, NoSceneError, Position
@@ -33,6 +34,7 @@ __all__ = [
   "CATER",
   "CLEVR",
   "CLEVRProperties",
+  "ClevrTex",
   "HDF5",
   "IODINEDataset",
   "ImageFolder",

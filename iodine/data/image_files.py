@@ -23,6 +23,7 @@ __all__ = [
   "is_image",
   "load_image",
   "load_labels",
+  "resize_labels",
 ]
 
 # The formats to decode, of the many that Pillow supports.
@@ -68,6 +69,7 @@ def load_image(
   size: Sequence[int] | None = None,
   grayscale: bool = False,
   crop_region: Region | None = None,
+  keep_alpha: bool = True,
 ) -> np.ndarray:
   """Reads the first image of a PNG, JPEG, BMP, WebP or GIF file.
 
@@ -81,6 +83,8 @@ def load_image(
     grayscale: whether to replace the channels by their mean.
     crop_region: ((top, bottom), (left, right)) in pixels of the displayed
       image, cropped before resizing; None: the whole image.
+    keep_alpha: whether transparency counts; False: pixels have their stored
+      colours.
 
   Returns:
     [H, W, C] uint8, C = 1 if `grayscale`, else 3.
@@ -94,7 +98,7 @@ def load_image(
   def convert(stored: ImageFile.ImageFile) -> np.ndarray:
     step = _gray_step(stored)
     image = _oriented(_with_exact_alpha(stored), crop_region)
-    image = _rgb(image, step)
+    image = _rgb(image, step) if keep_alpha else image.convert("RGB")
     if size is not None:
       image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels = np.array(image)
@@ -132,14 +136,24 @@ def load_labels(
     step = _gray_step(image)
     labels = np.array(_oriented(_label_channel(image), crop_region))
     if size is not None:
-      rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(int)
-        for new, old in zip(size, labels.shape, strict=True)
-      )
-      labels = labels[rows[:, None], columns]
+      labels = resize_labels(labels, size)
     return labels.astype(np.int32) // step
 
   return _read(path, ("PNG",), convert)
+
+
+def resize_labels(labels: np.ndarray, size: Sequence[int]) -> np.ndarray:
+  """Resizes [h, w] to [H, W] by the nearest neighbour of each pixel's centre.
+
+  Args:
+    labels: [h, w], of any dtype.
+    size: (H, W).
+  """
+  rows, columns = (
+    ((np.arange(new) + 0.5) * old / new).astype(int)
+    for new, old in zip(size, labels.shape, strict=True)
+  )
+  return labels[rows[:, None], columns]
 
 
 def image_size(
