@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import checks
-from iodine.data import clevrtex_objects, image_files
+from iodine.data import clevrtex_objects, image_files, scene_files
 from iodine.data.scene_files import SceneFiles
 
 __all__ = ["ClevrTex", "NUM_SCENES", "SPLITS"]
@@ -34,8 +33,6 @@ SPLITS = {"test": (0, 1), "val": (1, 2), "train": (2, 10)}
 _STORED_SIZE = (240, 320)
 _IMAGE, _MASK, _OBJECTS = ".png", "_flat.png", ".json"
 _COUNTS = ("crop", "scene")
-# Scenes whose files stand for all of them, in comparisons.
-_MOST_COMPARED = 500
 
 
 @dataclasses.dataclass(eq=False)
@@ -99,12 +96,9 @@ class ClevrTex(SceneFiles):
 
   def stored_files(self) -> list[str]:
     """The files of at most 500 scenes from all over; all with `verify`."""
-    indices = self._indices() if self.verify else self._compared()
-    files = [path for index in indices for path in self._files(index)]
-    for path in files:
-      if not os.path.exists(path):
-        raise FileNotFoundError(self._missing(path))
-    return files
+    indices = self._indices()
+    chosen = indices if self.verify else scene_files.compared(indices)
+    return [path for index in chosen for path in self._existing(index)]
 
   def estimated_num_examples(self) -> int:
     """The number of scenes in the split."""
@@ -116,13 +110,6 @@ class ClevrTex(SceneFiles):
       return range(count)
     start, stop = (count * tenths // 10 for tenths in SPLITS[self.split])
     return range(start, stop)
-
-  def _compared(self) -> list[int]:
-    """Indices, evenly from the first to the last."""
-    indices = self._indices()
-    count = min(len(indices), _MOST_COMPARED)
-    places = np.linspace(0, len(indices) - 1, count).round().astype(int)
-    return [indices[place] for place in places]
 
   @functools.cached_property
   def _folder(self) -> str:
@@ -142,24 +129,26 @@ class ClevrTex(SceneFiles):
     name = f"CLEVRTEX_{self.dataset_variant}_{index:06d}{suffix}"
     return os.path.join(self._folder, str(index // 1000), name)
 
-  def _files(self, index: int) -> list[str]:
+  def _existing(self, index: int) -> list[str]:
+    """The files of a scene; raises FileNotFoundError."""
     suffixes = [_IMAGE, _MASK, *([_OBJECTS] if self.metadata else [])]
-    return [self._path(index, suffix) for suffix in suffixes]
+    paths = [self._path(index, suffix) for suffix in suffixes]
+    for path in paths:
+      if not os.path.exists(path):
+        indices = self._indices()
+        raise FileNotFoundError(
+          f"ClevrTex: there is no file {path}. The split {self.split} of "
+          f"{self.dataset_variant} has the scenes {indices[0]:,} to "
+          f"{indices[-1]:,}: fetch and unpack all archives of "
+          f"clevrtex_{self.dataset_variant}."
+        )
+    return paths
 
   def _names(self) -> tf.data.Dataset:
     indices = self._indices()
     for index in (indices[0], indices[-1]):
       self._read(index)
     return tf.data.Dataset.range(indices.start, indices.stop)
-
-  def _missing(self, path: object) -> str:
-    indices = self._indices()
-    return (
-      f"ClevrTex: there is no file {path}. The split {self.split} of "
-      f"{self.dataset_variant} has the scenes {indices[0]:,} to "
-      f"{indices[-1]:,}: fetch and unpack all archives of "
-      f"clevrtex_{self.dataset_variant}."
-    )
 
   def _load(self, name: tf.Tensor) -> dict[str, Any]:
     specs = {
@@ -199,9 +188,7 @@ class ClevrTex(SceneFiles):
       FileNotFoundError: if a file does not exist.
       ValueError: if a file is invalid.
     """
-    for path in self._files(index):
-      if not os.path.exists(path):
-        raise FileNotFoundError(self._missing(path))
+    self._existing(index)
     image = image_files.load_image(
       self._checked(index, _IMAGE),
       self.image_dim,
@@ -271,12 +258,7 @@ class ClevrTex(SceneFiles):
         )
 
   def _source(self) -> Any:
-    digest = hashlib.sha256()
-    for index in self._compared():
-      for path in self._files(index):
-        stat = os.stat(path)
-        digest.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return [self._folder, digest.hexdigest()]
+    return [self._folder, scene_files.digest(self.stored_files())]
 
   def __str__(self) -> str:
     return f"ClevrTex: {self.path}, {self.dataset_variant}, {self.split}"

@@ -21,6 +21,7 @@ from iodine.data.hdf5 import HDF5
 from iodine.data.image_folder import ImageFolder
 from iodine.data.pipeline import IODINEDataset, NoSceneError, Position
 from iodine.data.record_files import Reader, RecordDataset
+from iodine.data.sketchy import Sketchy
 from iodine.multi_object_datasets import (
   cater_with_masks,
   clevr_with_masks,
@@ -44,6 +45,7 @@ __all__ = [
   "Position",
   "RecordDataset",
   "Shapes3D",
+  "Sketchy",
   "Sprites",
   "Tetrominoes",
 ]

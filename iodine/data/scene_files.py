@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 from iodine.data import stream
 from iodine.data.pipeline import IODINEDataset
 
-__all__ = ["SceneFiles"]
+__all__ = ["SceneFiles", "compared", "digest"]
+
+# Scenes whose files stand for those of all, of which there may be a million.
+_MOST_COMPARED = 500
+
+_Scene = TypeVar("_Scene")
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -67,3 +75,20 @@ class SceneFiles(IODINEDataset):
       )
 
     return order, lambda name: self._scene(self._load(name))
+
+
+def compared(scenes: Sequence[_Scene]) -> list[_Scene]:
+  """At most 500 scenes, evenly from the first to the last.
+
+  Their files stand for those of all where data are compared.
+  """
+  count = min(len(scenes), _MOST_COMPARED)
+  places = np.linspace(0, len(scenes) - 1, count).round().astype(int)
+  return [scenes[place] for place in places]
+
+
+def digest(paths: Sequence[str]) -> str:
+  """What changes when a file does: a digest of sizes and times."""
+  stats = [os.stat(path) for path in paths]
+  text = repr([(stat.st_size, stat.st_mtime_ns) for stat in stats])
+  return hashlib.sha256(text.encode()).hexdigest()

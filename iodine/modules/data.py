@@ -17,6 +17,7 @@ from iodine.data.datasets import (
   Position,
   RecordDataset,
   Shapes3D,
+  Sketchy,
   Sprites,
   Tetrominoes,
 )
@@ -35,6 +36,7 @@ __all__ = [
   "Position",
   "RecordDataset",
   "Shapes3D",
+  "Sketchy",
   "Sprites",
   "Tetrominoes",
 ]

@@ -9,7 +9,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from iodine.data import clevrtex, clevrtex_objects, image_files, opening
+from iodine.data import (
+  clevrtex,
+  clevrtex_objects,
+  image_files,
+  opening,
+  scene_files,
+)
 from iodine.errors import ConfigError
 from iodine.modules.data import ClevrTex
 from tests.support import clevrtex_files
@@ -197,7 +203,7 @@ def test_cache_of_each_variant_and_split(stored, tmp_path):
 
 
 def test_files_that_stand_for_all(stored, monkeypatch):
-  monkeypatch.setattr(clevrtex, "_MOST_COMPARED", 3)
+  monkeypatch.setattr(scene_files, "_MOST_COMPARED", 3)
   dataset = build(stored, split="train")
   names = [path[-15:] for path in dataset.stored_files()[::3]]
   assert names == [f"full_{index:06d}.png" for index in (4, 12, 19)]
