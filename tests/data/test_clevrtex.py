@@ -19,6 +19,7 @@ from iodine.data import (
 from iodine.errors import ConfigError
 from iodine.modules.data import ClevrTex
 from tests.support import clevrtex_files
+from tests.support.tiny_runs import TINY_MODEL, run
 
 COUNT = 20
 H, W = 96, 48
@@ -126,7 +127,7 @@ def test_factors_by_entity(stored):
   assert factors["size"][:5, 0].tolist() == [0, 2, 1, 3, 0]
   np.testing.assert_allclose(factors["rotation"][:4, 0], [0, 30.5, 61, 91.5])
   np.testing.assert_allclose(factors["location"][2], [1.0, -0.5, 0.7])
-  np.testing.assert_allclose(factors["position"][3], [110, 75, 9.5])
+  np.testing.assert_allclose(factors["position"][3], [110, 75, 12.5])
   assert not any(x[4:].any() for x in factors.values())
   assert set(factors) == set(clevrtex_objects.FACTORS) - {"color"}
 
@@ -347,3 +348,31 @@ def test_alpha_that_is_dropped(tmp_path):
   loaded = image_files.load_image(path, keep_alpha=False)
   np.testing.assert_array_equal(loaded, np.full([2, 3, 3], [10, 20, 30]))
   assert (image_files.load_image(path) == 255).all()
+
+
+# --- The configuration --------------------------------------------------------
+
+
+def test_trains_evaluates_and_describes(stored, tmp_path, capsys):
+  words = (
+    "with",
+    "clevrtex",
+    f"data.path={stored}",
+    f"checkpoint_dir={tmp_path}/run",
+    f"pictures_dir={tmp_path}",
+    "image_dim=[18,14]",
+    *TINY_MODEL,
+    "stop_after_steps=2",
+  )
+  run(*words)
+  words = (*words, f"checkpoint_dir={tmp_path}/run_1")
+  capsys.readouterr()
+  run("evaluate", *words, "data.split=val")
+  output = capsys.readouterr().out
+  assert "ARI without background" in output
+  assert "factor/material" in output
+  run("describe_data", *words, "data.split=test")
+  output = capsys.readouterr().out
+  assert f"ClevrTex: {stored}, full, test: 2 scenes" in output
+  assert "11 a scene: 1 background first, then up to 10 objects" in output
+  assert (tmp_path / "clevrtex_scenes.png").is_file()

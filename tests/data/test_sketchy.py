@@ -11,6 +11,7 @@ from PIL import Image
 from iodine.data import opening, scene_files
 from iodine.errors import ConfigError
 from iodine.modules.data import Sketchy
+from tests.support.tiny_runs import TINY_MODEL, run
 
 H, W = 9, 7
 SPLITS = {"train": (0, 1), "valid": (2,), "test": (3,)}
@@ -51,8 +52,8 @@ def fixture_stored(tmp_path_factory):
   return write(tmp_path_factory.mktemp("sketchy"))
 
 
-def build(path, **options):
-  defaults = {"path": path, "batch_size": 3, "image_dim": (H, W), "seed": 0}
+def build(folder, **options):
+  defaults = {"path": folder, "batch_size": 3, "image_dim": (H, W), "seed": 0}
   return Sketchy(**{**defaults, **options})
 
 
@@ -210,3 +211,29 @@ def test_arguments(options, message):
 def test_filter_without_masks(stored):
   text = fault(build(stored, max_num_objects=3))
   assert "there are no masks to count objects by" in text
+
+
+# --- The configuration --------------------------------------------------------
+
+
+def test_trains_evaluates_and_describes(stored, tmp_path, capsys):
+  words = (
+    "with",
+    "sketchy",
+    f"data.path={stored}",
+    f"checkpoint_dir={tmp_path}/run",
+    f"pictures_dir={tmp_path}",
+    "image_dim=[9,7]",
+    *TINY_MODEL,
+    "stop_after_steps=2",
+  )
+  run(*words)
+  words = (*words, f"checkpoint_dir={tmp_path}/run_1")
+  capsys.readouterr()
+  run("evaluate", *words, "data.split=valid", "num_scenes=4")
+  assert "MSE" in capsys.readouterr().out
+  run("describe_data", *words, "data.split=test")
+  output = capsys.readouterr().out
+  assert f"Sketchy: {stored}, test: 70 scenes" in output
+  assert "masks     none: scores that need them are left out" in output
+  assert (tmp_path / "sketchy_scenes.png").is_file()

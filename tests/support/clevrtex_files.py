@@ -39,7 +39,7 @@ def content_of(index: int, variant: str) -> dict:
       "size": ("large", "medium", "small")[i % 3],
       "rotation": 30.5 * i,
       "3d_coords": [0.5 * i, -0.25 * i, 0.7],
-      "pixel_coords": [80 + 10 * i, 30 + 15 * i, 9.5],
+      "pixel_coords": [80 + 10 * i, 30 + 15 * i, 9.5 + i],
       "index": i,
       "color": ("gray", "yellow")[i % 2],
       "material": "rubber" if variant == "vbg" else "poliigonbricks01",
