@@ -3,13 +3,14 @@
 # download_datasets.sh source this file; it runs on bash 3.2 (macOS) and later.
 #
 # A file is fetched to NAME.part beside it and renamed when it has the size and
-# the MD5 checksum that the server states. One that is there already has to have
-# them, too.
+# the checksum that are known, from the server (MD5 of Google's, SHA-256 of
+# Hugging Face's) or the script, or that are within (gzip). One that is there
+# already has to have them, too.
 
 # shellcheck disable=SC2034  # The scripts show it.
 help="\
-Run again, it resumes what was broken off, if the server states a checksum, and
-checks and leaves alone what is there.
+Run again, it resumes what was broken off, if there is a checksum, and checks
+and leaves alone what is there.
 
 Options:
   --force      fetch anew and overwrite what is there
@@ -105,14 +106,18 @@ human() {
     if (n < 1e9) printf "%.1f MB", n / 1e6; else printf "%.1f GB", n / 1e9 }'
 }
 
-# Asks for `size` and `md5` (in base64) of address $1, and tries again $2 times.
-# They are empty where the server does not state them.
+# Asks for `size`, `md5` (in base64) and, unless it is known, `sha256` of address
+# $1, and tries again $2 times. They are empty where the server does not state
+# them.
 ask_server() {
-  local head
+  local head linked
   size="" md5="" code=0
   head=$(curl "${options[@]}" -sSI --max-time 60 --retry "$2" \
     --retry-max-time 600 --url "$1" | tr -d '\r') || code=$?
   [ "$code" = 0 ] || return 0
+  linked=$(sed -n 's/^[Xx]-[Ll]inked-[Ee][Tt]ag: *"\([0-9a-f]\{64\}\)".*/\1/p' \
+    <<<"$head" | tail -n 1)  # Stated ahead of the redirection.
+  sha256=${sha256:-$linked}
   head=${head##*$'\nHTTP/'}  # After redirections, the last answer counts.
   size=$(sed -n 's/^[Cc]ontent-[Ll]ength: *//p' <<<"$head")
   md5=$(sed -n 's/^[Xx]-[Gg]oog-[Hh]ash:.*md5=\([^,]*\).*/\1/p' <<<"$head")
@@ -147,12 +152,26 @@ transfer() {
   done
 }
 
+# Whether there is anything to check the content of `target` by.
+has_checksum() {
+  [ -n "$md5$sha256" ] || [[ $target == *.gz ]]
+}
+
 # Prints what is wrong with the complete file $1, if anything.
 find_fault() {
   local here
   here=$(bytes "$1")
   if [ "$here" != "${size:-$here}" ]; then
     echo "it has $here bytes instead of $size"
+  elif [ -n "$sha256" ]; then
+    "$python" -I -c '
+import hashlib, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+digest = hashlib.sha256()
+while block := sys.stdin.buffer.read(1 << 20): digest.update(block)
+if digest.hexdigest() != sys.argv[1]:
+  print("its SHA-256 checksum is not", sys.argv[1])
+' "$sha256" <"$1"
   elif [ -n "$md5" ]; then
     "$python" -I -c '
 import base64, hashlib, signal, sys
@@ -164,12 +183,23 @@ if base64.b64encode(digest.digest()).decode() != sys.argv[1]:
 ' "$md5" <"$1"
   elif head -c 256 "$1" | LC_ALL=C grep -qiE '^ *<(!doctype|html)'; then
     echo "it is a web page"
+  elif [[ $target == *.gz ]]; then
+    "$python" -I -c '
+import gzip, signal, sys, zlib
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+try:
+  with gzip.open(sys.stdin.buffer) as file:
+    while file.read(1 << 20): pass
+except (OSError, EOFError, zlib.error):
+  print("it is no whole gzip file")
+' <"$1"
   fi
 }
 
-# fetch ADDRESS FILE. A file that is there is kept, unless `force`.
+# fetch ADDRESS FILE [SHA256]. A file that is there is kept, unless `force`.
 fetch() {
-  local url=${1// /%20} target=$2 part=$2.part path size md5 code fault
+  local url=${1// /%20} target=$2 part=$2.part sha256=${3:-}
+  local path size md5 code fault
   local options=("${curl_options[@]}" --proto-redir '=http,https')
   case $url in  # Who is asked over https may not lead elsewhere over http.
     [Hh][Tt][Tt][Pp][Ss]:*) options+=(--proto-redir '=https') ;;
@@ -182,7 +212,7 @@ fetch() {
   done
   if [ -e "$target" ] && ! "$force"; then
     ask_server "$url" 0
-    [ -z "$md5" ] || echo "Checking $target"
+    ! has_checksum || echo "Checking $target"
     fault=$(find_fault "$target")
     [ -z "$fault" ] || die 1 "$target is not the server's file: $fault" \
       "It is kept. To replace it, add --force or move it away."
@@ -194,7 +224,7 @@ fetch() {
   [ "$code" = 0 ] || die_at_network "$url"
   [ -z "$size" ] || echo "It has $(human "$size")."
   # What is longer, or cannot be checked in the end, may not be of this file.
-  if [ -z "$md5" ] || [ "$(bytes "$part")" -gt "${size:-0}" ]; then
+  if ! has_checksum || [ "$(bytes "$part")" -gt "${size:-0}" ]; then
     rm -f "$part"
   fi
   [ ! -s "$part" ] || echo "Resuming at $(human "$(bytes "$part")")."

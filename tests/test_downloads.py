@@ -1,6 +1,7 @@
 """The download scripts, against a server on this machine that misbehaves."""
 
 import base64
+import gzip
 import hashlib
 import http.server
 import io
@@ -14,6 +15,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -74,6 +76,7 @@ class _Server(http.server.ThreadingHTTPServer):
     self.ranges = True  # Whether it can resume.
     self.head_length: str | None = None  # What HEAD states; None: the truth.
     self.has_md5 = True
+    self.linked_sha256 = False  # Whether a redirection states it.
     self.redirections: dict[str, str] = {}
     # One entry a request or a GET, while there are any: the status to answer
     # with, and the number of bytes after which to break off.
@@ -101,6 +104,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       self.send_header("Location", server.redirections[self.path])
       self.send_header("Content-Length", "7")
       self.send_header("x-goog-hash", "md5=AAAAAAAAAAAAAAAAAAAAAA==")
+      if server.linked_sha256:
+        linked = server.files[server.redirections[self.path]]
+        sha256 = hashlib.sha256(linked).hexdigest()
+        self.send_header("X-Linked-ETag", f'"{sha256}"')
       self.end_headers()
       return
     body = server.files.get(self.path)
@@ -158,6 +165,10 @@ class _Scripts:
       "HOME": str(folder),  # No settings of curl.
       "IODINE_CHECKPOINTS_URL": server.address,
       "IODINE_DATASETS_URL": server.address,
+      "IODINE_CLEVRTEX_URL": f"{server.address}/clevrtex",
+      "IODINE_SHAPES3D_URL": f"{server.address}/3d-shapes",
+      "IODINE_LIBRARY_URL": f"{server.address}/library",
+      "IODINE_HHOUSEN_URL": f"{server.address}/hhousen/",
       "IODINE_SLOT_ATTENTION_URL": f"{server.address}/bucket",
       "IODINE_EFFICIENTMORL_URL": f"{server.address}/examples/",
     }
@@ -203,6 +214,15 @@ class _Scripts:
   def write_part(self, content: bytes):
     self.part.parent.mkdir(exist_ok=True)
     self.part.write_bytes(content)
+
+  def data(self, folder: str) -> dict[str, bytes]:
+    """The files of a folder of data/, less the archives."""
+    root = self.folder / "data" / folder
+    return {
+      str(path.relative_to(root)): path.read_bytes()
+      for path in root.rglob("*")
+      if path.is_file() and not path.name.endswith(".tar.gz")
+    }
 
   def unpacked(self) -> dict[str, bytes]:
     """The files of checkpoints/, less the archive."""
@@ -696,3 +716,228 @@ class TestEfficientMORL:
     output = scripts.run("checkpoints", "efficientmorl", code=1)
     assert f"cannot fetch {scripts.server.address}/examples/emorl-" in output
     assert not scripts.unpacked()
+
+
+def _tar(
+  members: dict[str, bytes], kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> bytes:
+  buffer = io.BytesIO()
+  with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+    for name, content in members.items():
+      member = tarfile.TarInfo(name)
+      member.size, member.type = len(content) if not link else 0, kind
+      member.linkname = link
+      archive.addfile(member, io.BytesIO(content))
+  return buffer.getvalue()
+
+
+_SCENE = "clevrtex_outd/0/CLEVRTEX_outd_000000"
+_OUTD = "/clevrtex/clevrtex_outd.tar.gz"
+
+
+class TestArchives:
+  """Datasets in archives, which are unpacked."""
+
+  MEMBERS = {f"{_SCENE}.png": b"image", f"{_SCENE}.json": b"objects" * 9}
+
+  @pytest.fixture(autouse=True)
+  def _serve(self, scripts: _Scripts):
+    scripts.server.has_md5 = False
+    scripts.server.files[_OUTD] = _tar(self.MEMBERS)
+
+  def test_unpacks(self, scripts: _Scripts):
+    output = scripts.datasets("clevrtex_outd")
+    assert scripts.data("clevrtex") == self.MEMBERS
+    assert "2 files unpacked, 0 already there" in output
+    path = "data/clevrtex data.dataset_variant=outd"
+    assert f"  data.path={path}\n" in output
+    again = scripts.datasets("clevrtex_outd")
+    assert "0 files unpacked, 2 already there" in again
+    assert scripts.server.gets == [None]
+
+  def test_goes_on_after_a_kill(self, scripts: _Scripts):
+    scripts.datasets("clevrtex_outd")
+    folder = scripts.folder / "data" / "clevrtex"
+    folder.joinpath(f"{_SCENE}.png").unlink()
+    folder.joinpath(f"{_SCENE}.png.part").write_bytes(b"im")
+    assert "1 files unpacked, 1 already" in scripts.datasets("clevrtex_outd")
+    assert scripts.data("clevrtex") == self.MEMBERS
+
+  def test_file_of_another_size_is_kept(self, scripts: _Scripts):
+    scripts.datasets("clevrtex_outd")
+    own = scripts.folder / "data" / "clevrtex" / f"{_SCENE}.png"
+    own.write_bytes(b"mine")
+    output = scripts.datasets("clevrtex_outd", code=1)
+    assert f"{_SCENE}.png has 4 bytes instead of the archive's 5" in output
+    assert own.read_bytes() == b"mine"
+    scripts.datasets("clevrtex_outd", "--force")
+    assert scripts.data("clevrtex") == self.MEMBERS
+
+  def test_all_parts(self, scripts: _Scripts):
+    expected = {}
+    for i in range(1, 6):
+      members = {f"clevrtex_full/{i}/CLEVRTEX_full.png": b"%d" % i}
+      place = f"/clevrtex/clevrtex_full_part{i}.tar.gz"
+      scripts.server.files[place] = _tar(members)
+      expected |= members
+    scripts.datasets("clevrtex_full")
+    assert scripts.data("clevrtex") == expected
+
+  @pytest.mark.parametrize("leading", ["", "./", "sketchy/", "a/b/processed/"])
+  def test_sketchy_in_any_folder(self, scripts: _Scripts, leading: str):
+    name = "processed/train/ep000000/ep000000_t000_fl_full.png"
+    if leading.endswith("processed/"):
+      name = name.removeprefix("processed/")
+    archive = _tar({leading + name: b"x", "README": b"y", "train/._z": b""})
+    place = "/hhousen/genesis_sketchy_processed.tar.gz"
+    scripts.server.files[place] = archive
+    output = scripts.datasets("sketchy")
+    expected = "processed/" if "processed" in leading + name else ""
+    name = name.removeprefix("processed/")
+    assert scripts.data("sketchy") == {expected + name: b"x"}
+    assert "  data.path=data/sketchy\n" in output
+
+  @pytest.mark.parametrize("damage", ["cut", "flipped", "page"])
+  def test_damaged_archive(self, scripts: _Scripts, damage: str):
+    whole = scripts.server.files[_OUTD]
+    if damage == "cut":
+      scripts.server.files[_OUTD] = whole[:-4]
+    elif damage == "flipped":
+      scripts.server.files[_OUTD] = whole[:-8] + b"oops" + whole[-4:]
+    else:
+      scripts.server.files[_OUTD] = b"<html>Log in</html>"
+    output = scripts.datasets("clevrtex_outd", code=1)
+    fault = "a web page" if damage == "page" else "no whole gzip file"
+    assert f"was fetched, but it is {fault}" in output
+    assert not scripts.data("clevrtex")
+
+  def test_resumes_an_archive(self, scripts: _Scripts):
+    noise = {f"{_SCENE}.png": _CONTENT}
+    scripts.server.files[_OUTD] = _tar(noise)
+    scripts.server.breaks = [100_003]
+    scripts.datasets("clevrtex_outd", "--retries=0", code=1)
+    assert "Resuming at 0.1 MB" in scripts.datasets("clevrtex_outd")
+    assert scripts.server.gets == [None, "bytes=100003-"]
+    assert scripts.data("clevrtex") == noise
+
+  def test_another_archive(self, scripts: _Scripts):
+    scripts.server.files[_OUTD] = _tar({"clevrtex_full/0/a.png": b"x"})
+    output = scripts.datasets("clevrtex_outd", code=1)
+    assert "has no folder clevrtex_outd" in output
+    scripts.server.files[_OUTD] = gzip.compress(b"no tar" * 200)
+    output = scripts.datasets("clevrtex_outd", "--force", code=1)
+    assert "cannot unpack data/clevrtex/clevrtex_outd.tar.gz: " in output
+
+  @pytest.mark.parametrize(
+    "name", ["../outside", f"{_SCENE}/../../../../outside", "/tmp/outside"]
+  )
+  def test_refuses_bad_names(self, scripts: _Scripts, name: str):
+    scripts.server.files[_OUTD] = _tar({name: b"evil"})
+    output = scripts.datasets("clevrtex_outd", code=1)
+    assert f"member {name!r} would land elsewhere" in output
+    assert not list(scripts.folder.parent.rglob("*outside*"))
+
+  @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+  def test_refuses_links(self, scripts: _Scripts, kind: bytes):
+    scripts.server.files[_OUTD] = _tar({_SCENE: b""}, kind, "/etc/passwd")
+    output = scripts.datasets("clevrtex_outd", code=1)
+    assert f"{_SCENE!r} is a link or special" in output
+    assert not scripts.data("clevrtex")
+
+  @pytest.mark.parametrize("link", ["clevrtex_outd", f"{_SCENE}.png"])
+  def test_links_that_are_there(
+    self, scripts: _Scripts, tmp_path: pathlib.Path, link: str
+  ):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    path = scripts.folder / "data" / "clevrtex" / link
+    path.parent.mkdir(parents=True)
+    path.symlink_to(outside)
+    output = scripts.datasets("clevrtex_outd", code=1)
+    assert "leads elsewhere by a link" in output
+    assert not list(outside.iterdir())
+
+
+class TestHDF5:
+  """Datasets in files of their own."""
+
+  NAMES = {
+    "3dshapes": ["/3d-shapes/3dshapes.h5"],
+    "hhousen_clevr": ["/hhousen/clevr_with_masks.h5"],
+    "hhousen_tetrominoes": ["/hhousen/tetrominoes.h5"],
+    "hhousen_ravens": [
+      f"/hhousen/RAVENS%20Robot%20Dataset/ravens_robot_data_{split}.h5"
+      for split in ("train", "test")
+    ],
+    "library_clevrtex": [
+      "/library/clevrtex-full.hdf5",
+      "/library/clevrtex-metadata.npy",
+    ],
+  }
+
+  @pytest.mark.parametrize("name", NAMES)
+  def test_fetches(self, scripts: _Scripts, name: str):
+    places = self.NAMES[name]
+    scripts.server.files = {place: place.encode() for place in places}
+    scripts.datasets(name)
+    folder = name.split("_")[0].replace("library", "object_centric_library")
+    found = scripts.data("" if name == "3dshapes" else folder)
+    assert found == {place.split("/")[-1]: place.encode() for place in places}
+
+  @pytest.mark.parametrize(
+    "name",
+    ["clevr", "multi_dsprites", "objects_room", "shapestacks", "tetrominoes"],
+  )
+  def test_known_checksums(self, scripts: _Scripts, name: str):
+    full = {
+      "clevr": "clevr_10",
+      "multi_dsprites": "multidsprites_colored_on_grayscale",
+      "objects_room": "objects_room_train",
+    }.get(name, name)
+    place = f"/library/{full}-full.hdf5"
+    scripts.server.files[place] = _CONTENT
+    scripts.server.has_md5 = False
+    output = scripts.datasets(f"library_{name}", code=1)
+    assert re.search(
+      "fetched, but its SHA-256 checksum is not [0-9a-f]{64}", output
+    )
+    assert not scripts.data("object_centric_library")
+
+  def test_checksum_that_a_redirection_states(self, scripts: _Scripts):
+    server, place = scripts.server, "/hhousen/tetrominoes.h5"
+    server.has_md5, server.linked_sha256 = False, True
+    server.files["/elsewhere"] = _CONTENT
+    server.redirections[place] = "/elsewhere"
+    server.breaks = [100_003]
+    scripts.datasets("hhousen_tetrominoes", "--retries=0", code=1)
+    assert "Resuming at 0.1 MB" in scripts.datasets("hhousen_tetrominoes")
+    path = scripts.folder / "data" / "hhousen" / "tetrominoes.h5"
+    assert path.read_bytes() == _CONTENT
+    path.write_bytes(_CONTENT[::-1])
+    output = scripts.datasets("hhousen_tetrominoes", code=1)
+    assert "is not the server's file: its SHA-256 checksum is not" in output
+
+  def test_default_addresses(self, scripts: _Scripts):
+    scripts.add_tool("curl", "exit 6")
+    for name in ("CLEVRTEX", "SHAPES3D", "LIBRARY", "HHOUSEN"):
+      del scripts.environment[f"IODINE_{name}_URL"]
+    hub = "huggingface.co/HHousen/object-discovery-pytorch/resolve/main"
+    for name, address in (
+      (
+        "clevrtex_camo",
+        "thor.robots.ox.ac.uk/datasets/clevrtex/clevrtex_camo.tar.gz",
+      ),
+      ("3dshapes", "storage.googleapis.com/3d-shapes/3dshapes.h5"),
+      (
+        "library_shapestacks",
+        "data-download.compute.dtu.dk/multi_object_datasets/"
+        "shapestacks-full.hdf5",
+      ),
+      ("sketchy", f"{hub}/Datasets/genesis_sketchy_processed.tar.gz"),
+      (
+        "hhousen_ravens",
+        f"{hub}/Datasets/RAVENS%20Robot%20Dataset/ravens_robot_data_train.h5",
+      ),
+    ):
+      output = scripts.datasets(name, code=1)
+      assert f" https://{address}:" in output
