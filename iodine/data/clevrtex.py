@@ -188,16 +188,37 @@ class ClevrTex(SceneFiles):
       FileNotFoundError: if a file does not exist.
       ValueError: if a file is invalid.
     """
-    self._existing(index)
-    image = image_files.load_image(
-      self._checked(index, _IMAGE),
-      self.image_dim,
-      self.grayscale,
-      self.crop_region,
-      keep_alpha=False,
+    try:
+      image = self._read_image(index)
+      labels, num_objects, factors = self._read_objects(index)
+    except FileNotFoundError:
+      self._existing(index)  # raises an error that says more
+      raise
+    if self.crop_region is not None:
+      (top, bottom), (left, right) = self.crop_region
+      labels = labels[top:bottom, left:right]
+    owners = image_files.resize_labels(labels, self.image_dim)
+    return [
+      image,
+      owners.astype(np.uint8),
+      np.array(num_objects, np.int32),
+      *(factors[name] for name in self.factors),
+    ]
+
+  def _read_image(self, index: int) -> np.ndarray:
+    path = self._path(index, _IMAGE)
+    _check_size(path, image_files.image_size(path))
+    return image_files.load_image(
+      path, self.image_dim, self.grayscale, self.crop_region, keep_alpha=False
     )
-    path = self._checked(index, _MASK)
+
+  def _read_objects(
+    self, index: int
+  ) -> tuple[np.ndarray, int, dict[str, np.ndarray]]:
+    """Returns all labels, the number of objects, and the factors."""
+    path = self._path(index, _MASK)
     labels = image_files.load_labels(path)
+    _check_size(path, labels.shape)
     num_objects = int(np.count_nonzero(np.unique(labels)))
     most, factors = clevrtex_objects.MOST_OBJECTS, dict[str, np.ndarray]()
     if self.metadata:
@@ -210,27 +231,7 @@ class ClevrTex(SceneFiles):
         f"{path}: label {labels.max()}, but there are {most} objects at most. "
         "The indices of its palette are the labels: was it converted?"
       )
-    if self.crop_region is not None:
-      (top, bottom), (left, right) = self.crop_region
-      labels = labels[top:bottom, left:right]
-    owners = image_files.resize_labels(labels, self.image_dim)
-    return [
-      image,
-      owners.astype(np.uint8),
-      np.array(num_objects, np.int32),
-      *(factors[name] for name in self.factors),
-    ]
-
-  def _checked(self, index: int, suffix: str) -> str:
-    """The path of an image, whose size is checked."""
-    path = self._path(index, suffix)
-    size = image_files.image_size(path)
-    if size != _STORED_SIZE:
-      raise image_files.ImageFileError(
-        f"{path}: {size[0]} rows and {size[1]} columns; expected the "
-        f"{_STORED_SIZE[0]} and {_STORED_SIZE[1]} of ClevrTex's files."
-      )
-    return path
+    return labels, num_objects, factors
 
   def _faults(self) -> Iterator[str | None]:
     yield checks.path_fault("path", self.path)
@@ -262,3 +263,11 @@ class ClevrTex(SceneFiles):
 
   def __str__(self) -> str:
     return f"ClevrTex: {self.path}, {self.dataset_variant}, {self.split}"
+
+
+def _check_size(path: str, size: Sequence[int]) -> None:
+  if tuple(size) != _STORED_SIZE:
+    raise image_files.ImageFileError(
+      f"{path}: {size[0]} rows and {size[1]} columns; expected the "
+      f"{_STORED_SIZE[0]} and {_STORED_SIZE[1]} of ClevrTex's files."
+    )

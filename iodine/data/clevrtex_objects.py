@@ -95,6 +95,7 @@ def read_objects(path: str, index: int) -> tuple[int, dict[str, np.ndarray]]:
     depth, location (x, y, z) in scene units, rotation in degrees.
 
   Raises:
+    FileNotFoundError: if there is no such file.
     ValueError: names the file and what is wrong with it.
   """
   try:
@@ -112,6 +113,8 @@ def read_objects(path: str, index: int) -> tuple[int, dict[str, np.ndarray]]:
         f"{MOST_OBJECTS} at most"
       )
     return len(objects), _factors(objects)
+  except FileNotFoundError:
+    raise
   except OSError as error:
     raise ValueError(f"{path}: {error.strerror}.") from None
   except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from iodine.config import reading, resolution
 from iodine.data import (
   clevrtex,
   clevrtex_objects,
@@ -351,6 +352,38 @@ def test_alpha_that_is_dropped(tmp_path):
 
 
 # --- The configuration --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ("name", "expected"),
+  [
+    (
+      "clevrtex",
+      {"n_z": 128, "num_components": 11, "num_iters": 5, "learn_rate": 3e-4},
+    ),
+    (
+      "slot_attention_clevrtex",
+      {"n_z": 64, "num_components": 11, "num_iters": 3, "learn_rate": 4e-4},
+    ),
+    ("gnm_clevrtex", {"learn_rate": 1e-4, "stop_after_steps": 300_000}),
+  ],
+)
+def test_configurations(name, expected):
+  entries = resolution.resolve(reading.named_configs()[name])
+  assert expected.items() <= entries.items()
+  assert entries["batch_size"] == 32
+  assert entries["held_out_scenes"] == 0
+  assert not entries["paper_scores"]  # None could be verified.
+  dataset, model = resolution.build(entries, ("data", "model"))
+  factors = {name: size for name, (_, size) in dataset.factors.items()}
+  model.initialize((128, 128, 3), factors)
+  if name == "gnm_clevrtex":
+    assert entries["model"]["sigma"] == 0.5
+  if name == "clevrtex":
+    pixels = entries["model"]["output_dist"]["component_dist"]
+    assert (pixels["dist"], pixels["scale_val"]) == ("normal", 0.1)
+    sizes = {x.name: x.size for x in model.factor_evaluator.mapping}
+    assert sizes["material"] == 1 + len(clevrtex_objects.MATERIALS)
 
 
 def test_trains_evaluates_and_describes(stored, tmp_path, capsys):
