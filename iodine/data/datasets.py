@@ -22,6 +22,7 @@ from iodine.data.image_folder import ImageFolder
 from iodine.data.pipeline import IODINEDataset, NoSceneError, Position
 from iodine.data.record_files import Reader, RecordDataset
 from iodine.data.sketchy import Sketchy
+from iodine.data.shapes3d import Shapes3D
 from iodine.multi_object_datasets import (
   cater_with_masks,
   clevr_with_masks,
@@ -203,23 +204,6 @@ class Tetrominoes(RecordDataset):
       "shape": example["shape"],
       "position": tf.stack([example["x"], example["y"]], axis=1),
     }
-
-
-@dataclasses.dataclass(eq=False)
-class Shapes3D(HDF5):
-  """3D Shapes (Burgess & Kim 2018): a room with one object, without masks.
-
-  The file `3dshapes.h5` has 480,000 images, sorted by their factors: every
-  combination once, the floor's hue slowest. Set a large `shuffle_buffer` or a
-  `cache_dir`. The factors are not read, as they belong to no entity.
-  """
-
-  images_key = "images"
-
-  _: dataclasses.KW_ONLY
-  image_dim: Sequence[int] = (64, 64)
-  split: str = "/"
-  name: str = "shapes3d"
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

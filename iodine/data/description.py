@@ -8,7 +8,7 @@ import tensorflow as tf
 import tqdm
 
 from iodine.data import preprocessing
-from iodine.data.datasets import IODINEDataset, RecordDataset
+from iodine.data.datasets import IODINEDataset, RecordDataset, Shapes3D
 from iodine.tfrecords import inspection
 
 __all__ = ["Statistics", "collect", "format_files", "format_statistics"]
@@ -84,7 +84,12 @@ def format_files(dataset: IODINEDataset) -> list[str]:
   """Describes files, compression, and expected and stored features."""
   if not isinstance(dataset, RecordDataset):
     count = dataset.estimated_num_examples()
-    return [f"data      {dataset}: {count or 'unknown number of'} scenes"]
+    lines = [f"data      {dataset}: {count or 'unknown number of'} scenes"]
+    if isinstance(dataset, Shapes3D):
+      lines.append("factors of whole images, as categories:")
+      factors = dataset.categories().items()
+      lines += [f"  {name:<11}  {_values(rank)}" for name, rank in factors]
+    return lines
   files = dataset.stored_files()
   lines = [f"file      {path}: {_size(path)}" for path in files]
   record = inspection.record_features(inspection.first_record(files[0]))

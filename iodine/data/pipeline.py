@@ -56,6 +56,7 @@ _CACHED_AS = {
   "iodine.data.datasets": "iodine.modules.data",
   "iodine.data.hdf5": "iodine.modules.hdf5",
   "iodine.data.image_folder": "iodine.modules.image_folder",
+  "iodine.data.shapes3d": "iodine.modules.data",
 }
 
 

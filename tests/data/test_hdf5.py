@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from iodine import main as command_line
-from iodine.data import hdf5, opening
-from iodine.data.datasets import HDF5, Shapes3D
+from iodine.data import hdf5_files, opening
+from iodine.data.datasets import HDF5
 from iodine.errors import ConfigError
 
 h5py = pytest.importorskip("h5py")
@@ -51,7 +51,7 @@ def fixture_path(tmp_path):
 @pytest.mark.parametrize("slice_bytes", [1, 3 * 7 * H * W, 2**26])
 @pytest.mark.parametrize("options", [{}, {"chunks": True}])
 def test_scenes(tmp_path, monkeypatch, slice_bytes, options):
-  monkeypatch.setattr(hdf5, "_SLICE_BYTES", slice_bytes)
+  monkeypatch.setattr(hdf5_files, "_SLICE_BYTES", slice_bytes)
   path = write(tmp_path / "a.h5", options=options)
   dataset = build(path, factor_columns=COLUMNS)
   (batch,) = dataset("eval")
@@ -72,51 +72,70 @@ def test_scenes(tmp_path, monkeypatch, slice_bytes, options):
   assert dataset.estimated_num_examples() == N
 
 
-def test_slices_hold_no_more_than_they_may(path, monkeypatch):
-  sizes = []
+def slices_read(dataset, monkeypatch):
+  """Reads a dataset; returns which rows were read at a time."""
+  slices = []
+  read_images = hdf5_files.read_images
 
-  def read_images(dataset, scenes):
-    values = dataset[scenes]
-    sizes.append(len(values))
-    return values
+  def recorded(images, rows):
+    slices.append((rows.start, rows.stop))
+    return read_images(images, rows)
 
-  monkeypatch.setitem(hdf5._READERS, "imgs", read_images)
-  monkeypatch.setattr(hdf5, "_SLICE_BYTES", 2 * (3 + L) * H * W)
-  list(build(path)("eval"))
-  assert set(sizes) == {1, 2}
-
-
-def test_whole_chunks(tmp_path, monkeypatch):
-  path = write(tmp_path / "a.h5", without=["masks", "factors"])
-  with h5py.File(path, "a") as file:
-    del file["test/imgs"]
-    file.create_dataset(
-      "test/imgs", data=ARRAYS["imgs"], chunks=(2, H, W, 3), compression="gzip"
-    )
-  monkeypatch.setattr(hdf5, "_SLICE_BYTES", 5 * 3 * H * W)
-  dataset = build(path)
-  assert dataset._layout.scenes_per_slice == 4
+  monkeypatch.setattr(hdf5_files, "read_images", recorded)
   (batch,) = dataset("eval")
   np.testing.assert_allclose(
     batch["image"][:, 0], ARRAYS["imgs"] / 255, atol=1e-6
   )
+  return slices
 
 
-def test_3d_shapes(tmp_path):
-  path = tmp_path / "3dshapes.h5"
+def test_slices_hold_no_more_than_they_may(path, monkeypatch):
+  monkeypatch.setattr(hdf5_files, "_SLICE_BYTES", 2 * (3 + L) * H * W)
+  read = slices_read(build(path), monkeypatch)
+  assert set(read) == {(0, 2), (2, 4), (4, 6), (6, 7)}
+
+
+def write_chunks(path, image_rows, mask_rows):
+  write(path, without=["imgs", "masks", "factors"])
   with h5py.File(path, "w") as file:
-    file["images"] = ARRAYS["imgs"]
-    file["labels"] = np.zeros([N, 6])
-  dataset = Shapes3D(path, batch_size=2, image_dim=(H, W), skip=1, take=2)
-  (batch,) = dataset("eval")
-  assert batch.keys() == {"image"}
-  images = ARRAYS["imgs"][1:3] / 255
-  np.testing.assert_allclose(batch["image"][:, 0], images, atol=1e-6)
-  assert Shapes3D(path, batch_size=1).image_dim == (64, 64)
-  with h5py.File(path, "w") as file:
-    file["labels"] = np.zeros([N, 6])
-  text = fault(Shapes3D(path, batch_size=1))
-  assert "split / has no dataset 'images'; there is: labels" in text
+    for name, rows in (("imgs", image_rows), ("masks", mask_rows)):
+      values = ARRAYS[name]
+      file.create_dataset(
+        f"test/{name}",
+        data=values,
+        chunks=(rows, 3, *values.shape[2:]),
+        compression="gzip",
+      )
+  return path
+
+
+@pytest.mark.parametrize(
+  ("slice_scenes", "expected"),
+  [
+    (7, {(0, 6), (6, 7)}),  # of whole chunks, as many as fit
+    (1, {(0, 6), (6, 7)}),  # more than would do otherwise
+  ],
+)
+def test_a_chunk_is_unpacked_once(
+  tmp_path, monkeypatch, slice_scenes, expected
+):
+  monkeypatch.setattr(
+    hdf5_files, "_SLICE_BYTES", slice_scenes * (3 + L) * H * W
+  )
+  path = write_chunks(tmp_path / "a.h5", 2, 3)
+  assert set(slices_read(build(path), monkeypatch)) == expected
+
+
+def test_chunks_that_memory_does_not_hold(tmp_path, monkeypatch, caplog):
+  monkeypatch.setattr(hdf5_files, "_SLICE_BYTES", (3 + L) * H * W)
+  monkeypatch.setattr(hdf5_files, "_MOST_SLICE_BYTES", 5 * (3 + L) * H * W)
+  path = write_chunks(tmp_path / "a.h5", 2, 3)
+  read = slices_read(build(path), monkeypatch)
+  assert set(read) == {(i, i + 1) for i in range(N)}
+  (line,) = [x for x in caplog.messages if "chunks" in x]
+  assert line.startswith(f"{path}: chunks of 6 rows are too large to hold")
+  assert f"-l /test/imgs:CHUNK=1x{H}x{W}x3 " in line
+  assert f"-l /test/masks:CHUNK=1x{L}x{H}x{W}x1 OLD NEW" in line
 
 
 def test_splits(path):
