@@ -26,6 +26,7 @@ _EXTRAS = {
   "mongo",
   "notebook",
   "hdf5",
+  "movi",
   "pytorch",
   "deepmind-readers",
 }

@@ -17,9 +17,12 @@ import tensorflow as tf
 
 from iodine import checks
 from iodine.data.clevrtex import ClevrTex
+from iodine.data.flat_hdf5 import FlatHDF5
 from iodine.data.hdf5 import HDF5
 from iodine.data.image_folder import ImageFolder
+from iodine.data.movi import MOVi
 from iodine.data.pipeline import IODINEDataset, NoSceneError, Position
+from iodine.data.ravens import RAVENS
 from iodine.data.record_files import Reader, RecordDataset
 from iodine.data.sketchy import Sketchy
 from iodine.data.shapes3d import Shapes3D
@@ -37,13 +40,16 @@ __all__ = [
   "CLEVR",
   "CLEVRProperties",
   "ClevrTex",
+  "FlatHDF5",
   "HDF5",
   "IODINEDataset",
   "ImageFolder",
+  "MOVi",
   "MultiDSprites",
   "NoSceneError",
   "ObjectsRoom",
   "Position",
+  "RAVENS",
   "RecordDataset",
   "Shapes3D",
   "Sketchy",
