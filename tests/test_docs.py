@@ -35,7 +35,7 @@ _DEFINITION = re.compile(r"`(?!.*\.py`)(\w+(?:\.\w+)*)(?:\(.*\))?`")
 _COMMAND = re.compile(rf"python -m ((?:{'|'.join(_PACKAGES)})[\w.]*\w)")
 _PATH = re.compile(r"[\w.*/-]+")
 _SUFFIXES = (".ipynb", ".md", ".py", ".sh", ".toml", ".yaml")
-_DATA_FILES = ("csv", "gif", "html", "json", "npz", "png", "txt")
+_DATA_FILES = ("csv", "gif", "h5", "html", "json", "npz", "png", "txt")
 # `data.path` is an entry of a configuration and `metrics.ari` one of a result,
 # though there are modules of these names.
 _ENTRIES = (*config_entries.PLANS, "info", "metrics")

@@ -24,8 +24,8 @@ from iodine.data.movi import MOVi
 from iodine.data.pipeline import IODINEDataset, NoSceneError, Position
 from iodine.data.ravens import RAVENS
 from iodine.data.record_files import Reader, RecordDataset
-from iodine.data.sketchy import Sketchy
 from iodine.data.shapes3d import Shapes3D
+from iodine.data.sketchy import Sketchy
 from iodine.multi_object_datasets import (
   cater_with_masks,
   clevr_with_masks,

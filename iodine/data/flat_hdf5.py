@@ -40,7 +40,7 @@ PUBLISHED_SPLITS: Mapping[str, tuple[int, int]] = {
 
 _COUNT = "num_actual_objects"
 _VISIBILITY = "visibility"
-_MOST_ENTITIES = 256  # more are no label map
+_MOST_ENTITIES = 256  # more are no masks
 
 
 @dataclasses.dataclass(eq=False)
@@ -85,6 +85,11 @@ class FlatHDF5(HDF5Dataset):
   num_background_entities: int = 1
   partial_masks: bool = False
   name: str = "flat_hdf5"
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.split is not None and not isinstance(self.split, str):
+      self.split = tuple(self.split)
 
   @functools.cached_property
   def factors(self) -> dict:  # type: ignore[override]
@@ -157,6 +162,8 @@ class FlatHDF5(HDF5Dataset):
         f"more entities than {num_entities}, as num_background_entities="
         f"{self.num_background_entities} leaves no object",
       )
+    if num_entities > _MOST_ENTITIES:
+      raise hdf5_files.unfit(masks, f"at most {_MOST_ENTITIES} entities")
     hdf5_files.check_pixels(masks, height * width * num_entities)
     allowed = ((count, num_entities), (count, num_entities, 1))
     if visibility is not None and visibility.shape not in allowed:
@@ -183,8 +190,12 @@ class FlatHDF5(HDF5Dataset):
     factor_keys = self.factor_keys or {}
     for key in (key for keys in factor_keys.values() for key in keys):
       feature = hdf5_files.dataset_in(group, key, [2, 3])
-      if feature.shape[:2] != expected:
-        raise hdf5_files.unfit(feature, f"[N, L, ...] = {list(expected)}")
+      if feature.shape[:2] != expected or _width(feature) > checks.MOST_SIZE:
+        raise hdf5_files.unfit(
+          feature,
+          f"[N, L] or [N, L, d], of N, L = {list(expected)} and d of at most "
+          f"{checks.MOST_SIZE:,}",
+        )
     return factor_keys
 
   @functools.cached_property
@@ -248,7 +259,9 @@ class FlatHDF5(HDF5Dataset):
           "first? Set mask_key to their name, or partial_masks=true if pixels "
           "may belong to nothing."
         )
-    return np.uint8(255) * owned
+    values = owned.view(np.uint8)
+    values *= 255
+    return values
 
   def _read_labels(self, masks: Any, rows: slice) -> np.ndarray:
     """[n, h, w] int16, -1 for no entity; raises ValueError for odd labels."""

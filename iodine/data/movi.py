@@ -110,7 +110,7 @@ class MOVi(IODINEDataset):
           lambda frame: self._scene_of(video, tf.range(frame, frame + 1))
         )
       )
-    first = 0 if self.frame is None else self.frame
+    first = int(self.frame or 0)
     chosen = tf.range(first, first + self.num_frames, dtype=tf.int64)
     return videos.map(
       lambda video: self._scene_of(video, chosen),

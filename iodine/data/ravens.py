@@ -62,6 +62,7 @@ class RAVENS(HDF5Dataset):
 
   def __post_init__(self):
     super().__post_init__()
+    self.cameras = tuple(self.cameras)
     self._has_warned = False
 
   def has_wanted_objects(self, example: dict) -> tf.Tensor:

@@ -190,6 +190,8 @@ OCL = layouts.object_centric_library()
     ({"visibility": OCL["visibility"][:4]}, "expected [N, L] = [6, 6]."),
     ({"visibility": OCL["visibility"] * 17}, "/visibility holds 17; expected"),
     ({"visibility": OCL["visibility"][:, :1]}, "more entities than 1, as num"),
+    ({"color": np.zeros([6, 6, 9000])}, "and d of at most 8,192."),
+    ({"visibility": np.zeros([6, 257])}, "expected at most 256 entities."),
     ({"color": OCL["color"][:, :4]}, "/color has the shape (6, 4, 3); expec"),
     ({"num_actual_objects": np.zeros([6, 2])}, "expected [N, 1] = [6, 1]."),
     (
