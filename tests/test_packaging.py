@@ -228,6 +228,7 @@ def test_every_import_is_a_requirement():
     "ipywidgets",
     "pymongo",
     "sklearn",
+    "tensorflow_datasets",
     "torch",
     "multi_object_datasets",
   }
