@@ -1,4 +1,7 @@
-"""The output of `evaluate`: a table, JSON, Markdown, and a figure."""
+"""The output of `evaluate`: a table, JSON, Markdown, and a figure.
+
+Other reports take from here how rows, scores and a record are written.
+"""
 
 import io
 import json
@@ -20,7 +23,17 @@ from iodine.files import write_whole
 from iodine.metrics import SCENE_SCORES
 from iodine.pictures import curves, page
 
-__all__ = ["check_paper", "table_rows", "text_table", "write"]
+__all__ = [
+  "aligned",
+  "check_paper",
+  "json_text",
+  "markdown_table",
+  "number",
+  "statistics",
+  "table_rows",
+  "text_table",
+  "write",
+]
 
 JSON_FILE = "evaluation.json"
 MARKDOWN_FILE = "evaluation.md"
@@ -96,9 +109,9 @@ def table_rows(
     rows.append(
       (
         label,
-        _number(score.mean),
-        _number(score.std),
-        _number(score.stderr),
+        number(score.mean),
+        number(score.std),
+        number(score.stderr),
         published,
       )
     )
@@ -117,21 +130,27 @@ def _published(value: float | Sequence[float]) -> str:
   return f"{value:.4g}"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+  """Formats a score, or nothing."""
   return "" if value is None else f"{value:.4g}"
 
 
 def text_table(evaluation: Evaluation, paper: _Published) -> str:
   """The rows of `table_rows`, aligned for a terminal, and what they mean."""
-  table = table_rows(evaluation, paper)
-  widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+  rows = table_rows(evaluation, paper)
+  return "\n".join([aligned(rows), *_notes(evaluation, paper)])
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> str:
+  """Rows for a terminal, the first underlined, numbers to the right."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   lines = []
-  for row in table:
+  for row in rows:
     cells = [row[0].ljust(widths[0])]
     cells += [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
     lines.append("  ".join(cells).rstrip())
   lines.insert(1, "  ".join("-" * w for w in widths))
-  return "\n".join([*lines, *_notes(evaluation, paper)])
+  return "\n".join(lines)
 
 
 def _notes(evaluation: Evaluation, paper: _Published) -> list[str]:
@@ -166,16 +185,13 @@ def write(
   """
   result = {
     "scenes": evaluation.scenes,
-    "metrics": {k: _statistics(s) for k, s in evaluation.scores.items()},
+    "metrics": statistics(evaluation.scores),
     "per_step": {
       k: [_finite(v) for v in s.per_step] for k, s in evaluation.scores.items()
     },
     "images_per_second": _finite(evaluation.images_per_second),
-    "configuration": config,
-    "checkpoint": checkpoint,
-    "versions": _VERSIONS,
   }
-  result_text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+  result_text = json_text(result, config, checkpoint)
   text = _markdown(evaluation, paper, checkpoint, config.get("protocol"))
   figure = curves.scores_plot(
     {SCENE_SCORES.get(k, k): s.per_step for k, s in evaluation.scores.items()},
@@ -195,24 +211,55 @@ def _markdown(
   protocol: str | None,
 ) -> str:
   """The table, what it is of, and what it means."""
-  table = table_rows(evaluation, paper)
-  marks = ["| " + " | ".join(map(page.markdown, row)) + " |" for row in table]
-  marks.insert(1, "| --- |" + " ---: |" * (len(table[0]) - 1))
   title = (
     f"{evaluation.scenes} scenes, checkpoint {page.markdown_code(checkpoint)}"
   )
   if protocol is not None:
     title += f", protocol {protocol}"
-  parts = [[title], marks, _notes(evaluation, paper)]
-  return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+  table = markdown_table(table_rows(evaluation, paper))
+  parts = [title, table, "\n".join(_notes(evaluation, paper))]
+  return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _statistics(score: Score) -> dict[str, Any]:
+def markdown_table(rows: Sequence[tuple[str, ...]]) -> str:
+  """Rows as a table of Markdown, the first as its header."""
+  marks = ["| " + " | ".join(map(page.markdown, row)) + " |" for row in rows]
+  marks.insert(1, "| --- |" + " ---: |" * (len(rows[0]) - 1))
+  return "\n".join(marks)
+
+
+def json_text(
+  result: Mapping[str, Any], config: Mapping[str, Any], checkpoint: str
+) -> str:
+  """Formats results as JSON, with what they were computed with.
+
+  Args:
+    result: plain data.
+    config: the whole configuration.
+    checkpoint: prefix of the checkpoint.
+
+  Raises:
+    ValueError: if there are numbers that JSON lacks.
+  """
+  whole = {
+    **result,
+    "configuration": config,
+    "checkpoint": checkpoint,
+    "versions": _VERSIONS,
+  }
+  return json.dumps(whole, indent=1, allow_nan=False) + "\n"
+
+
+def statistics(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
+  """{name: {statistic: number or None}} of scores, for JSON."""
   return {
-    "mean": _finite(score.mean),
-    "std": _finite(score.std),
-    "stderr": _finite(score.stderr),
-    "undefined": score.undefined,
+    name: {
+      "mean": _finite(score.mean),
+      "std": _finite(score.std),
+      "stderr": _finite(score.stderr),
+      "undefined": score.undefined,
+    }
+    for name, score in scores.items()
   }
 
 
