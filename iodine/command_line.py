@@ -74,6 +74,7 @@ def _reads_checkpoint(
     return given.get("continue_run") is True
   return command_name in (
     evaluate.__name__,
+    probe.__name__,
     export_tf1.__name__,
     visualize.__name__,
     traverse.__name__,
@@ -102,6 +103,12 @@ def train(_config, _run):
 def evaluate(_config):
   """Score a checkpoint over many scenes; print and write the scores."""
   _commands().evaluate(_config)
+
+
+@ex.command(unobserved=True)
+def probe(_config):
+  """Measure what slots tell of objects: properties, DCI, activeness."""
+  _commands().probe(_config)
 
 
 @ex.command(unobserved=True)

@@ -8,6 +8,7 @@ from iodine.commands.decompose import decompose
 from iodine.commands.describe_data import describe_data
 from iodine.commands.evaluate import evaluate
 from iodine.commands.inspect import inspect_checkpoint
+from iodine.commands.probe import probe
 from iodine.commands.sample import sample
 from iodine.commands.train import prepare, train
 from iodine.commands.traverse import traverse
@@ -22,6 +23,7 @@ __all__ = [
   "export_tf1",
   "inspect_checkpoint",
   "prepare",
+  "probe",
   "sample",
   "train",
   "traverse",

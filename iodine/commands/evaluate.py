@@ -1,7 +1,6 @@
 """The scores of a checkpoint, printed and written."""
 
 import contextlib
-import dataclasses
 import logging
 import math
 import pathlib
@@ -14,7 +13,7 @@ import tensorflow as tf
 from iodine import errors
 from iodine.data.datasets import IODINEDataset
 from iodine.data.opening import data_errors_as_config_errors, first_batch
-from iodine.evaluation import dci, efficient_morl
+from iodine.evaluation import efficient_morl
 from iodine.evaluation import report as evaluation_report
 from iodine.evaluation import scores as scoring
 from iodine.files import make_folder, results_in
@@ -23,7 +22,7 @@ from iodine.runs import checkpoint_files, loading
 from iodine.scene_model import SceneModel
 from iodine.training import replicas
 
-__all__ = ["evaluate"]
+__all__ = ["eval_batches", "evaluate", "memory_errors", "results_folder"]
 
 # Folder of the results, in the checkpoint's.
 EVALUATION_FOLDER = "evaluation"
@@ -49,20 +48,16 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
   trained = loading.open_trained(entries)
   paper = entries["paper_scores"]
   evaluation_report.check_paper(paper)
-  if entries["dci"]:
-    dci.check_installed()
   dataset = trained.dataset.variant(
     take=entries["num_scenes"], shuffle_buffer=None
   )
   first_batch(dataset)  # any fault of the files, before the model has variables
-  stored = _with_stored_masks(entries, dataset)
+  if entries["protocol"] is not None:
+    with data_errors_as_config_errors(dataset):
+      dataset = dataset.with_stored_masks()
   trained.restore()
-  with _evaluation_folder(entries, trained.prefix) as folder:
-    used = dataset if entries["protocol"] is None else stored
-    result = _scores(entries, trained.model, used)
-    if entries["dci"]:
-      others = _dci(entries, trained.model, stored)
-      result = dataclasses.replace(result, scores={**result.scores, **others})
+  with results_folder(entries, trained.prefix, EVALUATION_FOLDER) as folder:
+    result = _scores(entries, trained.model, dataset)
     print(evaluation_report.text_table(result, paper))
     evaluation_report.write(folder, result, paper, entries, trained.prefix)
   if math.isfinite(rate := result.images_per_second):  # not of one batch
@@ -74,22 +69,19 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
 def _scores(
   entries: Mapping[str, Any], model: SceneModel, dataset: IODINEDataset
 ) -> scoring.Evaluation:
-  with progress(entries["num_scenes"], "scenes", _LOG) as update:
-    try:
-      result = scoring.evaluate(
-        model,
-        _eval_batches(dataset),
-        batch_size=dataset.batch_size,
-        seed=entries["seed"],
-        num_samples=entries["num_samples"],
-        on_progress=update,
-        protocol=_PROTOCOLS[entries["protocol"]],
-      )
-    except tf.errors.ResourceExhaustedError as error:
-      raise errors.RunError(
-        f"evaluate: a batch needs more memory than there is; set a lower "
-        f"batch_size than {dataset.batch_size}"
-      ) from error
+  with (
+    progress(entries["num_scenes"], "scenes", _LOG) as update,
+    memory_errors("evaluate", dataset.batch_size),
+  ):
+    result = scoring.evaluate(
+      model,
+      eval_batches(dataset),
+      batch_size=dataset.batch_size,
+      seed=entries["seed"],
+      num_samples=entries["num_samples"],
+      on_progress=update,
+      protocol=_PROTOCOLS[entries["protocol"]],
+    )
   if result.scenes < entries["num_scenes"]:
     _LOG.warning(
       "The data have %s scenes, not num_scenes=%s",
@@ -99,41 +91,44 @@ def _scores(
   return result
 
 
-def _with_stored_masks(
-  entries: Mapping[str, Any], dataset: IODINEDataset
-) -> IODINEDataset:
-  """The dataset with masks of their stored size, where scores need them."""
-  if entries["protocol"] is None and not entries["dci"]:
-    return dataset
-  if entries["dci"] and not dataset.batch_spec().get("factors"):
-    raise errors.ConfigError(f"dci: {dataset} has no factors of objects")
-  with data_errors_as_config_errors(dataset):
-    return dataset.with_stored_masks()
+@contextlib.contextmanager
+def memory_errors(command: str, batch_size: int) -> Iterator[None]:
+  """Turns a lack of memory into a RunError that says what to change."""
+  try:
+    yield
+  except tf.errors.ResourceExhaustedError as error:
+    raise errors.RunError(
+      f"{command}: a batch needs more memory than there is; set a lower "
+      f"batch_size than {batch_size}"
+    ) from error
 
 
-def _dci(
-  entries: Mapping[str, Any], model: SceneModel, dataset: IODINEDataset
-) -> dict[str, scoring.Score]:
-  """Scores of disentanglement, of the scenes' posterior means."""
-  with progress(entries["num_scenes"], "scenes", _LOG) as update:
-    objects = dci.matched_objects(
-      model, _eval_batches(dataset), entries["seed"], update
-    )
-  return dci.scores(objects, as_published=entries["protocol"] is not None)
-
-
-def _eval_batches(dataset: IODINEDataset) -> Iterator[dict[str, Any]]:
+def eval_batches(dataset: IODINEDataset) -> Iterator[dict[str, Any]]:
+  """Reads all scenes once, in file order; data errors become ConfigErrors."""
   with data_errors_as_config_errors(dataset):
     yield from dataset("eval")
 
 
 @contextlib.contextmanager
-def _evaluation_folder(
-  entries: Mapping[str, Any], prefix: str
+def results_folder(
+  entries: Mapping[str, Any], prefix: str, name: str
 ) -> Iterator[pathlib.Path]:
-  """Makes the folder of the results, and removes it if none come."""
+  """Makes the folder of the results, and removes it if none come.
+
+  Args:
+    entries: the whole configuration.
+    prefix: of the checkpoint, in whose folder it lies unless `evaluation_dir`
+      names another.
+    name: of the folder, to which that of a protocol is added.
+
+  Yields:
+    The folder.
+
+  Raises:
+    ConfigError: if it cannot be written to.
+  """
   given, protocol = entries["evaluation_dir"], entries["protocol"]
-  name = "_".join(filter(None, [EVALUATION_FOLDER, protocol]))
+  name = "_".join(filter(None, [name, protocol]))
   folder = pathlib.Path(prefix).parent / name
   if checkpoint_files.is_shipped(prefix):  # which stays as it came
     folder = pathlib.Path(name)

@@ -23,7 +23,7 @@ from iodine.progress import progress
 from iodine.runs import loading
 from iodine.scene_model import SceneModel
 
-__all__ = ["traverse"]
+__all__ = ["activeness_of", "traverse"]
 
 # As EfficientMORL's published code names them.
 LIMITS_FILE, ACTIVENESS_FILE = "z_range.txt", "activeness.npy"
@@ -125,7 +125,7 @@ def _by_activeness(
     np.savetxt(new / LIMITS_FILE, limits, fmt="%.9g", delimiter=",")
     importance = None
     if entries["latents"] is None:
-      variances = _activeness(entries, model, z, limits)
+      variances = activeness_of(entries, model, z, limits)
       np.save(new / ACTIVENESS_FILE, variances)
       importance = variances.mean(axis=0)
     for slot, name in names.items():
@@ -159,13 +159,23 @@ def _sampled(
     )
 
 
-def _activeness(
+def activeness_of(
   entries: Mapping[str, Any],
   model: SceneModel,
   z: np.ndarray,
   limits: np.ndarray,
 ) -> np.ndarray:
-  """Activeness [N, Z] of a random slot of every scene."""
+  """Measures the activeness of a random slot of every scene.
+
+  Args:
+    entries: the whole configuration; `seed` chooses the slots.
+    model: restored model.
+    z: [N, K, Z] samples.
+    limits: [Z, 2], see `exploration.latent_limits`.
+
+  Returns:
+    [N, Z], see `exploration.activeness`.
+  """
   rng = np.random.default_rng(entries["seed"])
   slots = rng.integers(model.num_components, size=len(z))
   with progress(len(z), "scenes", _LOG) as update:

@@ -121,6 +121,19 @@ def _image_dim(name: str, value: Any) -> str | None:
   return None if value is None else checks.image_dim_fault(value)
 
 
+def _choices(*choices: str) -> _Fault:
+  def fault(name: str, value: Any) -> str | None:
+    chosen = value.split(",") if isinstance(value, str) else []
+    if chosen and all(x in choices and chosen.count(x) == 1 for x in chosen):
+      return None
+    return (
+      f"{name}={value!r}: expected some of {', '.join(choices)}, each once and "
+      f"with commas alone between them, such as {','.join(choices[:2])}"
+    )
+
+  return fault
+
+
 def _integers(low: int) -> _Fault:
   def fault(name: str, value: Any) -> str | None:
     if value is None:
@@ -262,24 +275,50 @@ ENTRIES: dict[str, Entry] = {
     kept=True,
   ),
   "num_scenes": Entry(
-    320, "evaluate, describe_data: how many scenes", _integer(1)
+    320,
+    "evaluate, describe_data: how many scenes; probe: how many for DCI",
+    _integer(1),
   ),
   "num_samples": Entry(1, "evaluate: posterior samples of each scene", _size()),
   "protocol": Entry(
     None,
-    "evaluate: efficientmorl scores as EfficientMORL's published code does "
-    "(None: as this project does)",
+    "evaluate, probe: efficientmorl scores, or measures DCI, as "
+    "EfficientMORL's published code does (None: as this project does)",
     _optional(_choice("efficientmorl")),
   ),
+  "probes": Entry(
+    "linear,mlp1",
+    "probe: which probes predict properties of objects, beside the dummy: "
+    "linear, or with 1 to 3 hidden layers mlp1, mlp2, mlp3",
+    _choices("linear", "mlp1", "mlp2", "mlp3"),
+  ),
+  "match_by": Entry(
+    "loss",
+    "probe: what matches objects to slots: loss, mask, or order (objects by "
+    "their properties, slots as they come)",
+    _choices("loss", "mask", "order"),
+  ),
+  "num_train_scenes": Entry(
+    10_000, "probe: how many scenes train the probes", _integer(1)
+  ),
+  "num_validation_scenes": Entry(
+    1024, "probe: how many scenes tell when a probe has learned", _integer(1)
+  ),
+  "num_test_scenes": Entry(
+    None,
+    "probe: how many of the first scenes test the probes (None: "
+    "held_out_scenes, but at most 2000)",
+    _integer(1, optional=True),
+  ),
   "dci": Entry(
-    False,
-    "evaluate: score disentanglement, completeness and informativeness of the "
-    "slots, too; needs scikit-learn and data with factors",
-    _flag,
+    None,
+    "probe: measure disentanglement, completeness and informativeness, too, "
+    "which needs scikit-learn (None: if that is installed)",
+    _optional(_flag),
   ),
   "evaluation_dir": Entry(
     None,
-    "evaluate: folder of the results (None: beside the checkpoint)",
+    "evaluate, probe: folder of the results (None: beside the checkpoint)",
     _optional(_path),
   ),
   "pictures_dir": Entry(
@@ -309,7 +348,9 @@ ENTRIES: dict[str, Entry] = {
     _optional(_choice("posterior", "prior", "samples")),
   ),
   "range_scenes": Entry(
-    100, "traverse: how many scenes range_of=samples samples", _integer(1)
+    100,
+    "traverse, probe: how many scenes range_of=samples, or activeness, samples",
+    _integer(1),
   ),
   "scenes": Entry(
     None,

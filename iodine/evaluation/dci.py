@@ -4,31 +4,31 @@ Eastwood & Williams (2018), "A framework for the quantitative evaluation of
 disentangled representations", for the slots of objects as in EfficientMORL's
 published code. Needs scikit-learn, the extra `dci`.
 
-Dimensions: N scenes, L true entities, K slots, Z latent size, h and w height
-and width of the true masks, M objects, F factors.
+Dimensions: N scenes, L true entities, K slots, Z latent size, M objects, F
+factors.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+import importlib.util
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from scipy import optimize
 
-from iodine import exploration
 from iodine.errors import ConfigError
-from iodine.evaluation.efficient_morl import resized
-from iodine.evaluation.scores import Score
-from iodine.scene_model import SceneModel
+from iodine.evaluation import factors as true_factors
+from iodine.evaluation.representations import Representations
 
 __all__ = [
+  "Disentanglement",
   "Objects",
   "check_installed",
   "completeness",
   "disentanglement",
+  "is_installed",
   "match_objects",
   "matched_objects",
-  "scores",
+  "measure",
 ]
 
 _LEAST_PIXELS = 50  # of an object
@@ -50,25 +50,48 @@ class Objects(NamedTuple):
   factors: dict[str, np.ndarray]
 
 
+class Disentanglement(NamedTuple):
+  """How single latents stand for single factors.
+
+  Attributes:
+    disentanglement: see the function of this name.
+    completeness: likewise.
+    informativeness: how well latents predict factors that were not seen.
+    importances: [Z, F], of each latent for each factor.
+    factors: F names.
+    num_objects: M.
+  """
+
+  disentanglement: float
+  completeness: float
+  informativeness: float
+  importances: np.ndarray
+  factors: tuple[str, ...]
+  num_objects: int
+
+
+def is_installed() -> bool:
+  """Whether there is scikit-learn."""
+  return importlib.util.find_spec("sklearn") is not None
+
+
 def check_installed() -> None:
   """Raises ConfigError unless there is scikit-learn."""
-  try:
-    import sklearn  # noqa: F401
-  except ImportError:
+  if not is_installed():
     raise ConfigError(
       "dci: needs scikit-learn, which the extra `dci` installs (in a checkout: "
       "pip install '.[dci]')"
-    ) from None
+    )
 
 
 def match_objects(
-  true_mask: np.ndarray, pred_mask: np.ndarray, is_object: np.ndarray
+  iou: np.ndarray, pixels: np.ndarray, is_object: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Assigns objects of a scene to slots, for the largest sum of IoUs.
 
   Args:
-    true_mask: [L, h, w], above 0 where an entity is.
-    pred_mask: [K, h, w]; the largest owns a pixel.
+    iou: [L, K], see `Representations`.
+    pixels: [L], of each entity.
     is_object: [L] bool, which entities are objects in the scene.
 
   Returns:
@@ -76,101 +99,43 @@ def match_objects(
     fewer than 50 pixels, and those of an IoU below 0.1.
   """
   entities = np.flatnonzero(is_object)
-  true = (true_mask[entities] > 0).reshape(len(entities), -1)
-  owners = pred_mask.argmax(axis=0).ravel()
-  pred = owners == np.arange(len(pred_mask))[:, np.newaxis]
-  overlap = true.astype(np.float64) @ pred.T
-  union = true.sum(axis=1)[:, np.newaxis] + pred.sum(axis=1) - overlap
-  iou = overlap / np.maximum(union, 1)
+  iou = iou[entities]
   rows, slots = optimize.linear_sum_assignment(iou, maximize=True)
-  kept = (true.sum(axis=1)[rows] >= _LEAST_PIXELS) & (
+  kept = (pixels[entities[rows]] >= _LEAST_PIXELS) & (
     iou[rows, slots] >= _LEAST_IOU
   )
   return entities[rows[kept]], slots[kept]
 
 
-def matched_objects(
-  model: SceneModel,
-  batches: Iterable[Mapping[str, Any]],
-  seed: int,
-  on_progress: Callable[[int], object] = lambda scenes: None,
-) -> Objects:
+def matched_objects(scenes: Representations) -> Objects:
   """Collects the objects of scenes with the latents of their slots.
 
   Args:
-    model: restored model.
-    batches: batches with masks of any size, visibility and factors.
-    seed: seed of the noise, see `exploration.scene_noise`.
-    on_progress: called with the number of scenes of every batch.
+    scenes: of a model with masks.
 
   Returns:
-    The objects, of posterior means, or of z without a posterior. A factor
-    "shape" or of integers is one of categories; of several columns, each is a
-    factor by itself.
-
-  Raises:
-    ConfigError: if the model infers no slots or masks, or the data have no
-      factors.
+    The objects. Of a factor of several columns, each is a factor by itself.
   """
-  infer = tf.function(
-    lambda image, noise: _codes_and_masks(model, image, noise), autograph=False
-  )
-  codes: list[np.ndarray] = []
-  factors: dict[str, list[np.ndarray]] = {}
-  done = 0
-  for batch in batches:
-    if not batch.get("factors"):
-      raise ConfigError("dci: the data have no factors of objects")
-    size = int(batch["image"].shape[0])
-    noise = exploration.scene_noise(model, seed, range(done, done + size))
-    of_batch, masks = infer(batch["image"], noise)
-    masks = resized(masks, batch["mask"].shape[3:5])[..., 0].numpy()
-    true_masks = batch["mask"][:, -1, ..., 0].numpy()
-    is_object = batch["visibility"].numpy() > 0
-    is_object[:, : model.num_background_entities] = False
-    columns = _columns(batch["factors"])
-    for b in range(size):
-      entities, slots = match_objects(true_masks[b], masks[b], is_object[b])
-      codes.append(of_batch[b].numpy()[slots])
-      for name, values in columns.items():
-        factors.setdefault(name, []).append(values[b, entities])
-    done += size
-    on_progress(size)
+  assert scenes.iou is not None
+  places: list[np.ndarray] = []  # [3, m]: scenes, entities, slots
+  for b, measures in enumerate(
+    zip(scenes.iou, scenes.pixels, scenes.is_object, strict=True)
+  ):
+    entities, slots = match_objects(*measures)
+    places.append(np.stack([np.full_like(slots, b), entities, slots]))
+  b, entities, slots = np.concatenate(places, axis=1)
+  apart = true_factors.columns(scenes.factors)
   return Objects(
-    np.concatenate(codes), {k: np.concatenate(v) for k, v in factors.items()}
+    scenes.codes[b, slots],
+    {name: values[b, entities] for name, values in apart.items()},
   )
 
 
-def _codes_and_masks(
-  model: SceneModel, image: tf.Tensor, noise: Any
-) -> tuple[tf.Tensor, tf.Tensor]:
-  """Codes [B, K, Z], and masks [B, K, H, W, 1] that they decode to."""
-  info = model.infer({"image": image}, noise)
-  masks = info["outputs"].get("pred_mask")
-  if "z" not in info.get("latent", {}) or masks is None:
-    raise ConfigError(
-      f"dci: a {type(model).__name__} does not infer slots with masks"
-    )
-  codes = exploration.inferred_latents(info)
-  if model.can("decode_slots"):
-    return codes, model.compose(codes).masks
-  return codes, masks[:, -1]
-
-
-def _columns(factors: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
-  """{name: [B, L]} of factors [B, L, n], each column by itself."""
-  columns = {}
-  for name, values in factors.items():
-    count = values.shape[-1]
-    for i in range(count):
-      column = values[..., i].numpy()
-      if name == "shape":
-        column = np.rint(column).astype(np.int64)
-      columns[name if count == 1 else f"{name}_{i}"] = column
-  return columns
-
-
-def scores(objects: Objects, as_published: bool = False) -> dict[str, Score]:
+def measure(
+  objects: Objects,
+  as_published: bool = False,
+  on_progress: Callable[[int], object] = lambda factors: None,
+) -> Disentanglement:
   """Scores how well single latents stand for single factors.
 
   Gradient boosting predicts every factor from the latents of one half of the
@@ -183,12 +148,10 @@ def scores(objects: Objects, as_published: bool = False) -> dict[str, Score]:
       informativeness is the share of predictions that equal a factor exactly,
       as in the published code; else it is the mean of the accuracies of
       categories and the R^2 of the others.
-
-  Returns:
-    {"dci/disentanglement", "dci/completeness", "dci/informativeness"}.
+    on_progress: called with 1 after every factor.
 
   Raises:
-    ConfigError: if there are too few objects.
+    ConfigError: if there are too few objects, or all are alike.
   """
   from sklearn import model_selection
 
@@ -201,24 +164,24 @@ def scores(objects: Objects, as_published: bool = False) -> dict[str, Score]:
   train, test = model_selection.train_test_split(
     np.arange(count), test_size=0.5, random_state=_SPLIT_SEED
   )
-  fitted = [
-    _fit(objects.codes, values, train, test, as_published)
-    for values in objects.factors.values()
-    if len(set(values[train])) > 1
-  ]
+  fitted, names = [], []
+  for name, values in objects.factors.items():
+    if len(set(values[train])) > 1:
+      names.append(name)
+      fitted.append(_fit(objects.codes, values, train, test, as_published))
+    on_progress(1)
   if not fitted:
     raise ConfigError("dci: all objects have the same factors")
-  importances, rates = zip(*fitted, strict=True)
-  matrix = np.stack(importances, axis=1)
-  named = {
-    "disentanglement": disentanglement(matrix),
-    "completeness": completeness(matrix),
-    "informativeness": float(np.mean(rates)),
-  }
-  return {
-    f"dci/{name}": Score(value, None, None, 0, (value,))
-    for name, value in named.items()
-  }
+  columns, rates = zip(*fitted, strict=True)
+  importances = np.stack(columns, axis=1)
+  return Disentanglement(
+    disentanglement(importances),
+    completeness(importances),
+    float(np.mean(rates)),
+    importances,
+    tuple(names),
+    count,
+  )
 
 
 def _fit(

@@ -10,12 +10,11 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from iodine.config import reading, resolution
 from iodine.data import datasets
 from iodine.errors import ConfigError
-from iodine.evaluation import dci, efficient_morl
+from iodine.evaluation import efficient_morl
 from iodine.evaluation import scores as scoring
 from iodine.runs import checkpoint_files
 from tests.support import tiny
@@ -108,36 +107,6 @@ def test_evaluate_by_another_protocol(data_dir, copied, monkeypatch, capsys):
   printed = capsys.readouterr().out
   assert "KL (nats)" in printed
   assert re.search(r"ARI without background .*0\.992 \+- 0\.004", printed)
-
-
-def test_evaluate_scores_disentanglement(data_dir, copied, monkeypatch):
-  pytest.importorskip("sklearn")
-  monkeypatch.setattr(dci, "_LEAST_OBJECTS", 3)
-  monkeypatch.setattr(dci, "_LEAST_PIXELS", 0)
-  monkeypatch.setattr(dci, "_LEAST_IOU", 0.0)
-  _evaluate(data_dir, copied, "dci=True")
-  metrics = _result(copied / "evaluation")["metrics"]
-  names = {"disentanglement", "completeness", "informativeness"}
-  assert {f"dci/{name}" for name in names} < set(metrics)
-  assert "mse" in metrics
-  assert 0 <= metrics["dci/completeness"]["mean"] <= 1
-  assert metrics["dci/completeness"]["std"] is None
-
-
-def test_evaluate_scores_no_disentanglement_without_factors(
-  data_dir, copied, tmp_path, capsys
-):
-  pytest.importorskip("sklearn")
-  Image.new("RGB", (7, 9)).save(tmp_path / "a.png")
-  words = (
-    "dci=True",
-    "data.constructor=iodine.modules.data.ImageFolder",
-    f"data.path={tmp_path}",
-    "data.max_num_objects=None",
-    "model.factor_evaluator=None",
-  )
-  error = _evaluate_fails(capsys, data_dir, copied, *words)
-  assert "has no factors of objects" in error
 
 
 def test_evaluate_knows_no_rate_of_a_single_batch(data_dir, copied, caplog):

@@ -4,12 +4,10 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from iodine import exploration
 from iodine.errors import ConfigError
-from iodine.evaluation import dci
-from tests.support import tiny
+from iodine.evaluation import dci, representations
+from iodine.evaluation.representations import Representations
 
 # Importances and scores of the published code.
 IMPORTANCE = np.array(
@@ -70,7 +68,11 @@ def test_objects_are_matched_one_by_one_if_large_and_found(box, expected):
     (0, 0, 0, 0), box, (0, 10, 9, 20), (18, 20, 0, 20), (0, 10, 0, 9)
   )
   is_object = np.array([False, True, True, True, True, False])
-  matched = dci.match_objects(true_mask, pred_mask, is_object)
+  iou = representations.overlaps(
+    true_mask[np.newaxis] > 0, pred_mask[np.newaxis]
+  )
+  pixels = np.sum(true_mask > 0, axis=(1, 2))
+  matched = dci.match_objects(iou[0], pixels, is_object)
   np.testing.assert_array_equal(matched, expected)
 
 
@@ -91,25 +93,47 @@ def _objects(count=300, noise=0.0):
 
 def test_latents_that_are_factors_are_disentangled():
   pytest.importorskip("sklearn")
-  scores = dci.scores(_objects())
+  counts: list[int] = []
+  measured = dci.measure(_objects(), on_progress=counts.append)
+  assert sum(counts) == 4
   for name in ("disentanglement", "completeness", "informativeness"):
-    assert 0.9 < scores[f"dci/{name}"].mean <= 1.0, name
-  noisy = dci.scores(_objects(noise=1.0))
-  assert noisy["dci/disentanglement"].mean < 0.5
-  assert noisy["dci/informativeness"].mean < 0.5
+    assert 0.9 < getattr(measured, name) <= 1.0, name
+  assert measured.factors == ("x", "y", "shape")  # the others are constant
+  assert measured.num_objects == 300
+  assert measured.importances.shape == (5, 3)
+  assert measured.importances.argmax(axis=0).tolist() == [2, 0, 1]
+  noisy = dci.measure(_objects(noise=1.0))
+  assert noisy.disentanglement < 0.5
+  assert noisy.informativeness < 0.5
+
+
+def test_importances_are_those_of_scikit_learn():
+  pytest.importorskip("sklearn")
+  from sklearn import ensemble, model_selection
+
+  objects = _objects(noise=0.5)
+  measured = dci.measure(objects)
+  halves = model_selection.train_test_split(
+    objects.codes, objects.factors["x"], test_size=0.5, random_state=5
+  )
+  trees = ensemble.GradientBoostingRegressor(random_state=5)
+  trees.fit(halves[0], halves[2])
+  np.testing.assert_allclose(
+    measured.importances[:, 0], trees.feature_importances_
+  )
 
 
 def test_as_published_predictions_of_regressors_are_hardly_ever_equal():
   pytest.importorskip("sklearn")
-  scores = dci.scores(_objects(), as_published=True)
-  assert scores["dci/disentanglement"].mean > 0.9
-  assert scores["dci/informativeness"].mean < 0.4
+  measured = dci.measure(_objects(), as_published=True)
+  assert measured.disentanglement > 0.9
+  assert measured.informativeness < 0.4
 
 
 def test_too_few_objects_are_an_error():
   pytest.importorskip("sklearn")
   with pytest.raises(ConfigError, match="dci: 19 objects were found"):
-    dci.scores(_objects(19))
+    dci.measure(_objects(19))
 
 
 def test_objects_that_are_all_alike_are_an_error():
@@ -117,7 +141,7 @@ def test_objects_that_are_all_alike_are_an_error():
   objects = _objects(40)
   alike = {"constant": objects.factors["constant"]}
   with pytest.raises(ConfigError, match="all objects have the same factors"):
-    dci.scores(objects._replace(factors=alike))
+    dci.measure(objects._replace(factors=alike))
 
 
 def test_without_scikit_learn_one_line_says_so(monkeypatch):
@@ -126,51 +150,30 @@ def test_without_scikit_learn_one_line_says_so(monkeypatch):
     dci.check_installed()
 
 
-def _batch(num_scenes):
-  """Scenes whose masks have four times the model's size."""
-  data = tiny.batch(num_scenes)
-  mask = data["mask"].numpy()
-  large = mask.repeat(4, axis=3).repeat(4, axis=4)
-  return {**data, "mask": tf.constant(large)}
-
-
-def test_codes_are_the_means_of_the_slots_of_visible_objects():
-  model = tiny.initialized(inner_batch_size=2)
-  data = {
-    k: tf.nest.map_structure(tf.constant, v) for k, v in _batch(3).items()
-  }
-  batches = [
-    tf.nest.map_structure(lambda x, i=i: x[i : i + 2], data) for i in (0, 2)
-  ]
-  objects = dci.matched_objects(model, batches, seed=7)
-  info = exploration.infer(model, tiny.batch(3), 7, scenes=range(3))
-  means = info["latent"]["z_mean"][:, -1]
-  masks = exploration.render(model, means).masks[..., 0]
-  masks = tf.image.resize(
-    masks.transpose(0, 2, 3, 1), [4 * tiny.H, 4 * tiny.W], "bicubic"
+def test_objects_are_in_the_slots_of_the_highest_iou():
+  rng = np.random.default_rng(0)
+  iou = np.zeros([2, 3, 4], np.float32)
+  iou[0, 1, 3], iou[0, 2, 0], iou[1, 2, 1] = 0.9, 0.8, 0.7
+  position = rng.uniform(size=[2, 3, 2])
+  scenes = Representations(
+    codes=rng.uniform(size=[2, 4, 5]),
+    is_object=np.array([[False, True, True]] * 2),
+    factors={
+      "position": position,
+      "shape": np.array([[[0.0], [2.0], [3.0]], [[0.0], [1.0], [2.0]]]),
+    },
+    pixels=np.full([2, 3], 60),
+    iou=iou,
+    cosine=iou,
+    samples=None,
   )
-  expected: dict[str, list] = {"codes": [], "position_1": [], "shape": []}
-  for b in range(3):
-    is_object = data["visibility"][b].numpy() > 0
-    is_object[0] = False
-    entities, slots = dci.match_objects(
-      data["mask"][b, 0, ..., 0].numpy(),
-      masks[b].numpy().transpose(2, 0, 1),
-      is_object,
-    )
-    expected["codes"] += list(means[b, slots])
-    factors = {k: v[b].numpy()[entities] for k, v in data["factors"].items()}
-    expected["position_1"] += list(factors["position"][:, 1])
-    expected["shape"] += list(factors["shape"][:, 0])
-  assert len(expected["codes"]) > 2
-  np.testing.assert_allclose(objects.codes, expected["codes"], rtol=1e-3)
-  for name in ("position_1", "shape"):
-    np.testing.assert_array_equal(objects.factors[name], expected[name])
+  objects = dci.matched_objects(scenes)
+  np.testing.assert_array_equal(
+    objects.codes, scenes.codes[[0, 0, 1], [3, 0, 1]]
+  )
   assert set(objects.factors) == {"position_0", "position_1", "shape"}
+  np.testing.assert_array_equal(
+    objects.factors["position_1"], position[[0, 0, 1], [1, 2, 2], 1]
+  )
+  np.testing.assert_array_equal(objects.factors["shape"], [2, 3, 2])
   assert np.issubdtype(objects.factors["shape"].dtype, np.integer)
-
-
-def test_data_without_factors_are_an_error():
-  scenes = {**tiny.batch(2), "factors": {}}
-  with pytest.raises(ConfigError, match="no factors of objects"):
-    dci.matched_objects(tiny.initialized(), [scenes], seed=0)

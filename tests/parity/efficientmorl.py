@@ -20,7 +20,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from iodine import exploration, metrics, training
-from iodine.evaluation import dci, efficient_morl
+from iodine.evaluation import dci, efficient_morl, representations
 from iodine.geco import Geco
 from iodine.models import layers, published
 from iodine.models.efficient_morl import (
@@ -764,8 +764,12 @@ def _compare_ari(inputs: Arrays, report: Report) -> None:
 def _compare_dci(inputs: Arrays, report: Report) -> None:
   is_object = inputs["matching/presence"] > 0
   is_object[0] = False  # the background
+  true_mask = inputs["matching/true_mask"] > 0
+  overlaps = representations.overlaps(
+    true_mask[np.newaxis], inputs["matching/pred_mask"][np.newaxis]
+  )
   entities, slots = dci.match_objects(
-    inputs["matching/true_mask"], inputs["matching/pred_mask"], is_object
+    overlaps[0], true_mask.sum(axis=(1, 2)), is_object
   )
   actual = {"matching/true_index": entities, "matching/slot_index": slots}
   report.equal("matching", _known(report, actual))

@@ -1,0 +1,227 @@
+"""What the slots of a checkpoint tell of objects."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from iodine import errors, exploration
+from iodine.commands.evaluate import (
+  eval_batches,
+  memory_errors,
+  results_folder,
+)
+from iodine.commands.traverse import activeness_of
+from iodine.data.datasets import IODINEDataset
+from iodine.data.opening import data_errors_as_config_errors, first_batch
+from iodine.evaluation import dci, probe_report, probes, representations
+from iodine.evaluation.factors import Encoding
+from iodine.evaluation.probe_report import Findings, Probed
+from iodine.evaluation.representations import Representations
+from iodine.progress import progress
+from iodine.runs import loading
+from iodine.scene_model import SceneModel
+from iodine.training import replicas
+
+__all__ = ["probe"]
+
+# Folder of the results, in the checkpoint's.
+PROBE_FOLDER = "probe"
+
+_MOST_TEST_SCENES = 2000  # where no number is given
+
+_LOG = logging.getLogger(__name__)
+
+
+def probe(entries: Mapping[str, Any]) -> Findings:
+  """Measures what slots tell of objects; prints and writes what it finds.
+
+  Representations are inferred once. The first scenes of the data, which
+  training holds out, test probes; those after them train and validate them.
+
+  Args:
+    entries: the whole configuration.
+
+  Returns:
+    The findings.
+
+  Raises:
+    ConfigError: for a mistake in checkpoint, data or configuration.
+  """
+  replicas.warn_without_gpu()
+  trained = loading.open_trained(entries)
+  has_dci = _has_dci(entries)
+  wanted = _wanted(entries)
+  dataset = trained.dataset.variant(take=sum(wanted), shuffle_buffer=None)
+  first_batch(dataset)  # any fault of the files, before the model has variables
+  if not dataset.batch_spec().get("factors"):
+    raise errors.ConfigError(f"probe: {dataset} has no factors of objects")
+  with data_errors_as_config_errors(dataset):
+    dataset = dataset.with_stored_masks()
+  trained.restore()
+  with results_folder(entries, trained.prefix, PROBE_FOLDER) as folder:
+    scenes = _inferred(entries, trained.model, dataset, sum(wanted))
+    parts = _parts(scenes, wanted)
+    findings = _findings(entries, trained.model, parts, has_dci)
+    print(probe_report.text(findings))
+    probe_report.write(folder, findings, entries, trained.prefix)
+  _LOG.info("Wrote %s", folder)
+  return findings
+
+
+def _has_dci(entries: Mapping[str, Any]) -> bool:
+  """Whether to measure DCI; by default if there is scikit-learn."""
+  if entries["dci"]:
+    dci.check_installed()
+  if entries["dci"] is None and not dci.is_installed():
+    _LOG.info("DCI is left out: it needs scikit-learn, the extra `dci`")
+    return False
+  return entries["dci"] is not False
+
+
+def _wanted(entries: Mapping[str, Any]) -> tuple[int, int, int]:
+  """Scenes to test, train and validate with."""
+  held_out, count = entries["held_out_scenes"], entries["num_test_scenes"]
+  if count is None:
+    count = min(held_out or _MOST_TEST_SCENES, _MOST_TEST_SCENES)
+  elif count > held_out:
+    _LOG.warning(
+      "num_test_scenes=%s: training held out the first %s scenes; if it was on "
+      "these data, the model may have seen the others",
+      count,
+      held_out,
+    )
+  return count, entries["num_train_scenes"], entries["num_validation_scenes"]
+
+
+def _inferred(
+  entries: Mapping[str, Any],
+  model: SceneModel,
+  dataset: IODINEDataset,
+  count: int,
+) -> Representations:
+  with (
+    progress(count, "scenes", _LOG, first_compiles=True) as update,
+    memory_errors("probe", dataset.batch_size),
+  ):
+    scenes = representations.infer(
+      model,
+      eval_batches(dataset),
+      entries["seed"],
+      entries["range_scenes"],
+      update,
+    )
+  if "mask" in entries["match_by"].split(",") and scenes.cosine is None:
+    raise errors.ConfigError(
+      f"match_by=mask: a {type(model).__name__} has no masks; set match_by=loss"
+    )
+  return scenes
+
+
+def _parts(
+  scenes: Representations, wanted: tuple[int, int, int]
+) -> dict[str, Representations]:
+  """Test, training and validation scenes, in the order of the file."""
+  count = len(scenes.codes)
+  sizes = probes.split(count, wanted)
+  if sizes != wanted:
+    _LOG.warning(
+      "The data have %s scenes, not %s: %s test, %s train and %s validate the "
+      "probes",
+      *(f"{number:,}" for number in (count, sum(wanted), *sizes)),
+    )
+  parts, start = {}, 0
+  for name, size in zip(("test", "train", "validation"), sizes, strict=True):
+    parts[name] = scenes.part(start, start + size)
+    start += size
+    if not parts[name].is_object.any():
+      raise errors.ConfigError(
+        f"probe: the {size} scenes that are for the {name} have no visible "
+        "object"
+      )
+  return parts
+
+
+def _findings(
+  entries: Mapping[str, Any],
+  model: SceneModel,
+  parts: Mapping[str, Representations],
+  has_dci: bool,
+) -> Findings:
+  train, test = parts["train"], parts["test"]
+  encoding = Encoding(train.factors, train.is_object)
+  if not encoding.properties:
+    raise errors.ConfigError("probe: all objects have the same properties")
+  if encoding.left_out:
+    names = ", ".join(encoding.left_out)
+    _LOG.info("Left out, as all objects have the same: %s", names)
+  as_published = entries["protocol"] is not None
+  return Findings(
+    scenes={name: len(part.codes) for name, part in parts.items()},
+    objects=int(test.is_object.sum()),
+    kinds={
+      item.name: "R^2" if item.categories is None else "accuracy"
+      for item in encoding.properties
+    },
+    probed=[
+      _probed(entries, name, match_by, encoding, parts)
+      for match_by in entries["match_by"].split(",")
+      for name in (probes.BASELINE, *entries["probes"].split(","))
+    ],
+    dci=_disentanglement(entries, test, as_published) if has_dci else None,
+    dci_as_published=as_published,
+    activeness=_activeness(entries, model, test.samples),
+  )
+
+
+def _probed(
+  entries: Mapping[str, Any],
+  name: str,
+  match_by: str,
+  encoding: Encoding,
+  parts: Mapping[str, Representations],
+) -> Probed:
+  """Trains and scores a probe."""
+  sets = {
+    key: probes.examples(part, encoding, match_by)
+    for key, part in parts.items()
+  }
+  _LOG.info("Training %s, matching by %s", name, match_by)
+  with progress(probes.MOST_STEPS, "steps", _LOG) as update:
+    trained = probes.train(
+      name, encoding, sets["train"], sets["validation"], entries["seed"], update
+    )
+  loss = trained.losses[-1]
+  _LOG.info("%s steps, validation loss %.4g", f"{trained.steps:,}", loss)
+  scores = probes.scores(trained, encoding, sets["test"])
+  return Probed(name, match_by, scores, trained.steps, loss)
+
+
+def _disentanglement(
+  entries: Mapping[str, Any], test: Representations, as_published: bool
+) -> dci.Disentanglement | None:
+  """DCI of the first `num_scenes` test scenes; None if it cannot be told."""
+  if test.iou is None:
+    _LOG.warning("DCI is left out: the model has no masks")
+    return None
+  objects = dci.matched_objects(test.part(0, entries["num_scenes"]))
+  _LOG.info("Fitting trees to the factors of %s objects", len(objects.codes))
+  # By now there is much work that must not be lost.
+  try:
+    with progress(len(objects.factors), "factors", _LOG) as update:
+      return dci.measure(objects, as_published, update)
+  except errors.ConfigError as error:
+    _LOG.warning("DCI is left out. %s", error)
+    return None
+
+
+def _activeness(
+  entries: Mapping[str, Any], model: SceneModel, samples: np.ndarray | None
+) -> np.ndarray | None:
+  """Mean activeness [Z] in the first `range_scenes` scenes."""
+  if samples is None or not model.can("compose"):
+    return None
+  _LOG.info("Varying the latents of %s scenes", len(samples))
+  limits = exploration.latent_limits(samples)
+  return activeness_of(entries, model, samples, limits).mean(axis=0)
