@@ -43,7 +43,7 @@ def words(data_dir, trained, tmp_path) -> tuple[str, ...]:
     f"checkpoint_dir={trained}",
     f"evaluation_dir={tmp_path}/out",
     *("seed=5", "range_scenes=2", "num_test_scenes=6"),
-    *("num_train_scenes=4", "num_validation_scenes=3"),
+    *("num_train_scenes=4", "num_validation_scenes=3", "probes=linear"),
   )
 
 
