@@ -105,18 +105,14 @@ def _inferred(
     progress(count, "scenes", _LOG, first_compiles=True) as update,
     memory_errors("probe", dataset.batch_size),
   ):
-    scenes = representations.infer(
+    return representations.infer(
       model,
       eval_batches(dataset),
       entries["seed"],
-      entries["range_scenes"],
-      update,
+      num_sampled=entries["range_scenes"],
+      needs_masks="mask" in entries["match_by"].split(","),
+      on_progress=update,
     )
-  if "mask" in entries["match_by"].split(",") and scenes.cosine is None:
-    raise errors.ConfigError(
-      f"match_by=mask: a {type(model).__name__} has no masks; set match_by=loss"
-    )
-  return scenes
 
 
 def _parts(

@@ -60,6 +60,7 @@ def infer(
   batches: Iterable[Mapping[str, Any]],
   seed: int,
   num_sampled: int = 0,
+  needs_masks: bool = False,
   on_progress: Callable[[int], object] = lambda scenes: None,
 ) -> Representations:
   """Infers the representations of scenes.
@@ -70,14 +71,17 @@ def infer(
       one. Masks are compared at the size of the true ones.
     seed: seed of the noise, see `exploration.scene_noise`.
     num_sampled: of how many scenes samples are kept.
+    needs_masks: whether a model must have masks.
     on_progress: called with the number of scenes of every batch.
 
   Raises:
-    ConfigError: if the model infers no slots, or the data have no factors.
+    ConfigError: if the model infers no slots, or no masks that are needed, or
+      the data have no factors.
     RunError: if a representation is not finite.
   """
   represent = tf.function(
-    lambda image, noise: _represent(model, image, noise), autograph=False
+    lambda image, noise: _represent(model, image, noise, needs_masks),
+    autograph=False,
   )
   parts: list[Representations] = []
   done = 0
@@ -104,7 +108,7 @@ def infer(
 
 
 def _represent(
-  model: SceneModel, image: tf.Tensor, noise: Any
+  model: SceneModel, image: tf.Tensor, noise: Any, needs_masks: bool
 ) -> dict[str, tf.Tensor]:
   """Codes and samples [B, K, Z], and masks [B, K, H, W, 1] of the codes."""
   info = model.infer({"image": image}, noise)
@@ -118,6 +122,10 @@ def _represent(
     found["masks"] = model.compose(found["codes"]).masks
   elif "pred_mask" in info["outputs"]:
     found["masks"] = info["outputs"]["pred_mask"][:, -1]
+  elif needs_masks:
+    raise ConfigError(
+      f"match_by=mask: a {type(model).__name__} has no masks; set match_by=loss"
+    )
   return found
 
 

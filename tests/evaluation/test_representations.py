@@ -54,7 +54,9 @@ def test_codes_are_posterior_means_and_masks_are_theirs():
   model = tiny.initialized(inner_batch_size=2)
   counts: list[int] = []
   batches = _batches(5, 2, scale=4)
-  scenes = representations.infer(model, batches, 7, 3, counts.append)
+  scenes = representations.infer(
+    model, batches, 7, num_sampled=3, on_progress=counts.append
+  )
   assert counts == [2, 2, 1]
   info = exploration.infer(model, tiny.batch(5), 7, scenes=range(5))
   means = info["latent"]["z_mean"][:, -1]
@@ -89,13 +91,26 @@ def test_a_part_has_some_scenes_and_all_samples():
     part.factors["shape"], scenes.factors["shape"][1:3]
   )
   assert len(part.samples) == 3
-  assert part._replace(iou=None).part(0, 1).iou is None
 
 
 def test_data_without_factors_are_an_error():
   scenes = {**tiny.batch(2), "factors": {}}
   with pytest.raises(ConfigError, match="no factors of objects"):
     representations.infer(tiny.initialized(), [scenes], seed=0)
+
+
+def test_a_model_without_masks_has_none_to_match_by(monkeypatch):
+  model = tiny.initialized()
+  whole = model.infer
+  monkeypatch.setattr(
+    model, "infer", lambda *data: {**whole(*data), "outputs": {}}
+  )
+  monkeypatch.setattr(model, "can", lambda method: False)
+  scenes = representations.infer(model, _batches(2, 2), 0)
+  assert scenes.iou is None and scenes.cosine is None
+  assert scenes.part(0, 1).iou is None
+  with pytest.raises(ConfigError, match="match_by=mask: a IODINE has no masks"):
+    representations.infer(model, _batches(2, 2), 0, needs_masks=True)
 
 
 def test_latents_that_are_not_finite_are_an_error():
