@@ -1,4 +1,4 @@
-"""The base of all input pipelines: filter, cache, shuffle, batch, preprocess.
+"""The base of all input pipelines: filter, preprocess, cache, shuffle, batch.
 
 Dimensions: B batch, T frames, L true entities, H height, W width, C channels,
 n size of a factor.
@@ -15,21 +15,20 @@ Without masks, `image` is the only entry.
 
 from __future__ import annotations
 
-import abc
 import copy
 import dataclasses
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
 from iodine import checks
 from iodine.data import preprocessing, stream
 from iodine.data.cache import SceneCache
+from iodine.data.scenes import StoredScenes
 from iodine.data.stream import Position
-from iodine.files import is_plain_name
 from iodine.tfrecords import inspection
 
 __all__ = ["IODINEDataset", "NoSceneError", "Position"]
@@ -68,7 +67,7 @@ _Dataset = TypeVar("_Dataset", bound="IODINEDataset")
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class IODINEDataset(abc.ABC):
+class IODINEDataset(StoredScenes):
   """Filters, shuffles, batches and preprocesses scenes.
 
   Your own dataset is a subclass with a method `examples` and the class
@@ -120,82 +119,19 @@ class IODINEDataset(abc.ABC):
     ValueError: lists every argument of a wrong type or an impossible value.
   """
 
-  # Unannotated, so not dataclass fields; some instances override them.
-  num_true_objects = cast("int | None", 1)
-  num_background_entities = 1
-  num_channels = 3
-  num_frames = 1
-  factors = cast("dict[str, tuple[tf.DType, int]]", {})
-  _mask_dim = cast("tuple[int, int] | None", None)  # `image_dim`
-
   batch_size: int
-  image_dim: Sequence[int]
-  crop_region: Sequence[Sequence[int]] | None = None
   shuffle_buffer: int | None = 1000
-  max_num_objects: int | None = None
-  min_num_objects: int | None = None
-  grayscale: bool = False
-  half_pixel_centers: bool = False
   seed: int | None = None
   skip: int = 0
   take: int | None = None
   cache_dir: str | None = None
   verify: bool = False
-  name: str = "dataset"
 
   def __post_init__(self):
-    faults = [fault for fault in self._faults() if fault]
-    if faults:
-      raise ValueError(f"{type(self).__name__}: " + "\n  ".join(faults))
-    self.image_dim = tuple(self.image_dim)
-    if self.crop_region is not None:
-      self.crop_region = tuple(tuple(side) for side in self.crop_region)
+    super().__post_init__()
     if self.seed is None:
       self.seed = secrets.randbelow(_SEED_LIMIT)
-    if self.grayscale:
-      self.num_channels = 1
-    self._numbered: tf.data.Dataset | None = None
     self._has_scenes = False
-
-  @abc.abstractmethod
-  def examples(self) -> tf.data.Dataset:
-    """Opens the stored scenes.
-
-    Returns:
-      An unbatched dataset of dicts:
-        image: [h, w, C] or [T, h, w, C] uint8, of static shape.
-        mask: [L, h, w, 1] or [T, L, h, w, 1] uint8, 255 where an entity owns
-          the pixel, else 0, background first; only with `num_true_objects`.
-        visibility: [L] float32, optional; by default 1 for the background and
-          for entities that own a pixel.
-        factors: {name: [L] or [L, n]} for the names in `factors`, if any.
-
-    Raises:
-      FileNotFoundError: if a file does not exist.
-      ValueError: if a file is invalid.
-    """
-
-  def estimated_num_examples(self) -> int | None:
-    """Estimates how many scenes the files hold; None: unknown. Opens them."""
-    return None
-
-  def stored_files(self) -> Sequence[str] | None:
-    """Lists the files that scenes are read from, in order; None: unknown.
-
-    A run that is continued checks that they still hold the same.
-
-    Raises:
-      FileNotFoundError: if one does not exist.
-      ValueError: if they cannot be told.
-    """
-    return None
-
-  def prepare(self) -> None:  # noqa: B027
-    """Writes missing files, if the dataset can generate them.
-
-    Raises:
-      OSError: if they cannot be written.
-    """
 
   def variant(self: _Dataset, **options: Any) -> _Dataset:
     """Returns a copy with other options; files are not opened again.
@@ -325,13 +261,6 @@ class IODINEDataset(abc.ABC):
       self._scene_spec(),
     )
 
-  def has_wanted_objects(self, example: dict) -> tf.Tensor:
-    """Whether a scene of `examples` passes the filter, a scalar bool."""
-    count = preprocessing.num_objects(example, self.num_background_entities)
-    low, high = self.min_num_objects, self.max_num_objects
-    high = count.dtype.max if high is None else high
-    return tf.logical_and(count >= (low or 0), count <= high)
-
   def image_batch(self, images: Any) -> dict[str, tf.Tensor]:
     """Makes a batch of your own images, without masks and factors.
 
@@ -347,18 +276,8 @@ class IODINEDataset(abc.ABC):
     shape = (*self.image_dim, self.num_channels)
     return {"image": preprocessing.convert_images(images, shape)}
 
-  def _source(self) -> Any:
-    """JSON value that changes when the stored files change."""
-    return None
-
   def _faults(self) -> Iterator[str | None]:
-    """Yields the errors in the arguments, and None for correct ones."""
     int_fault = checks.int_fault
-    if not isinstance(self.name, str) or not is_plain_name(self.name):
-      yield (
-        f"name={self.name!r}: expected a name that files and folders can have, "
-        "such as 'shapes'"
-      )
     yield checks.size_fault(
       "batch_size", self.batch_size, most=checks.MOST_BATCH
     )
@@ -368,44 +287,9 @@ class IODINEDataset(abc.ABC):
     yield int_fault("skip", self.skip, 0)
     yield int_fault("take", self.take, 1, optional=True)
     yield int_fault("seed", self.seed, 0, _SEED_LIMIT - 1, optional=True)
-    yield checks.image_dim_fault(self.image_dim)
-    yield checks.crop_fault(self.crop_region)
-    yield checks.flag_fault("grayscale", self.grayscale)
-    yield checks.flag_fault("half_pixel_centers", self.half_pixel_centers)
+    yield from super()._faults()
     yield checks.flag_fault("verify", self.verify)
     yield checks.path_fault("cache_dir", self.cache_dir, optional=True)
-    yield from checks.bound_faults(
-      self.min_num_objects, self.max_num_objects, self._most_objects()
-    )
-
-  def _most_objects(self) -> int | None:
-    """Most foreground objects of a scene, if known without opening files."""
-    if self.num_true_objects is None:
-      return None
-    return self.num_true_objects - self.num_background_entities
-
-  def remaining_crop(self) -> Sequence[Sequence[int]] | None:
-    """`crop_region`, or None if `examples` has already cropped."""
-    return self.crop_region
-
-  def _scene_spec(self) -> dict[str, Any]:
-    """The structure of one preprocessed scene."""
-    size = (*self.image_dim, self.num_channels)
-    spec: dict[str, Any] = {
-      "image": tf.TensorSpec([self.num_frames, *size], tf.float32)
-    }
-    if self.num_true_objects is not None:
-      entities = self.num_true_objects
-      spec["mask"] = tf.TensorSpec(
-        [self.num_frames, entities, *(self._mask_dim or self.image_dim), 1],
-        tf.uint8,
-      )
-      spec["visibility"] = tf.TensorSpec([entities], tf.float32)
-      spec["factors"] = {
-        name: tf.TensorSpec([entities, size], dtype)
-        for name, (dtype, size) in self.factors.items()
-      }
-    return spec
 
   def _cache(self) -> SceneCache:
     options = {
@@ -424,49 +308,6 @@ class IODINEDataset(abc.ABC):
     }
     assert self.cache_dir is not None
     return SceneCache(self.cache_dir, self.name, self._scene_spec(), key)
-
-  def _scene(self, example: dict) -> dict[str, Any]:
-    scene = preprocessing.preprocess(
-      example,
-      self.image_dim,
-      self.remaining_crop(),
-      self.grayscale,
-      self.num_background_entities,
-      self.half_pixel_centers,
-      self._mask_dim,
-    )
-    scene = {"factors": {}, **scene}
-    return {name: scene[name] for name in self._scene_spec()}
-
-  def _checked_examples(self) -> tf.data.Dataset:
-    """Opens pairs of a stored scene's index and the scene, filtered."""
-    if self._numbered is None:
-      examples = self.examples()
-      self._check_spec(examples.element_spec)
-      self._numbered = examples.enumerate()
-      if self.min_num_objects is not None or self.max_num_objects is not None:
-        self._numbered = self._numbered.filter(
-          lambda _, example: self.has_wanted_objects(example)
-        )
-    return self._numbered
-
-  def _check_spec(self, spec: Mapping[str, tf.TensorSpec]) -> None:
-    channels = "C" if self.grayscale else str(self.num_channels)
-    dims = {"image": f"H W {channels}"}
-    if self.num_true_objects is not None:
-      dims["mask"] = f"{self.num_true_objects} H W 1"
-    bounds = {
-      "min_num_objects": self.min_num_objects,
-      "max_num_objects": self.max_num_objects,
-    }
-    preprocessing.check_scene_spec(
-      type(self).__name__,
-      spec,
-      dims,
-      self.num_frames,
-      self.remaining_crop(),
-      {key: value for key, value in bounds.items() if value is not None},
-    )
 
   def has_scenes(self) -> bool:
     """Whether a scene is left after filter and `skip`. Opens the files.
@@ -549,6 +390,3 @@ class IODINEDataset(abc.ABC):
       f"max_num_objects={self.max_num_objects} (the background does not "
       f"count) and skip={self.skip}. Relax these."
     )
-
-  def __str__(self) -> str:
-    return type(self).__name__
