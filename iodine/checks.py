@@ -21,6 +21,7 @@ __all__ = [
   "MOST_ITERS",
   "MOST_SIZE",
   "above_zero_fault",
+  "above_zero_to_fault",
   "bound_faults",
   "check",
   "check_flags",
@@ -47,6 +48,7 @@ __all__ = [
   "share_fault",
   "size_fault",
   "text_hint",
+  "unit_fault",
 ]
 
 # What is larger is a slip of the keyboard: no machine has the memory or time.
@@ -133,6 +135,14 @@ def above_zero_fault(name: str, value: Any) -> str | None:
   return f"{name}={value!r}: {text_hint(value)}expected a number above 0"
 
 
+def above_zero_to_fault(name: str, value: Any, high: float) -> str | None:
+  """Expects a number above 0 that is not above another."""
+  if is_number(value) and 0 < value <= high:
+    return None
+  wanted = f"expected a number above 0, {high} at most"
+  return f"{name}={value!r}: {text_hint(value)}{wanted}"
+
+
 def not_negative_fault(name: str, value: Any) -> str | None:
   """Expects a finite number of at least 0."""
   if is_number(value) and 0 <= value < math.inf:
@@ -162,6 +172,13 @@ def share_fault(name: str, value: Any) -> str | None:
   if is_number(value) and 0 <= value < 1:
     return None
   return f"{name}={value!r}: {text_hint(value)}expected a number in [0, 1)"
+
+
+def unit_fault(name: str, value: Any) -> str | None:
+  """Expects a number in [0, 1]."""
+  if is_number(value) and 0 <= value <= 1:
+    return None
+  return f"{name}={value!r}: {text_hint(value)}expected a number in [0, 1]"
 
 
 def text_hint(value: Any) -> str:

@@ -23,7 +23,7 @@ __all__ = [
 # The entries that are plans of constructors.
 PLANS = ("data", "model", "optimizer")
 
-# Entries, and keys of the plan `data`, that are paths: numbers are text there.
+# Entries, and keys in the plan `data`, that are paths: numbers are text there.
 PATHS = (
   "checkpoint_dir",
   "data_dir",
@@ -34,6 +34,7 @@ PATHS = (
   "from_checkpoint",
   "tf1_checkpoint",
   "path",
+  "style_path",
   "cache_dir",
 )
 

@@ -132,7 +132,8 @@ class SceneCache:
       take: number of scenes after these; None: all.
 
     Returns:
-      A dataset of records for `unpack`.
+      A dataset of pairs: the scene's number in the cache, an int64 scalar, and
+      its record, for `unpack`.
     """
     return self._parts(skip, take).flat_map(_open)
 
@@ -151,7 +152,7 @@ class SceneCache:
         seed.
 
     Returns:
-      A dataset of records for `unpack`.
+      A dataset of the same pairs.
     """
     parts = self._parts(skip, take)
     parts = parts.shuffle(
@@ -216,7 +217,7 @@ class SceneCache:
         raise
 
   def _parts(self, skip: int, take: int | None) -> tf.data.Dataset:
-    """The files: (path, number of scenes, what to skip and take of these)."""
+    """The files: arguments of `_open`, of which each has a slice."""
     num_scenes = self.num_scenes()
     if num_scenes is None:
       raise FileNotFoundError(f"There is no whole cache {self.path}.")
@@ -227,6 +228,7 @@ class SceneCache:
     return tf.data.Dataset.from_tensor_slices(
       (
         tf.constant([str(self.path / _file_name(i // size)) for i in starts]),
+        tf.constant(starts, tf.int64),
         tf.constant([min(num_scenes - i, size) for i in starts], tf.int64),
         tf.constant([max(skip - i, 0) for i in starts], tf.int64),
         tf.constant([stop - max(skip, i) for i in starts], tf.int64),
@@ -239,9 +241,15 @@ def _file_name(number: int) -> str:
 
 
 def _open(
-  path: tf.Tensor, num_scenes: tf.Tensor, skip: tf.Tensor, take: tf.Tensor
+  path: tf.Tensor,
+  first: tf.Tensor,
+  num_scenes: tf.Tensor,
+  skip: tf.Tensor,
+  take: tf.Tensor,
 ) -> tf.data.Dataset:
-  """Opens the records of a file; if one is damaged, an error names the file.
+  """Opens the records of a file, with their numbers, from `first` on.
+
+  If one is damaged, an error names the file.
 
   All heads of records are checked before TensorFlow reads any.
   """
@@ -254,7 +262,8 @@ def _open(
   rest = tf.data.Dataset.from_tensors(path).map(
     lambda path: _raise_if(_record_fault, path, num_scenes)
   )
-  return records.concatenate(rest).take(num_scenes).skip(skip).take(take)
+  records = records.concatenate(rest).take(num_scenes)
+  return records.enumerate(first).skip(skip).take(take)
 
 
 def _raise_if(

@@ -75,6 +75,7 @@ class CLEVR(RecordDataset):
   num_true_objects = clevr_with_masks.MAX_NUM_ENTITIES
   download_url = f"{_BUCKET}/clevr_with_masks/clevr_with_masks_train.tfrecords"
   synthetic_command = "clevr --scenes 5000"
+  occluder_gray = 0.2
   factors = {
     "color": (tf.uint8, 1),
     "shape": (tf.uint8, 1),

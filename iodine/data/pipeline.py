@@ -8,6 +8,8 @@ A batch is a dict:
   mask: [B, T, L, H, W, 1] uint8 in {0, 1}, background entities first.
   visibility: [B, L] float32, 1 for background and present entities, else 0.
   factors: {name: [B, L, n]}, the generative factors.
+  modified: [B, L] float32, 1 for objects that a shift has modified, else 0;
+    only with a shift that modifies objects.
 Without masks, `image` is the only entry.
 
 (reference: modules/data.py)
@@ -96,6 +98,8 @@ class IODINEDataset(StoredScenes):
     max_num_objects: most foreground objects of a scene; None: no limit.
     min_num_objects: fewest foreground objects of a scene; None: no limit.
     grayscale: whether to replace the channels by their mean.
+    shift: a distribution shift: a name of `shifts.SHIFTS`, a mapping of `name`
+      and options, or a `shifts.Shift`; None: none.
     half_pixel_centers: whether resizing samples pixels at their centres, as
       Slot Attention's published code does, or like TensorFlow 1; see
       `preprocessing.resize`.
@@ -114,6 +118,7 @@ class IODINEDataset(StoredScenes):
     num_channels: C.
     num_frames: T.
     factors: {name: (dtype, n)}.
+    occluder_gray: of the shift "occlusion", in [0, 1].
 
   Raises:
     ValueError: lists every argument of a wrong type or an impossible value.
@@ -256,9 +261,11 @@ class IODINEDataset(StoredScenes):
       batch_size: B; None: the dataset's own.
     """
     batch = self.batch_size if batch_size is None else batch_size
+    scene = self._scene_spec()
+    if self._shift is not None:
+      scene = self._shift.shifted_spec(scene)
     return tf.nest.map_structure(
-      lambda spec: tf.TensorSpec([batch, *spec.shape], spec.dtype),
-      self._scene_spec(),
+      lambda spec: tf.TensorSpec([batch, *spec.shape], spec.dtype), scene
     )
 
   def image_batch(self, images: Any) -> dict[str, tf.Tensor]:
@@ -299,6 +306,12 @@ class IODINEDataset(StoredScenes):
     }
     if not self.half_pixel_centers:  # as in caches of before there was a choice
       options.pop("half_pixel_centers")
+    # Scenes are shifted as they are read from the cache, most often.
+    options.pop("shift")
+    if self._shift is not None:
+      self._shift.check(self)
+      if (change := self._shift.cache_key(self)) is not None:
+        options["shift"] = change
     cls = type(self)
     module = _CACHED_AS.get(cls.__module__, cls.__module__)
     key = {
@@ -329,16 +342,20 @@ class IODINEDataset(StoredScenes):
       if cache.num_scenes() is not None:
         self._check_cache(cache)
         return cache.read(self.skip, self.take).map(
-          cache.unpack, num_parallel_calls=tf.data.AUTOTUNE
+          lambda number, record: self._shifted(number, cache.unpack(record)),
+          num_parallel_calls=tf.data.AUTOTUNE,
         )
     examples = self._checked_examples().map(lambda _, example: example)
-    examples = examples.skip(self.skip)
+    examples = examples.enumerate().skip(self.skip)
     if self.take is not None:
       examples = examples.take(self.take)
     if not self._has_scenes:
       self._check_first_scene(examples)
       self._has_scenes = True
-    return examples.map(self._scene, num_parallel_calls=tf.data.AUTOTUNE)
+    return examples.map(
+      lambda number, example: self._shifted(number, self._scene(example)),
+      num_parallel_calls=tf.data.AUTOTUNE,
+    )
 
   def _training_order(self) -> tuple[Callable, Callable]:
     """Returns (epoch -> its scenes in some form, that form -> scene).
@@ -364,7 +381,7 @@ class IODINEDataset(StoredScenes):
       records = cache.read_mixed(self.skip, self.take, -1 - epoch)
       return stream.shuffled(records, epoch, seed, buffer)
 
-    return order, cache.unpack
+    return order, lambda scene: self._shifted(scene[0], cache.unpack(scene[1]))
 
   def _check_first_scene(self, examples: tf.data.Dataset) -> None:
     """Raises ValueError if there is no scene or it cannot be read.
@@ -384,9 +401,10 @@ class IODINEDataset(StoredScenes):
       raise NoSceneError(self._no_scene_left())
 
   def _no_scene_left(self) -> str:
+    shift = "" if self._shift is None else f", shift={self._shift}"
     return (
       f"{self} has no scene left with "
       f"min_num_objects={self.min_num_objects}, "
       f"max_num_objects={self.max_num_objects} (the background does not "
-      f"count) and skip={self.skip}. Relax these."
+      f"count){shift} and skip={self.skip}. Relax these."
     )

@@ -28,7 +28,7 @@ class SceneFiles(IODINEDataset):
   """Scenes that are read one by one, by names that fit in memory.
 
   Training shuffles all names; `shuffle_buffer` scenes are held in memory only
-  if scenes are cached or filtered by number of objects. Images are cropped and
+  if scenes are cached, filtered by number of objects, or shifted. Images are cropped and
   resized as they are read, see `image_files.load_image`: with antialiasing,
   whatever `half_pixel_centers` says.
   """
@@ -58,10 +58,9 @@ class SceneFiles(IODINEDataset):
     return None
 
   def _training_order(self) -> tuple[Callable, Callable]:
-    """Shuffles names, not scenes, unless scenes are filtered or cached."""
-    bounds = (self.min_num_objects, self.max_num_objects)
-    is_filtered = bounds != (None, None)
-    if is_filtered or self.cache_dir is not None or self.shuffle_buffer is None:
+    """Shuffles names, not scenes, unless something is done with the latter."""
+    changes = self._is_filtered() or self._shift is not None
+    if changes or self.cache_dir is not None or self.shuffle_buffer is None:
       return super()._training_order()
     self._scenes()  # raises errors early
     names = self._names().skip(self.skip)

@@ -14,7 +14,7 @@ from typing import Any, cast
 import tensorflow as tf
 
 from iodine import checks
-from iodine.data import preprocessing
+from iodine.data import preprocessing, shifts
 from iodine.files import is_plain_name
 
 __all__ = ["StoredScenes"]
@@ -34,6 +34,7 @@ class StoredScenes(abc.ABC):
   num_channels = 3
   num_frames = 1
   factors = cast("dict[str, tuple[tf.DType, int]]", {})
+  occluder_gray = 0.5
   _mask_dim = cast("tuple[int, int] | None", None)  # `image_dim`
 
   image_dim: Sequence[int]
@@ -42,6 +43,7 @@ class StoredScenes(abc.ABC):
   min_num_objects: int | None = None
   grayscale: bool = False
   half_pixel_centers: bool = False
+  shift: shifts.Shift | Mapping[str, Any] | str | None = None
   name: str = "dataset"
 
   def __post_init__(self):
@@ -53,6 +55,9 @@ class StoredScenes(abc.ABC):
       self.crop_region = tuple(tuple(side) for side in self.crop_region)
     if self.grayscale:
       self.num_channels = 1
+    self.shift = self._shift = shifts.resolve(self.shift)
+    if self._shift is not None:
+      self.min_num_objects, self.max_num_objects = self._shift.bounds(self)
     self._numbered: tf.data.Dataset | None = None
 
   @abc.abstractmethod
@@ -100,7 +105,10 @@ class StoredScenes(abc.ABC):
     count = preprocessing.num_objects(example, self.num_background_entities)
     low, high = self.min_num_objects, self.max_num_objects
     high = count.dtype.max if high is None else high
-    return tf.logical_and(count >= (low or 0), count <= high)
+    passes = tf.logical_and(count >= (low or 0), count <= high)
+    if self._shift is not None and self._shift.selects:
+      passes &= self._shift.keeps(example, self.num_background_entities)
+    return passes
 
   def remaining_crop(self) -> Sequence[Sequence[int]] | None:
     """`crop_region`, or None if `examples` has already cropped."""
@@ -121,6 +129,7 @@ class StoredScenes(abc.ABC):
     yield checks.crop_fault(self.crop_region)
     yield checks.flag_fault("grayscale", self.grayscale)
     yield checks.flag_fault("half_pixel_centers", self.half_pixel_centers)
+    yield shifts.fault(self.shift)
     yield from checks.bound_faults(
       self.min_num_objects, self.max_num_objects, self._most_objects()
     )
@@ -148,10 +157,18 @@ class StoredScenes(abc.ABC):
         name: tf.TensorSpec([entities, size], dtype)
         for name, (dtype, size) in self.factors.items()
       }
-    return spec
+    return spec if self._shift is None else self._shift.stored_spec(spec)
 
   def _scene(self, example: dict) -> dict[str, Any]:
-    scene = preprocessing.preprocess(
+    """Preprocesses a stored scene."""
+    scene = {"factors": {}, **self._preprocessed(example)}
+    if "styled_image" in example:
+      styled = self._preprocessed({"image": example["styled_image"]})
+      scene["styled_image"] = styled["image"]
+    return {name: scene[name] for name in self._scene_spec()}
+
+  def _preprocessed(self, example: dict) -> dict[str, Any]:
+    return preprocessing.preprocess(
       example,
       self.image_dim,
       self.remaining_crop(),
@@ -160,20 +177,32 @@ class StoredScenes(abc.ABC):
       self.half_pixel_centers,
       self._mask_dim,
     )
-    scene = {"factors": {}, **scene}
-    return {name: scene[name] for name in self._scene_spec()}
+
+  def _shifted(self, number: tf.Tensor, scene: dict) -> dict[str, Any]:
+    """Shifts a preprocessed scene, of this number after the filter."""
+    if self._shift is None:
+      return scene
+    return self._shift(scene, number, self)
 
   def _checked_examples(self) -> tf.data.Dataset:
     """Opens pairs of a stored scene's index and the scene, filtered."""
     if self._numbered is None:
       examples = self.examples()
       self._check_spec(examples.element_spec)
+      if self._shift is not None:
+        self._shift.check(self)
+        examples = self._shift.examples(self, examples)
       self._numbered = examples.enumerate()
-      if self.min_num_objects is not None or self.max_num_objects is not None:
+      if self._is_filtered():
         self._numbered = self._numbered.filter(
           lambda _, example: self.has_wanted_objects(example)
         )
     return self._numbered
+
+  def _is_filtered(self) -> bool:
+    bounds = (self.min_num_objects, self.max_num_objects)
+    selects = self._shift is not None and self._shift.selects
+    return selects or bounds != (None, None)
 
   def _check_spec(self, spec: Mapping[str, tf.TensorSpec]) -> None:
     channels = "C" if self.grayscale else str(self.num_channels)

@@ -41,7 +41,7 @@ def make(folder, key="a", spec=None):
 
 
 def numbers(cache, dataset):
-  found = [cache.unpack(record) for record in dataset]
+  found = [cache.unpack(record) for _, record in dataset]
   return [int(scene["factors"]["x"][0, 0]) for scene in found]
 
 
@@ -53,10 +53,11 @@ def test_gives_back_what_it_got(tmp_path):
   assert cache.num_scenes() == make(tmp_path / "new").num_scenes() == 10
   # The place of the last scene of each file, counted from 1.
   assert progress == [5, 11, 17, 19]
-  read = list(cache.read().map(cache.unpack))
+  read = list(cache.read().map(lambda _, record: cache.unpack(record)))
   for (_, expected), scene in zip(scenes(20, every=2), read, strict=True):
     tf.nest.map_structure(np.testing.assert_array_equal, expected, scene)
-  assert cache.read().map(cache.unpack).element_spec == SPEC
+  unpacked = cache.read().map(lambda _, record: cache.unpack(record))
+  assert unpacked.element_spec == SPEC
   assert [p.name for p in (tmp_path / "new").iterdir()] == [cache.path.name]
   assert cache.path.name.startswith("things-")
 
@@ -70,6 +71,9 @@ def test_skip_and_take(tmp_path, skip, take):
   assert numbers(cache, cache.read(skip, take)) == expected
   mixed = cache.read_mixed(skip, take, tf.constant(1, tf.int64))
   assert sorted(numbers(cache, mixed)) == expected
+  for records in (cache.read(skip, take), mixed):
+    told = [int(number) for number, _ in records]
+    assert told == numbers(cache, records)
 
 
 def test_mixes_the_whole_file_by_its_seed(tmp_path, monkeypatch):
