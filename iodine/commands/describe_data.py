@@ -8,7 +8,7 @@ from typing import Any
 
 from iodine.config import resolution
 from iodine.data import description as data_description
-from iodine.data import opening
+from iodine.data import opening, shifts
 from iodine.data.pipeline import IODINEDataset
 from iodine.files import make_folder, write_whole
 from iodine.pictures import scenes as scene_pictures
@@ -28,7 +28,8 @@ def describe_data(entries: Mapping[str, Any]) -> pathlib.Path:
     entries: the whole configuration; the first `num_scenes` scenes count.
 
   Returns:
-    The picture, in `pictures_dir`.
+    The picture, in `pictures_dir`. It shows scenes after a shift; what is
+    printed is of the files, before it.
   """
   (dataset,) = resolution.build(entries, ("data",))
   opening.prepare(dataset)
@@ -49,7 +50,9 @@ def describe_data(entries: Mapping[str, Any]) -> pathlib.Path:
     batch = next(iter(shown("eval")))
   folder = pathlib.Path(entries["pictures_dir"]).expanduser()
   make_folder(folder, "pictures_dir")
-  path = folder / f"{dataset.name}_scenes.png"
+  shift = shifts.resolve(dataset.shift)
+  names = [dataset.name, None if shift is None else shift.name, "scenes.png"]
+  path = folder / "_".join(filter(None, names))
   masks = batch["mask"][:, 0, ..., 0].numpy() if "mask" in batch else None
   figure = scene_pictures.scenes_plot(batch["image"][:, 0].numpy(), masks)
   picture = io.BytesIO()

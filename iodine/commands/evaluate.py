@@ -11,8 +11,10 @@ from typing import Any
 import tensorflow as tf
 
 from iodine import errors
+from iodine.data import shifts
 from iodine.data.datasets import IODINEDataset
 from iodine.data.opening import data_errors_as_config_errors, first_batch
+from iodine.data.shifts.selection import MoreObjects
 from iodine.evaluation import efficient_morl
 from iodine.evaluation import report as evaluation_report
 from iodine.evaluation import scores as scoring
@@ -51,19 +53,48 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
   dataset = trained.dataset.variant(
     take=entries["num_scenes"], shuffle_buffer=None
   )
+  _check_slots(trained.model, dataset)
   first_batch(dataset)  # any fault of the files, before the model has variables
   if entries["protocol"] is not None:
     with data_errors_as_config_errors(dataset):
       dataset = dataset.with_stored_masks()
   trained.restore()
-  with results_folder(entries, trained.prefix, EVALUATION_FOLDER) as folder:
+  shift = shifts.resolve(dataset.shift)
+  with results_folder(
+    entries, trained.prefix, EVALUATION_FOLDER, shift
+  ) as folder:
     result = _scores(entries, trained.model, dataset)
+    if shift is not None:
+      print(f"shift: {shift}")
     print(evaluation_report.text_table(result, paper))
-    evaluation_report.write(folder, result, paper, entries, trained.prefix)
+    evaluation_report.write(
+      folder,
+      result,
+      paper,
+      entries,
+      trained.prefix,
+      None if shift is None else str(shift),
+    )
   if math.isfinite(rate := result.images_per_second):  # not of one batch
     _LOG.info("%.1f images/s", rate)
   _LOG.info("Wrote %s", folder)
   return result
+
+
+def _check_slots(model: SceneModel, dataset: IODINEDataset) -> None:
+  """Warns if the shift asks for more slots than the model has."""
+  if not isinstance(dataset.shift, MoreObjects):
+    return
+  most = (dataset.num_true_objects or 0) - dataset.num_background_entities
+  if model.num_components <= most:
+    _LOG.warning(
+      "data.shift=%s: scenes have up to %s objects and a background, but the "
+      "model has %s slots; num_components=%s gives one to each",
+      dataset.shift,
+      most,
+      model.num_components,
+      most + 1,
+    )
 
 
 def _scores(
@@ -111,7 +142,10 @@ def eval_batches(dataset: IODINEDataset) -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def results_folder(
-  entries: Mapping[str, Any], prefix: str, name: str
+  entries: Mapping[str, Any],
+  prefix: str,
+  name: str,
+  shift: shifts.Shift | None,
 ) -> Iterator[pathlib.Path]:
   """Makes the folder of the results, and removes it if none come.
 
@@ -119,7 +153,8 @@ def results_folder(
     entries: the whole configuration.
     prefix: of the checkpoint, in whose folder it lies unless `evaluation_dir`
       names another.
-    name: of the folder, to which that of a protocol is added.
+    name: of the folder, to which those of protocol and shift are added.
+    shift: of the scenes; None: none.
 
   Yields:
     The folder.
@@ -128,7 +163,8 @@ def results_folder(
     ConfigError: if it cannot be written to.
   """
   given, protocol = entries["evaluation_dir"], entries["protocol"]
-  name = "_".join(filter(None, [name, protocol]))
+  parts = [name, protocol, None if shift is None else shift.name]
+  name = "_".join(filter(None, parts))
   folder = pathlib.Path(prefix).parent / name
   if checkpoint_files.is_shipped(prefix):  # which stays as it came
     folder = pathlib.Path(name)

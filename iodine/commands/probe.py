@@ -13,6 +13,7 @@ from iodine.commands.evaluate import (
   results_folder,
 )
 from iodine.commands.traverse import activeness_of
+from iodine.data import shifts
 from iodine.data.datasets import IODINEDataset
 from iodine.data.opening import data_errors_as_config_errors, first_batch
 from iodine.evaluation import dci, probe_report, probes, representations
@@ -60,7 +61,8 @@ def probe(entries: Mapping[str, Any]) -> Findings:
   with data_errors_as_config_errors(dataset):
     dataset = dataset.with_stored_masks()
   trained.restore()
-  with results_folder(entries, trained.prefix, PROBE_FOLDER) as folder:
+  shift = shifts.resolve(dataset.shift)
+  with results_folder(entries, trained.prefix, PROBE_FOLDER, shift) as folder:
     scenes = _inferred(entries, trained.model, dataset, sum(wanted))
     parts = _parts(scenes, wanted)
     findings = _findings(entries, trained.model, parts, has_dci)

@@ -145,6 +145,7 @@ def format_statistics(
     "entity",
     f"filter    {statistics.num_passing} of {statistics.num_scenes} scenes "
     f"pass {bounds}",
+    *([f"shift     {dataset.shift}"] if dataset.shift is not None else []),
     "objects a scene, without the background:",
     *_histogram(statistics.num_objects),
   ]

@@ -61,7 +61,7 @@ def fingerprint_of(dataset: IODINEDataset) -> Fingerprint:
   """
   prepare(dataset)
   with data_errors_as_config_errors(dataset):
-    return fingerprint.take(dataset.stored_files(), dataset.verify)
+    return fingerprint.take(dataset.files_read(), dataset.verify)
 
 
 def first_batch(dataset: IODINEDataset) -> dict[str, Any]:

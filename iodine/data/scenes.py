@@ -57,7 +57,10 @@ class StoredScenes(abc.ABC):
       self.num_channels = 1
     self.shift = self._shift = shifts.resolve(self.shift)
     if self._shift is not None:
-      self.min_num_objects, self.max_num_objects = self._shift.bounds(self)
+      try:
+        self.min_num_objects, self.max_num_objects = self._shift.bounds(self)
+      except ValueError as error:
+        raise ValueError(f"{type(self).__name__}: {error}") from None
     self._numbered: tf.data.Dataset | None = None
 
   @abc.abstractmethod
@@ -92,6 +95,17 @@ class StoredScenes(abc.ABC):
       ValueError: if they cannot be told.
     """
     return None
+
+  def files_read(self) -> Sequence[str] | None:
+    """`stored_files`, and those that the shift reads; None: unknown.
+
+    Raises:
+      FileNotFoundError: if one does not exist.
+      ValueError: if they cannot be told.
+    """
+    own = self.stored_files()
+    more = self._shift.stored_files(self) if self._shift is not None else ()
+    return None if own is None or more is None else [*own, *more]
 
   def prepare(self) -> None:  # noqa: B027
     """Writes missing files, if the dataset can generate them.

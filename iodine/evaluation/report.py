@@ -167,6 +167,7 @@ def write(
   paper: _Published,
   config: Mapping[str, Any],
   checkpoint: str,
+  shift: str | None = None,
 ) -> None:
   """Writes evaluation.json, evaluation.md and evaluation.png.
 
@@ -178,6 +179,7 @@ def write(
     paper: published scores, see `table_rows`.
     config: the whole configuration.
     checkpoint: prefix of the checkpoint that was scored.
+    shift: of the scenes; None: none.
 
   Raises:
     RunError: if a file cannot be written.
@@ -185,6 +187,7 @@ def write(
   """
   result = {
     "scenes": evaluation.scenes,
+    "shift": shift,
     "metrics": statistics(evaluation.scores),
     "per_step": {
       k: [_finite(v) for v in s.per_step] for k, s in evaluation.scores.items()
@@ -192,7 +195,8 @@ def write(
     "images_per_second": _finite(evaluation.images_per_second),
   }
   result_text = json_text(result, config, checkpoint)
-  text = _markdown(evaluation, paper, checkpoint, config.get("protocol"))
+  named = {"protocol": config.get("protocol"), "shift": shift}
+  text = _markdown(evaluation, paper, checkpoint, named)
   figure = curves.scores_plot(
     {SCENE_SCORES.get(k, k): s.per_step for k, s in evaluation.scores.items()},
     first_step=evaluation.first_step,
@@ -208,14 +212,15 @@ def _markdown(
   evaluation: Evaluation,
   paper: _Published,
   checkpoint: str,
-  protocol: str | None,
+  named: Mapping[str, str | None],
 ) -> str:
   """The table, what it is of, and what it means."""
   title = (
     f"{evaluation.scenes} scenes, checkpoint {page.markdown_code(checkpoint)}"
   )
-  if protocol is not None:
-    title += f", protocol {protocol}"
+  for kind, name in named.items():
+    if name is not None:
+      title += f", {kind} {page.markdown(name)}"
   table = markdown_table(table_rows(evaluation, paper))
   parts = [title, table, "\n".join(_notes(evaluation, paper))]
   return "\n\n".join(filter(None, parts)) + "\n"

@@ -50,7 +50,7 @@ def resolve(value: Any) -> Shift | None:
       + errors.did_you_mean("", SHIFTS, "names")
     )
   name = options.pop("name")
-  if name not in SHIFTS:
+  if not isinstance(name, str) or name not in SHIFTS:
     raise ValueError(
       f"shift={name!r}: no such shift. "
       + errors.did_you_mean(str(name), SHIFTS, "names")
