@@ -23,7 +23,7 @@ from iodine.pictures.panels import clean_ax, new_figure, show_img
 from iodine.synthetic import clevr, generation, multi_dsprites
 
 _NUM_COLUMNS = 8
-_NUM_CLEVR = 150
+_NUM_CLEVR = 60
 _NUM_SPRITES = 50
 _HELD_OUT = {"name": "held_out", "factors": {"color": 3, "shape": 1}}
 
@@ -37,7 +37,6 @@ def _rows(folder: pathlib.Path) -> list[tuple[str, np.ndarray]]:
     clevr.sample_scenes,
     num_scenes=_NUM_CLEVR,
     seed=0,
-    chunk_size=_NUM_CLEVR,
   )
   generation.write_tfrecords(
     files["sprites"],
@@ -85,10 +84,12 @@ def main() -> None:
     len(rows), _NUM_COLUMNS, 1.0, 1.0, row_labels=[label for label, _ in rows]
   )
   for (_, images), row in zip(rows, axes, strict=True):
-    for ax in row:
+    for i, ax in enumerate(row):
       clean_ax(ax)
-    for image, ax in zip(images, row, strict=False):
-      show_img(image, ax=ax)
+      if i < len(images):
+        show_img(images[i], ax=ax)
+      else:
+        ax.set_visible(False)
   picture = io.BytesIO()
   figure.savefig(picture, format="png", dpi=120)
   write_whole(output, picture.getvalue())

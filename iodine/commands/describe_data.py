@@ -36,6 +36,7 @@ def describe_data(entries: Mapping[str, Any]) -> pathlib.Path:
   # Only what reads is in these blocks: a closed pipe is no fault of the data.
   with opening.data_errors_as_config_errors(dataset):
     lines = data_description.format_files(dataset)
+    dataset.check_shift()
   print(f"{dataset.name}, {type(dataset).__name__}")
   print("\n".join(lines), flush=True)
   with opening.data_errors_as_config_errors(dataset):

@@ -308,8 +308,8 @@ class IODINEDataset(StoredScenes):
       options.pop("half_pixel_centers")
     # Scenes are shifted as they are read from the cache, most often.
     options.pop("shift")
+    self.check_shift()
     if self._shift is not None:
-      self._shift.check(self)
       if (change := self._shift.cache_key(self)) is not None:
         options["shift"] = change
     cls = type(self)

@@ -96,6 +96,11 @@ class StoredScenes(abc.ABC):
     """
     return None
 
+  def check_shift(self) -> None:
+    """Raises ValueError if the data lack what the shift needs."""
+    if self._shift is not None:
+      self._shift.check(self)
+
   def files_read(self) -> Sequence[str] | None:
     """`stored_files`, and those that the shift reads; None: unknown.
 
@@ -203,8 +208,8 @@ class StoredScenes(abc.ABC):
     if self._numbered is None:
       examples = self.examples()
       self._check_spec(examples.element_spec)
+      self.check_shift()
       if self._shift is not None:
-        self._shift.check(self)
         examples = self._shift.examples(self, examples)
       self._numbered = examples.enumerate()
       if self._is_filtered():

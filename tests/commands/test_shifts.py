@@ -32,7 +32,7 @@ def test_evaluate_names_the_shift(data_dir, trained, tmp_path, capsys, caplog):
   more = ("data.max_num_objects=2", "data.shift=more_objects")
   run("evaluate", *words, *more, f"evaluation_dir={tmp_path}/more")
   assert "the model has 2 slots; num_components=4 gives one" in caplog.text
-  error = fail(capsys, "evaluate", *words, "data.shift=oclusion")
+  error = fail(capsys, 2, "evaluate", *words, "data.shift=oclusion")
   assert "data: Tetrominoes: shift='oclusion': no such shift" in error
   assert "Did you mean 'occlusion'?" in error
 
@@ -43,7 +43,7 @@ def test_a_run_goes_on_with_its_shift_alone(data_dir, tmp_path, capsys):
   run(*words, *start, "stop_after_steps=1")
   again = ("continue_run=True", f"checkpoint_dir={tmp_path}/run_1")
   again = (*again, "stop_after_steps=2")
-  error = fail(capsys, *words, *again)
+  error = fail(capsys, 2, *words, *again)
   assert "data.shift: saved 'object_color', now nothing" in error
   run(*words, *again, "data.shift=object_color")
   assert any("ckpt-2" in name for name in contents(tmp_path / "run_1"))
@@ -54,3 +54,6 @@ def test_describe_data_draws_the_shifted_scenes(data_dir, tmp_path, capsys):
   run("describe_data", *words, f"pictures_dir={tmp_path}")
   assert "shift     occlusion (size=0.5)" in capsys.readouterr().out
   assert set(contents(tmp_path)) == {"tetrominoes_occlusion_scenes.png"}
+  words = (*words[:3], "data.shift.name=held_out", "data.shift.factors.size=1")
+  error = fail(capsys, 2, "describe_data", *words)
+  assert "shift=held_out, factors.size=1: no such factor. " in error
