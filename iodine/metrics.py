@@ -1,17 +1,18 @@
 """Metrics that compare decompositions with images and true masks.
 
 Dimensions: B batch, T frames, S steps, L true entities, K slots, H height,
-W width.
+W width, N points. docs/scores.md has the formulas.
 """
 
 import iodine.quiet_tensorflow
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from iodine.assignment import assign
 from iodine.multi_object_datasets import segmentation_metrics
 
 __all__ = [
@@ -20,9 +21,9 @@ __all__ = [
   "frame",
   "is_score",
   "mean_of_defined",
-  "mean_segmentation_covering",
   "mean_squared_error",
   "measure",
+  "segmentation_scores",
 ]
 
 
@@ -30,7 +31,13 @@ __all__ = [
 SCENE_SCORES = {
   "ari": "ARI",
   "ari_nobg": "ARI without background",
+  "miou": "mIoU",
+  "miou_nobg": "mIoU without background",
+  "dice": "Dice",
+  "dice_nobg": "Dice without background",
+  "sc": "segmentation covering",
   "covering": "mean segmentation covering",
+  "segment_count": "right number of segments",
   "mse": "MSE",
   "recons": "reconstruction loss (nats)",
   "kl": "KL (nats)",
@@ -66,8 +73,9 @@ def measure(
     num_background_entities: how many true masks are background.
 
   Returns:
-    {name: [B, S]}: mse if there is a reconstruction; ari, ari_nobg and covering
-    if there are masks and true ones.
+    {name: [B, S]}: mse if there is a reconstruction; those of
+    `adjusted_rand_indices` and `segmentation_scores` if there are masks and
+    true ones.
   """
   data, outputs = info["data"], info["outputs"]
   scores = {}
@@ -82,9 +90,7 @@ def measure(
           **adjusted_rand_indices(
             true_mask, pred_mask, num_background_entities
           ),
-          "covering": mean_segmentation_covering(
-            true_mask, pred_mask, num_background_entities
-          ),
+          **segmentation_scores(true_mask, pred_mask, num_background_entities),
         },
         data["true_mask"],
         outputs["pred_mask"],
@@ -148,13 +154,41 @@ def mean_of_defined(scores: tf.Tensor) -> tf.Tensor:
   return total / tf.reduce_sum(tf.cast(defined, scores.dtype))
 
 
-def mean_segmentation_covering(
-  true_mask: tf.Tensor, pred_mask: tf.Tensor, num_background_entities: int
-) -> tf.Tensor:
-  """Mean over objects of their best IoU with a predicted segment.
+class _Overlaps(NamedTuple):
+  """Numbers of pixels of true entities and predicted segments.
 
-  Objects of all sizes count equally; the background, objects without a pixel
-  and pixels that belong to nothing are ignored.
+  Attributes:
+    both: [B, L, K] float32.
+    true: [B, L] float32.
+    predicted: [B, K] float32.
+  """
+
+  both: tf.Tensor
+  true: tf.Tensor
+  predicted: tf.Tensor
+
+  @property
+  def total(self) -> tf.Tensor:
+    """[B, L, K], pixels of either, counting those of both twice."""
+    return self.true[:, :, tf.newaxis] + self.predicted[:, tf.newaxis]
+
+  @property
+  def iou(self) -> tf.Tensor:
+    """[B, L, K], intersection over union; 0 where both are empty."""
+    return tf.math.divide_no_nan(self.both, self.total - self.both)
+
+  @property
+  def dice(self) -> tf.Tensor:
+    """[B, L, K], Dice coefficient; 0 where both are empty."""
+    return tf.math.divide_no_nan(2.0 * self.both, self.total)
+
+
+def segmentation_scores(
+  true_mask: tf.Tensor, pred_mask: tf.Tensor, num_background_entities: int
+) -> dict[str, tf.Tensor]:
+  """Compares the masks of entities with segments of an image.
+
+  Pixels that belong to no entity are ignored.
 
   Args:
     true_mask: [B, L, H, W, 1] float32 in {0, 1}, background first.
@@ -162,18 +196,67 @@ def mean_segmentation_covering(
     num_background_entities: how many true masks are background.
 
   Returns:
-    [B] float32 in [0, 1]; NaN for scenes without objects.
+    {name: [B] float32 in [0, 1]}:
+    sc, covering: mean over objects of their best IoU with a segment, weighted
+      by their sizes (Arbelaez et al. 2011, "Contour detection and hierarchical
+      image segmentation") or not (Engelcke et al. 2020, "GENESIS");
+    miou, dice: mean IoU and Dice coefficient of the pairs of entities and
+      segments that have the highest sum of IoUs; miou_nobg, dice_nobg: without
+      the background's (Karazija et al. 2021, "ClevrTex");
+    segment_count: 1 if there are as many segments as entities, else 0.
+    NaN where there is nothing to compare.
   """
-  objects = _points(true_mask)[..., num_background_entities:]
+  entities = _points(true_mask)
   segments = tf.one_hot(tf.argmax(_points(pred_mask), -1), pred_mask.shape[1])
-  segments *= tf.reduce_max(_points(true_mask), axis=-1, keepdims=True)
-  overlap = tf.einsum("bno,bnk->bok", objects, segments)
-  object_size = tf.reduce_sum(objects, axis=1)
-  segment_size = tf.reduce_sum(segments, axis=1)
-  union = object_size[:, :, None] + segment_size[:, None] - overlap
-  best = tf.reduce_max(tf.math.divide_no_nan(overlap, union), axis=2)
-  present = tf.cast(object_size > 0, tf.float32)
-  return tf.reduce_sum(best * present, axis=1) / tf.reduce_sum(present, axis=1)
+  segments *= tf.reduce_max(entities, axis=-1, keepdims=True)
+  overlaps = _Overlaps(
+    tf.einsum("bnl,bnk->blk", entities, segments),
+    tf.reduce_sum(entities, axis=1),
+    tf.reduce_sum(segments, axis=1),
+  )
+  return {
+    **_matched_scores(overlaps, num_background_entities),
+    **_coverings(overlaps, num_background_entities),
+  }
+
+
+def _coverings(
+  overlaps: _Overlaps, num_background_entities: int
+) -> dict[str, tf.Tensor]:
+  """Objects' best IoUs, whatever the others' best ones are."""
+  best = tf.reduce_max(overlaps.iou, axis=2)[:, num_background_entities:]
+  size = overlaps.true[:, num_background_entities:]
+  weights = {"sc": size, "covering": tf.cast(size > 0, size.dtype)}
+  return {
+    name: tf.reduce_sum(best * weight, axis=1) / tf.reduce_sum(weight, axis=1)
+    for name, weight in weights.items()
+  }
+
+
+def _matched_scores(
+  overlaps: _Overlaps, num_background_entities: int
+) -> dict[str, tf.Tensor]:
+  """Scores of entities and segments, each of which is in one pair at most."""
+  pairs = assign(-overlaps.iou)
+  places = tf.transpose(pairs, [0, 2, 1])
+  is_object = tf.cast(pairs[:, 0] >= num_background_entities, tf.float32)
+  is_entity = tf.cast(overlaps.true > 0, tf.float32)
+  num_entities = tf.reduce_sum(is_entity, axis=1)
+  num_background = tf.reduce_sum(is_entity[:, :num_background_entities], axis=1)
+  num_segments = tf.math.count_nonzero(overlaps.predicted, 1, dtype=tf.float32)
+  # What overlaps with nothing that is left is paired with any of the rest.
+  num_pairs = tf.maximum(num_entities, num_segments)
+  scores = {}
+  for name, table in (("miou", overlaps.iou), ("dice", overlaps.dice)):
+    matched = tf.gather_nd(table, places, 1)
+    scores[name] = tf.reduce_sum(matched, axis=1) / num_pairs
+    scores[f"{name}_nobg"] = tf.reduce_sum(matched * is_object, axis=1) / (
+      num_pairs - num_background
+    )
+  is_right = tf.cast(num_segments == num_entities, tf.float32)
+  none = tf.fill(tf.shape(is_right), float("nan"))
+  scores["segment_count"] = tf.where(num_entities > 0, is_right, none)
+  return scores
 
 
 def average_precision(

@@ -579,7 +579,7 @@ class SceneModel(snt.Module, abc.ABC):
 
     Returns:
       The result of `infer` and, if model and data allow,
-      metrics: mse, ari, ari_nobg, covering [B, S] (`metrics.measure`);
+      metrics: {name: [B, S]}, see `metrics.measure`;
       losses: factor [S]; factor_regressor: assignment [B, S, L, K], metrics
         {name: [S]}, predictions {name: [B, S, L, size]}.
     """

@@ -77,7 +77,7 @@ def test_evaluate_prints_and_writes_the_scores(data_dir, copied, capsys):
   assert result["configuration"]["num_scenes"] == 10
   assert result["configuration"]["seed"] == 5
   assert result["images_per_second"] > 0
-  names = {"ari", "ari_nobg", "covering", "mse", "recons", "kl", "elbo"}
+  names = {*tiny.MASK_SCORES, "mse", "recons", "kl", "elbo"}
   factors = {f"factor/{name}" for name in ("position", "color", "shape")}
   assert set(result["metrics"]) == set(result["per_step"]) == names | factors
   assert {len(steps) for steps in result["per_step"].values()} == {2}

@@ -16,6 +16,7 @@ from iodine.config import resolution as configuration
 from iodine.data import image_files, opening
 from iodine.data.datasets import ImageFolder
 from iodine.errors import ConfigError
+from tests.support import tiny
 from tests.support.tiny_runs import TINY_MODEL, fail, run
 
 H, W = 9, 7
@@ -384,7 +385,6 @@ TINY = (
   "save_summaries_steps=1",
   "stop_after_steps=2",
 )
-_MASK_SCORES = {"ari", "ari_nobg", "covering"}
 
 
 def scalars(folder):
@@ -423,7 +423,9 @@ def test_train_and_evaluate(folder, tmp_path, capsys, caplog, with_masks):
   (path,) = (run_folder / "evaluation").glob("*.json")
   scores = set(json.loads(path.read_text())["metrics"])
   assert {"mse", "recons", "kl", "elbo"} <= scores
-  assert scores & _MASK_SCORES == (_MASK_SCORES if with_masks else set())
+  assert scores & tiny.MASK_SCORES == (
+    tiny.MASK_SCORES if with_masks else set()
+  )
 
 
 def test_a_missing_path_is_an_error(tmp_path, capsys):

@@ -218,7 +218,7 @@ def test_average_precision_of_the_published_code():
   np.testing.assert_allclose(costs, expected["pairwise_cost"], rtol=1e-5)
 
 
-# --- Assignment ---------------------------------------------------------------
+# --- Cost ---------------------------------------------------------------------
 
 
 def test_cost_is_huber_s():
@@ -230,23 +230,6 @@ def test_cost_is_huber_s():
   expected = np.where(errors <= 1, errors**2 / 2, errors - 0.5).mean(-1)
   costs = predicting.pairwise_cost(target, predictions)
   np.testing.assert_allclose(costs, expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("rows, columns", [(3, 3), (2, 4), (4, 2)])
-def test_assignment_is_the_cheapest(rows, columns, run):
-  rng = np.random.default_rng(0)
-  costs = rng.uniform(size=[5, rows, columns]).astype(np.float32)
-  pairs = run(predicting.assign)(tf.constant(costs)).numpy()
-  assert pairs.shape == (5, 2, min(rows, columns))
-  for table, (first, second) in zip(costs, pairs, strict=True):
-    assert len(set(first)) == len(set(second)) == min(rows, columns)
-    assert list(first) == sorted(first)
-    wide = table if rows <= columns else table.T
-    cheapest = min(
-      sum(wide[i, j] for i, j in enumerate(order))
-      for order in itertools.permutations(range(wide.shape[1]), len(wide))
-    )
-    np.testing.assert_allclose(table[first, second].sum(), cheapest, rtol=1e-6)
 
 
 # --- The model ----------------------------------------------------------------

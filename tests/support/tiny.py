@@ -19,6 +19,11 @@ B, K, L, H, W, C, Z = 4, 2, 6, 9, 7, 3, 5
 NUM_ITERS = 2
 S = NUM_ITERS + 1
 FACTORS = {"position": 2, "shape": 1}
+# Scores of data with masks.
+MASK_SCORES = {
+  *("ari", "ari_nobg", "miou", "miou_nobg", "dice", "dice_nobg"),
+  *("sc", "covering", "segment_count"),
+}
 
 _MODULES = "iodine.modules"
 LATENT_DIST = {

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import sonnet as snt
 import tensorflow as tf
-from scipy import optimize
 
 from iodine import checks
+from iodine.assignment import assign
 from iodine.models import layers
 from iodine.models.slot_attention.attention import SlotAttention, SlotUpdate
 from iodine.models.slot_attention.base import SlotModel, scaled
@@ -20,11 +20,7 @@ from iodine.models.slot_attention.encoder import EncodedImage
 from iodine.models.slot_attention.properties import Properties
 from iodine.scene_model import Loss
 
-__all__ = ["SlotAttentionSetPredictor", "assign", "pairwise_cost"]
-
-# What a cost that is not finite counts as in the assignment: the loss, which
-# stays as it is, ends the run.
-_HUGE = 1e30
+__all__ = ["SlotAttentionSetPredictor", "pairwise_cost"]
 
 
 class _Record(NamedTuple):
@@ -113,6 +109,7 @@ class SlotAttentionSetPredictor(SlotModel):
     encoded, updates = self._bind(scaled(data["image"][:, 0]), noise, seed)
     predictions = self._predict(updates[-1].slots)
     costs = pairwise_cost(target, predictions)
+    # A cost that is not finite stays so in the loss, which ends the run.
     assignment = assign(costs)
     pairs = tf.gather_nd(costs, tf.transpose(assignment, [0, 2, 1]), 1)
     loss = tf.reduce_mean(tf.reduce_sum(pairs, axis=1))
@@ -206,22 +203,3 @@ def pairwise_cost(target: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
   quadratic = tf.minimum(errors, 1.0)
   costs = 0.5 * tf.square(quadratic) + errors - quadratic
   return tf.reduce_mean(costs, axis=-1)
-
-
-def assign(costs: tf.Tensor) -> tf.Tensor:
-  """The assignment of least total cost, by the Hungarian algorithm.
-
-  Args:
-    costs: [B, N, K] float32; N and K are known, and may differ.
-
-  Returns:
-    [B, 2, min(N, K)] int64, indices of rows (in their order) and columns.
-  """
-  assignment = tf.numpy_function(_assign, [costs], tf.int64)
-  return tf.ensure_shape(assignment, [costs.shape[0], 2, min(costs.shape[1:])])
-
-
-def _assign(costs: np.ndarray) -> np.ndarray:
-  costs = np.where(np.isfinite(costs), costs, _HUGE)
-  pairs = [optimize.linear_sum_assignment(table) for table in costs]
-  return np.array(pairs, np.int64).reshape(-1, 2, min(costs.shape[1:]))
