@@ -28,9 +28,9 @@ class SceneFiles(IODINEDataset):
   """Scenes that are read one by one, by names that fit in memory.
 
   Training shuffles all names; `shuffle_buffer` scenes are held in memory only
-  if scenes are cached, filtered by number of objects, or shifted. Images are cropped and
-  resized as they are read, see `image_files.load_image`: with antialiasing,
-  whatever `half_pixel_centers` says.
+  if scenes are cached, filtered by number of objects, or shifted. Images are
+  cropped and resized as they are read, see `image_files.load_image`: with
+  antialiasing, whatever `half_pixel_centers` says.
   """
 
   @abc.abstractmethod
