@@ -106,8 +106,8 @@ class SceneModel(snt.Module, abc.ABC):
   """A model that represents images by slots.
 
   A subclass sets the attributes and implements `__call__`, `infer` and `noise`.
-  It may also implement `decode_slots` or `compose`, and `sample`, for more
-  pictures.
+  It may also implement `decode_slots` or `compose`, `places` and `sample`, for
+  more pictures.
 
   Attributes:
     about: a sentence on how the model works, shown beside pictures.
@@ -254,6 +254,17 @@ class SceneModel(snt.Module, abc.ABC):
     if not self.can("decode_slots"):
       raise self._cannot("render scenes from slots")
     return mix(self.decode_each(z))
+
+  def places(self, z: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Where slots are.
+
+    Args:
+      z: [N, K', Z] float32, any number K' of slots.
+
+    Returns:
+      boxes [N, K', 4], presence [N, K'] and depth [N, K'], see `infer`.
+    """
+    raise self._cannot("tell where slots are")
 
   def sample(self, num: int, seed: tf.Tensor | None = None) -> Composition:
     """Samples scenes from the model.

@@ -145,7 +145,7 @@ def test_a_model_composes_what_it_decodes():
   ],
 )
 def test_what_a_model_can(model, can):
-  methods = ("decode_slots", "compose", "sample")
+  methods = ("decode_slots", "compose", "places", "sample")
   assert {method for method in methods if model().can(method)} == can
 
 
@@ -154,6 +154,7 @@ def test_what_a_model_can(model, can):
   [
     ("compose", np.zeros([1, K, Z]), "render scenes from slots"),
     ("decode_slots", np.zeros([1, K, Z]), "decode slots"),
+    ("places", np.zeros([1, K, Z]), "tell where slots are"),
     ("sample", 3, "sample scenes"),
   ],
 )

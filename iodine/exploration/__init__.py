@@ -18,13 +18,16 @@ from iodine.exploration.decoding import (
   render,
   vary_latents,
 )
+from iodine.exploration.edited_scene import Edited, EditedScene
 from iodine.exploration.edits import (
   Collage,
   Removal,
   Swap,
   collage,
   move_slot,
+  put_slots,
   remove_slots,
+  slot_places,
   swap_slots,
 )
 from iodine.exploration.inference import (
@@ -57,6 +60,8 @@ __all__ = [
   "Collage",
   "Composition",
   "DecodedSlots",
+  "Edited",
+  "EditedScene",
   "IMPORTANCE",
   "RANGES",
   "Removal",
@@ -78,10 +83,12 @@ __all__ = [
   "object_slot",
   "possible_ranges",
   "prior_samples",
+  "put_slots",
   "remove_slots",
   "render",
   "sampled_latents",
   "scene_noise",
+  "slot_places",
   "step_scores",
   "structure",
   "swap_slots",

@@ -19,9 +19,13 @@ __all__ = [
   "Swap",
   "collage",
   "move_slot",
+  "put_slots",
   "remove_slots",
+  "slot_places",
   "swap_slots",
 ]
+
+_SIDE = 2.0  # of the image, in the unit of `SceneModel.place_latents`
 
 
 class Removal(NamedTuple):
@@ -195,11 +199,55 @@ def move_slot(
   z = info["latent"]["z"][:, -1]
   check_index("b", b, len(z))
   check_index("slot", slot, z.shape[1])
+  places = slot_places(model, z[b, slot]) + np.asarray(shifts) / _SIDE
+  moved = np.tile(z[b], [len(shifts), 1, 1])
+  moved[:, slot] = put_slots(model, moved[:, slot], places)
+  return render(model, moved)
+
+
+def slot_places(model: SceneModel, z: np.ndarray) -> np.ndarray:
+  """Tells where slots are.
+
+  Args:
+    model: the model, with `place_latents`.
+    z: [..., Z], slots.
+
+  Returns:
+    [..., 2] float64, x and y as shares of the image's width and height: 0 at
+    the left and at the top, 1 at the right and at the bottom.
+
+  Raises:
+    ValueError: if latents tell no place.
+  """
+  # Exact in float64, so that a slot that is put where it is stays the same.
+  return (z[..., _place_latents(model)].astype(np.float64) + 1.0) / _SIDE
+
+
+def put_slots(
+  model: SceneModel, z: np.ndarray, places: np.ndarray
+) -> np.ndarray:
+  """Puts slots elsewhere.
+
+  Args:
+    model: the model, with `place_latents`.
+    z: [..., Z], slots.
+    places: [..., 2], see `slot_places`; beyond 0 and 1 is outside the image.
+
+  Returns:
+    [..., Z], slots there.
+
+  Raises:
+    ValueError: if latents tell no place.
+  """
+  z = z.copy()
+  z[..., _place_latents(model)] = _SIDE * places - 1.0
+  return z
+
+
+def _place_latents(model: SceneModel) -> list[int]:
   if model.place_latents is None:
     raise ValueError(f"{type(model).__name__} has no latents of a slot's place")
-  moved = np.tile(z[b], [len(shifts), 1, 1])
-  moved[:, slot, list(model.place_latents)] += shifts
-  return render(model, moved)
+  return list(model.place_latents)
 
 
 def collage(

@@ -26,46 +26,14 @@ from iodine.models.gnm import (
 )
 from iodine.models.gnm.renderer import Covering, Objects
 from iodine.models.gnm.spatial_transformer import place
-
-B, N, A, G, SIDE, C = 2, 2, 3, 4, 16, 3
-K = N * N + 1
+from tests.support import tiny_gnm
+from tests.support.tiny_gnm import SIDE, A, B, C, G, K, N
 
 
 @functools.cache
 def _model(**overrides):
   """A small model, for tests that leave it as it is."""
-  return _new_model(**overrides)
-
-
-def _new_model(**overrides):
-  """A small model, all of whose variables are random."""
-  options = dict(
-    encoder=ImageEncoder([5, 6, 7], [4], [2]),
-    struct_draw=StructDRAW(2, 3, 7, 6, 1, [8], [9], [5]),
-    head=SymbolHead([6]),
-    glimpse_decoder=PictureDecoder([6, 5], [3], [2]),
-    n_z=A,
-    num_cells=N,
-    background=Background(G, [6, 5], [1], [4, 2, 2], [1], [6], [7]),
-  )
-  model = GNM(**{**options, **overrides})
-  model.initialize((SIDE, SIDE, C), {})
-  for variable in model.variables:
-    rng = np.random.default_rng(list(variable.name.encode()))
-    mean = 1.0 if variable.name.endswith("/scale:0") else 0.0
-    variable.assign(rng.normal(mean, 0.4, variable.shape))
-  return model
-
-
-def _data(batch=B):
-  rng = np.random.default_rng(0)
-  image = rng.random([batch, 1, SIDE, SIDE, C], np.float32)
-  owner = rng.integers(3, size=[batch, 1, SIDE, SIDE])
-  mask = owner[:, :, None, ..., None] == np.arange(3).reshape(1, 1, 3, 1, 1, 1)
-  return {
-    "image": tf.constant(image),
-    "mask": tf.constant(mask.astype(np.float32)),
-  }
+  return tiny_gnm.initialized(**overrides)
 
 
 def _noise(model, batch=B):
@@ -312,7 +280,7 @@ def test_total_is_the_weighted_sum():
     kl_weights=weights, auxiliary_weights={"where": 3.0, "what": 0.0}
   )
   scalars = model(
-    _data(), noise=_noise(model), step=tf.constant(2, tf.int64)
+    tiny_gnm.batch(), noise=_noise(model), step=tf.constant(2, tf.int64)
   ).scalars
   terms = ("presence", "where", "depth", "what", "background", "global")
   factors = {"presence": 2.0}
@@ -329,9 +297,9 @@ def test_total_is_the_weighted_sum():
 
 def test_a_constraint_takes_the_place_of_the_likelihood():
   model = _model_of()
-  plain = model(_data(), noise=_noise(model)).scalars
+  plain = model(tiny_gnm.batch(), noise=_noise(model)).scalars
   model.use_geco(Geco(-1.0, warmup_steps=0))
-  constrained = model(_data(), noise=_noise(model)).scalars
+  constrained = model(tiny_gnm.batch(), noise=_noise(model)).scalars
   # Its state is still 0.
   np.testing.assert_allclose(
     constrained["loss/total"],
@@ -342,13 +310,13 @@ def test_a_constraint_takes_the_place_of_the_likelihood():
 
 def _model_of(**options):
   """A model whose options are no keys of a cache."""
-  return _new_model(**options)
+  return tiny_gnm.initialized(**options)
 
 
 def test_what_infer_returns():
   model = _model()
   noise = _noise(model)
-  info = model.eval(_data(), noise=noise)
+  info = model.eval(tiny_gnm.batch(), noise=noise)
   outputs, latent = info["outputs"], info["latent"]
   assert outputs["recons"].shape == [B, 1, 1, SIDE, SIDE, C]
   assert outputs["pred_mask"].shape == [B, 1, K, SIDE, SIDE, 1]
@@ -361,7 +329,7 @@ def test_what_infer_returns():
   masks = outputs["pred_mask"].numpy()
   np.testing.assert_allclose(masks.sum(axis=2), 1.0, atol=1e-5)
   assert masks.min() >= 0.0
-  loss = model(_data(), noise=noise, step=tf.constant(10**6, tf.int64))
+  loss = model(tiny_gnm.batch(), noise=noise, step=tf.constant(10**6, tf.int64))
   for here, there in (("recons", "loss/nll"), ("kl", "loss/kl")):
     value = np.mean(np.sum(info["losses"][here], axis=-1, keepdims=True))
     if here == "recons":
@@ -372,7 +340,7 @@ def test_what_infer_returns():
 
 def test_scenes_of_their_own_slots_are_the_reconstructions():
   model = _model()
-  info = model.infer(_data(), noise=_noise(model))
+  info = model.infer(tiny_gnm.batch(), noise=_noise(model))
   z = info["latent"]["z"][:, 0]
   recons, masks = model.compose(z)
   np.testing.assert_allclose(
@@ -396,7 +364,7 @@ def test_scenes_of_their_own_slots_are_the_reconstructions():
 
 def test_a_slot_is_moved():
   model = _model()
-  info = exploration.infer(model, _data(), seed=3)
+  info = exploration.infer(model, tiny_gnm.batch(), seed=3)
   z = info["latent"]["z"][1, -1].copy()
   scenes = exploration.move_slot(model, info, 2, [(0, 0), (0.5, -0.25)], b=1)
   np.testing.assert_allclose(
@@ -406,6 +374,12 @@ def test_a_slot_is_moved():
   moved = model.compose(tf.constant(z[np.newaxis])).recons[0]
   np.testing.assert_allclose(scenes.recons[1], moved, atol=1e-5)
   assert np.abs(scenes.recons[1] - scenes.recons[0]).max() > 1e-3
+  centres = info["outputs"]["boxes"].reshape(B, 1, K, 2, 2).mean(axis=3)
+  places = exploration.slot_places(model, info["latent"]["z"])
+  np.testing.assert_allclose(places, centres, atol=1e-6)
+  put = exploration.put_slots(model, z, places[1, 0])
+  z[2, 4:6] -= (0.5, -0.25)
+  np.testing.assert_array_equal(put, info["latent"]["z"][1, -1])
   with pytest.raises(ValueError, match="slot=5: expected from 0 to 4"):
     exploration.move_slot(model, info, K, [(0, 0)])
   model.place_latents = None
@@ -416,7 +390,7 @@ def test_a_slot_is_moved():
 
 def test_deviations_of_slots_to_first_order():
   model = _model()
-  record = model(_data(), noise=_noise(model)).iterations
+  record = model(tiny_gnm.batch(), noise=_noise(model)).iterations
   means, deviations = slots.moments(record.posterior, record.background)
   where = record.posterior.where
   for entry in range(4):
@@ -462,7 +436,7 @@ def test_samples():
 
 def test_log_likelihood_is_above_the_evidence_bound():
   model = _model()
-  data = _data()
+  data = tiny_gnm.batch()
   one = [
     model.log_likelihood(data, 1, tf.constant([i, 0])).numpy() for i in range(8)
   ]
@@ -473,12 +447,12 @@ def test_log_likelihood_is_above_the_evidence_bound():
 
 def test_published_masks():
   model = _model(published_masks=True)
-  record = model(_data(), noise=_noise(model)).iterations
-  info = model.infer(_data(), noise=_noise(model))
+  record = model(tiny_gnm.batch(), noise=_noise(model)).iterations
+  info = model.infer(tiny_gnm.batch(), noise=_noise(model))
   masks = info["outputs"]["pred_mask"][:, 0].numpy()
   np.testing.assert_allclose(masks.sum(axis=1), 1.0, atol=1e-5)
   assert record.scene.rendered.masks.shape == [B, N * N, SIDE, SIDE, 1]
-  plain = _model().infer(_data(), noise=_noise(model))
+  plain = _model().infer(tiny_gnm.batch(), noise=_noise(model))
   assert np.any(masks != plain["outputs"]["pred_mask"][:, 0])
 
 
@@ -487,11 +461,11 @@ def test_without_overlap():
   assert model.num_components == N * N and model.n_z == 7 + A
   noise = _noise(model)
   assert "bg" not in noise
-  info = model.eval(_data(), noise=noise)
+  info = model.eval(tiny_gnm.batch(), noise=noise)
   masks = info["outputs"]["pred_mask"][:, 0].numpy()
   assert masks.shape == (B, N * N, SIDE, SIDE, 1)
   np.testing.assert_allclose(masks.sum(axis=1), 1.0, atol=1e-5)
-  scalars = model(_data(), noise=noise).scalars
+  scalars = model(tiny_gnm.batch(), noise=noise).scalars
   assert "loss/kl_background" not in scalars
   recons, _ = model.compose(info["latent"]["z"][:, 0])
   np.testing.assert_allclose(
@@ -538,7 +512,7 @@ def test_noise_of_a_scene_is_its_own():
 
 def test_compiled_equals_eager():
   model = _model()
-  data, seed = _data(), tf.constant([5, 6])
+  data, seed = tiny_gnm.batch(), tf.constant([5, 6])
   step = tf.constant(3, tf.int64)
   call = tf.function(
     lambda image: model({"image": image}, seed=seed, step=step),
@@ -559,7 +533,7 @@ def test_a_step_of_sub_batches():
     distribution=training.replicas.Distribution(accumulate=2),
   )
   before = [v.numpy() for v in model.trainable_variables]
-  scalars = trainer.step(_data(4))
+  scalars = trainer.step(tiny_gnm.batch(4))
   assert all(np.isfinite(value) for value in scalars.values())
   for variable, value in zip(model.trainable_variables, before, strict=True):
     assert np.any(variable.numpy() != value), variable.name
@@ -626,7 +600,7 @@ def test_size_of_the_published_models(options, size):
 )
 def test_wrong_arguments(options, message):
   with pytest.raises(ValueError, match=re.escape(message)):
-    _new_model(**options)
+    tiny_gnm.initialized(**options)
 
 
 @pytest.mark.parametrize(
@@ -653,4 +627,4 @@ def test_images_and_latents_that_do_not_fit():
   with pytest.raises(ValueError, match=r"z has shape \[2, 4, 5\]"):
     model.compose(tf.zeros([2, 4, 5]))
   with pytest.raises(ValueError, match=r"noise\['bg'\] has shape \[1, 3, 4\]"):
-    model(_data(), noise=_noise(model, 3))
+    model(tiny_gnm.batch(), noise=_noise(model, 3))

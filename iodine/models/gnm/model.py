@@ -288,7 +288,7 @@ class GNM(SceneModel):
         "recons": _picture(scene)[:, tf.newaxis, tf.newaxis],
         "pred_mask": self._masks(scene)[:, tf.newaxis],
         "components": pictures[:, tf.newaxis],
-        **{key: value[:, tf.newaxis] for key, value in slots.places(z).items()},
+        **{key: value[:, tf.newaxis] for key, value in self.places(z).items()},
       },
       "latent": {
         "z": z[:, tf.newaxis],
@@ -331,6 +331,10 @@ class GNM(SceneModel):
     nobody = tf.ones_like(parts) / tf.cast(tf.shape(z)[1], tf.float32)
     masks += rest * tf.where(count > 0.0, parts, nobody)
     return Composition(_picture(scene), masks)
+
+  def places(self, z: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Where slots are, see `slots.places`."""
+    return slots.places(z)
 
   def sample(
     self, num: int, seed: tf.Tensor | None = None, mode: bool = True
