@@ -18,7 +18,7 @@ from iodine.checks import check_shapes
 from iodine.pictures.colors import get_mask_plot_colors
 from iodine.pictures.panels import label_font_size, new_figure, show_img
 
-__all__ = ["boxes_plot"]
+__all__ = ["boxes_plot", "draw_boxes"]
 
 _PRESENT = 0.5  # least presence of an object that is shown
 
@@ -57,18 +57,26 @@ def boxes_plot(
   fig, axes = new_figure(1, count, size, sizes["H"] / sizes["W"])
   for b, ax in enumerate(axes[0]):
     show_img(images[b, -1], ax=ax)
-    _draw(ax, boxes[b, -1], presence[b, -1], depth[b, -1], size)
+    draw_boxes(ax, boxes[b, -1], presence[b, -1], depth[b, -1], size)
   return fig
 
 
-def _draw(
+def draw_boxes(
   ax: mpl_axes.Axes,
   boxes: np.ndarray,
   presence: np.ndarray,
   depth: np.ndarray,
   size: float,
 ) -> None:
-  """Draws the boxes [K, 4] of present objects, those in front last."""
+  """Draws the boxes of present objects into a panel, those in front last.
+
+  Args:
+    ax: the panel, which shows an image.
+    boxes: [K, 4], left, top, right and bottom, from 0 to 1 in the image.
+    presence: [K] in [0, 1].
+    depth: [K], small in front.
+    size: width of the panel.
+  """
   (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
   start = np.array([left, top])
   scale = np.array([right - left, bottom - top])

@@ -8,12 +8,15 @@ indexed from 0 and labelled from 1.
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 
-from iodine.checks import check_shapes
+from iodine.checks import check_index, check_shapes
+from iodine.pictures.boxes import draw_boxes
 from iodine.pictures.colors import get_mask_plot_colors
 from iodine.pictures.panels import (
   label_font_size,
@@ -22,11 +25,12 @@ from iodine.pictures.panels import (
   show_mask,
 )
 
-__all__ = ["composition_plot", "reconstruction_plot"]
+__all__ = ["composition_plot", "edited_plot", "reconstruction_plot"]
 
 if typing.TYPE_CHECKING:
-  from iodine.exploration import Collage
+  from iodine.exploration import Collage, Edited
 
+_MOST_COLUMNS = 8  # of panels, in a notebook
 _BLACK = "#000000"
 _GRAY = "#c0c0c0"
 
@@ -124,9 +128,80 @@ def _show_composed(
   _hide(row[2 + len(colors) :])
 
 
-def _hide(axes: np.ndarray) -> None:
+def _hide(axes: Iterable[mpl_axes.Axes]) -> None:
   for ax in axes:
     ax.set_visible(False)
+
+
+def edited_plot(
+  edited: Edited, slot: int, size: float = 1.5
+) -> mpl_figure.Figure:
+  """Plots a scene before and after its latents were changed.
+
+  Args:
+    edited: result of `exploration.EditedScene.render`.
+    slot: the slot that is being changed, which has a thick frame.
+    size: width of a panel.
+
+  Returns:
+    Image, scene as inferred, scene as edited, with boxes if there are any, its
+    masks, if any, and every slot where its mask is; of a model that decodes no
+    slot by itself, only the inferred picture of `slot`. Many panels take
+    several rows.
+
+  Raises:
+    ValueError: if the shapes do not match, or `slot` is out of range.
+  """
+  shapes = {
+    "image": (edited.image, "H W C"),
+    "before": (edited.before.recons, "H W C"),
+    "after": (edited.after.recons, "H W C"),
+    "components": (edited.components, "K H W C"),
+    "masks": (edited.masks, "K H W 1"),
+  }
+  if edited.after.masks is not None:
+    shapes["after.masks"] = (edited.after.masks, "K H W 1")
+  sizes = check_shapes(shapes)
+  check_index("slot", slot, sizes["K"])
+  has_masks = edited.after.masks is not None
+  shown, note = range(sizes["K"]), ""
+  if not edited.slots_are_edited:
+    shown, note = range(slot, slot + 1), ", inferred"
+  titles = ["Image", "Inferred", "Edited"] + ["Masks"] * has_masks
+  titles += [f"Slot {k + 1}{note}" for k in shown]
+  fig, axes = _titled_panels(titles, sizes["H"] / sizes["W"], size)
+  frame: dict[str, Any] = {"color": _BLACK, "lw": 2.0 * size}
+  show_img(edited.image, ax=axes[0], **frame)
+  show_img(edited.before.recons, ax=axes[1], **frame)
+  show_img(edited.after.recons, ax=axes[2], **frame)
+  if edited.places is not None:
+    draw_boxes(axes[2], **edited.places, size=size)
+  if edited.after.masks is not None:
+    show_mask(edited.after.masks[..., 0], ax=axes[3], **frame)
+  colors = get_mask_plot_colors(sizes["K"])
+  for k, ax in zip(shown, axes[3 + has_masks :], strict=True):
+    show_img(
+      edited.components[k],
+      mask=edited.masks[k],
+      ax=ax,
+      color=colors[k],
+      lw=(4.0 if k == slot else 1.0) * size,
+    )
+  return fig
+
+
+def _titled_panels(
+  titles: Sequence[str], aspect: float, size: float
+) -> tuple[mpl_figure.Figure, list[mpl_axes.Axes]]:
+  """A figure of titled panels, in as many rows of equal length as it takes."""
+  num_rows = -(-len(titles) // _MOST_COLUMNS)
+  num_cols = -(-len(titles) // num_rows)
+  fig, grid = new_figure(num_rows, num_cols, size, aspect, titled_rows=True)
+  axes = grid.ravel().tolist()
+  _hide(axes[len(titles) :])
+  for ax, title in zip(axes, titles, strict=False):
+    ax.set_title(title, fontsize=label_font_size(size))
+  return fig, axes[: len(titles)]
 
 
 def reconstruction_plot(

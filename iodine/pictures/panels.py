@@ -215,6 +215,7 @@ def new_figure(
   row_labels=None,
   footer=False,
   right=_MARGIN,
+  titled_rows=False,
 ):
   """Returns a figure and its axes; lengths are in inches.
 
@@ -227,15 +228,18 @@ def new_figure(
     row_labels: a label for each row or None.
     footer: whether to leave space for labels below the last row.
     right: right margin.
+    titled_rows: whether to leave space for titles above every row.
   """
   if size <= 0:
     raise ValueError(f"size must be positive, got {size}.")
   title_size, label_size = label_font_size(size), label_font_size(size * aspect)
   left = _LINE * label_size + GAP if row_labels else _MARGIN
-  top = _LINE * title_size + GAP if titles else _MARGIN
-  bottom = _LINE * title_size + GAP if footer else _MARGIN
+  title = _LINE * title_size + GAP
+  top = title if titles or titled_rows else _MARGIN
+  row_gap = title if titled_rows else GAP
+  bottom = title if footer else _MARGIN
   inner_width = num_cols * size + (num_cols - 1) * GAP
-  inner_height = num_rows * size * aspect + (num_rows - 1) * GAP
+  inner_height = num_rows * size * aspect + (num_rows - 1) * row_gap
   width, height = left + inner_width + right, bottom + inner_height + top
   fig = NotebookFigure(figsize=(width, height))
   axes = fig.subplots(
@@ -248,11 +252,11 @@ def new_figure(
       "bottom": bottom / height,
       "top": 1.0 - top / height,
       "wspace": GAP / size,
-      "hspace": GAP / (size * aspect),
+      "hspace": row_gap / (size * aspect),
     },
   )
-  for ax, title in zip(axes[0], titles or (), strict=False):
-    ax.set_title(title, fontsize=title_size)
+  for ax, text in zip(axes[0], titles or (), strict=False):
+    ax.set_title(text, fontsize=title_size)
   for ax, label in zip(axes[:, 0], row_labels or (), strict=False):
     ax.set_ylabel(label, fontsize=label_size)
   return fig, axes

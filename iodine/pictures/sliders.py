@@ -1,4 +1,4 @@
-"""Notebook sliders that show the effect of a slot's latents.
+"""Notebook sliders that change the latents of slots.
 
 They need the package ipywidgets. Without it, or without a running kernel, a
 picture is shown instead.
@@ -7,9 +7,10 @@ picture is shown instead.
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -17,16 +18,27 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from iodine import exploration
-from iodine.pictures import decompositions
+from iodine.pictures import compositions
 from iodine.pictures.latents import importance_text
 from iodine.scene_model import SceneModel
 
 __all__ = ["LatentSliders", "explore_latents"]
 
+_SHOWN = 8  # latents that have sliders at first
 # Values span at least +/- this, in standard deviations or, of samples, from the
 # lowest to the highest.
 _EXTENT = {"posterior": 3.0, "prior": 3.0, "samples": 1.0}
+_RANGE_TEXTS = {
+  "posterior": "standard deviations from the mean of what this batch has",
+  "prior": "standard deviations from the prior's mean",
+  "samples": "from this batch's lowest value (\u22121) to its highest (+1)",
+}
+_PLACE_NAMES = ("x", "y")
+_PLACE_TEXT = (
+  "x, y: shares of the image's width and height, from its upper left corner"
+)
 _PANEL = 1.2  # width of a panel, in inches
+_DIGIT = 0.6  # width of a character of a description, in em
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,15 +46,18 @@ _LOG = logging.getLogger(__name__)
 def explore_latents(
   model: SceneModel, info: Mapping[str, Any]
 ) -> LatentSliders | Figure:
-  """Makes sliders that change a latent of a slot, above the decoded scene.
+  """Makes sliders that change the latents of slots, above the edited scene.
 
   Args:
-    model: model that inferred `info`.
+    model: model that inferred `info`, and which `can("compose")`.
     info: result of `exploration.infer`.
 
   Returns:
     An object that a notebook displays: the sliders or, without ipywidgets, the
     first scene as inferred.
+
+  Raises:
+    ValueError: if the model renders no scenes from slots that it infers.
   """
   try:
     import ipywidgets
@@ -51,24 +66,29 @@ def explore_latents(
       "The sliders need the package ipywidgets, which the extra `notebook` "
       "installs (in a checkout: pip install '.[notebook]'). This is a picture."
     )
-    scene = _Scene(model, info, 0)
-    return scene.figure(0, scene.latents[0])
+    scene = exploration.EditedScene(model, info)
+    return _figure(scene, exploration.object_slot(info))
   return LatentSliders(ipywidgets, model, info)
 
 
 class LatentSliders:
-  """Sliders for scene, slot, latent and its value, above the decoded scene.
+  """Sliders for all latents of a slot, above the edited scene.
 
-  Choosing a scene, slot, latent or range resets the value to the inferred one.
+  Changes stay while another slot or scene is chosen, until they are reset.
 
   Attributes:
     scene: scene of the batch, counted from 1.
     slot: slot, counted from 1; initially an object's.
-    latent: latent, counted from 0; the most important first.
-    range_of: range that scales the value, see `exploration.latent_range`.
-    value: value of the latent, from the centre of its range, in its unit.
-    message: inferred value or error message.
-    picture: PNG of image, reconstruction, masks and slots.
+    range_of: range that scales the values, see `exploration.latent_range`.
+    values: {latent: its slider}, counted from 0; x and y of the slot's place
+      first, if latents tell it, then the most important. A value is from the
+      centre of the range, in its unit; x and y are as in
+      `exploration.slot_places`. Most are made only when `show_all` is on.
+    show_all: whether there are sliders for all latents, not only for the first.
+    reset: button that resets the slot to what was inferred.
+    reset_all: button that resets all slots of the scene.
+    message: what differs from what was inferred, or an error message.
+    picture: PNG of the scene, see `compositions.edited_plot`.
   """
 
   def __init__(
@@ -80,42 +100,43 @@ class LatentSliders:
       widgets: the package ipywidgets.
       model: model that inferred `info`.
       info: result of `exploration.infer`.
+
+    Raises:
+      ValueError: see `explore_latents`.
     """
-    self._model, self._info = model, info
-    self._decoded = _Scene(model, info, 0)
-    num_scenes, _, num_slots, _ = info["latent"]["z"].shape
+    self._widgets, self._model, self._info = widgets, model, info
+    self._scenes = {0: exploration.EditedScene(model, info)}
+    self._places = model.place_latents or ()
+    self._settling = False
     ranges = exploration.possible_ranges(model, info)
+    num_scenes, _, num_slots, _ = info["latent"]["z"].shape
     slot = exploration.object_slot(info)
-    importance = exploration.latent_importance(
-      model, info, slot, range_of=ranges[0]
-    )
-    self.scene = widgets.IntSlider(min=1, max=num_scenes, description="Scene")
+    self._names = self._ordered_names(slot, ranges[0])
+    self.scene = widgets.IntSlider(1, 1, num_scenes, description="Scene")
     self.slot = widgets.IntSlider(slot + 1, 1, num_slots, description="Slot")
-    self.latent = widgets.SelectionSlider(
-      options=[
-        (f"{i} ({importance_text(ranges[0], importance[i])})", int(i))
-        for i in np.argsort(-importance)
-      ],
-      description="Latent",
+    self.range_of = widgets.ToggleButtons(
+      options=ranges,
+      description="Range",
+      tooltips=[_RANGE_TEXTS[name] for name in ranges],
     )
-    self.value = widgets.FloatSlider(
-      step=0.05, readout_format="+.2f", description="Value"
+    self.show_all = widgets.ToggleButton(
+      description=f"All {len(self._names)} latents",
+      layout={} if len(self._names) > _SHOWN else {"display": "none"},
     )
-    self.range_of = widgets.ToggleButtons(options=ranges, description="Range")
+    self.reset = widgets.Button(description="Reset slot")
+    self.reset_all = widgets.Button(description="Reset all slots")
     self.message = widgets.Label()
     self.picture = widgets.Image(format="png", layout={"max_width": "100%"})
-    controls = (self.scene, self.slot, self.latent, self.value, self.range_of)
-    self._box = widgets.VBox(
-      [
-        widgets.HBox([self.scene, self.slot]),
-        widgets.HBox([self.latent, self.value]),
-        widgets.HBox([self.range_of, self.message]),
-        self.picture,
-      ]
+    self.values: dict[int, Any] = {}
+    self._grid = widgets.GridBox(
+      layout={"grid_template_columns": "repeat(auto-fill, minmax(24em, 1fr))"}
     )
-    for control in controls:
-      control.observe(self._on_change, "value")
-    self._reset_value()
+    self._box = self._arranged()
+    for control in (self.scene, self.slot, self.range_of, self.show_all):
+      control.observe(self._guarded(self._settle), "value")
+    self.reset.on_click(self._guarded(self._reset_slot))
+    self.reset_all.on_click(self._guarded(self._reset_all))
+    self._settle()
     self._draw()
 
   def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
@@ -123,82 +144,166 @@ class LatentSliders:
     return {
       **self._box._repr_mimebundle_(**kwargs),
       "image/png": base64.b64encode(self.picture.value).decode(),
-      "text/plain": "Sliders for scene, slot, latent and value",
+      "text/plain": "Sliders for the latents of a slot",
     }
 
-  def _on_change(self, change: Mapping[str, Any]) -> None:
-    try:
-      if self.scene.value - 1 != self._decoded.b:
-        self._decoded = _Scene(self._model, self._info, self.scene.value - 1)
-      if change["owner"] is not self.value:
-        self._reset_value()
-      self._draw()
-    except Exception as error:  # A widget's callback would hide it.
-      _LOG.exception("The picture of the sliders cannot be drawn")
-      self.message.value = f"{type(error).__name__}: {error}"
+  # --- Parts ------------------------------------------------------------------
 
-  def _range(self) -> tuple[float, float]:
-    """Centre and unit of the latent."""
-    centre, unit = exploration.latent_range(
+  def _ordered_names(self, slot: int, range_of: str) -> dict[int, str]:
+    """Names of all latents, place first, then the most important."""
+    names = {latent: self._name(latent) for latent in self._places}
+    latents: Sequence[int] = range(self._model.n_z)
+    texts = [self._name(latent).capitalize() for latent in latents]
+    # To render a scene for every value of every latent takes too long.
+    if self._model.can("decode_slots"):
+      importance = exploration.latent_importance(
+        self._model, self._info, slot, range_of=range_of
+      )
+      for latent, value in enumerate(importance):
+        texts[latent] += f", {importance_text(range_of, value)}"
+      latents = np.argsort(-importance, kind="stable").tolist()
+    return names | {k: texts[k] for k in latents if k not in names}
+
+  def _name(self, latent: int) -> str:
+    if latent in self._places:
+      return _PLACE_NAMES[self._places.index(latent)]
+    return f"latent {latent}"
+
+  def _arranged(self) -> Any:
+    """All widgets in a box."""
+    widgets = self._widgets
+    texts = [f"{k}: {_RANGE_TEXTS[k]}" for k in self.range_of.options]
+    if self._places:
+      texts.append(_PLACE_TEXT)
+    wrapped = functools.partial(widgets.HBox, layout={"flex_flow": "row wrap"})
+    return widgets.VBox(
+      [
+        wrapped([self.scene, self.slot, self.reset, self.reset_all]),
+        wrapped([self.range_of, self.show_all]),
+        widgets.HTML("; ".join(texts) + "."),
+        self._grid,
+        self.message,
+        self.picture,
+      ]
+    )
+
+  def _make_slider(self, latent: int) -> Any:
+    """A slider for a latent, whose value and bounds are set later."""
+    width = _DIGIT * max(map(len, self._names.values()))
+    is_place = latent in self._places
+    slider = self._widgets.FloatSlider(
+      min=-1.0,
+      max=1.0,
+      step=0.01 if is_place else 0.05,
+      readout_format=".2f" if is_place else "+.2f",
+      description=self._names[latent],
+      # Whole scenes take too long to follow the mouse.
+      continuous_update=self._model.can("decode_slots"),
+      style={"description_width": f"{width:.0f}em"},
+      layout={"width": "auto"},
+    )
+    changed = functools.partial(self._change, latent)
+    slider.observe(self._guarded(changed), "value")
+    return slider
+
+  # --- Reactions --------------------------------------------------------------
+
+  def _guarded(self, action: Callable[[], None]) -> Callable[[Any], None]:
+    """A callback that acts and draws; errors show, which it would hide."""
+
+    def react(_: Any) -> None:
+      if self._settling:
+        return
+      try:
+        action()
+        self._draw()
+      except Exception as error:
+        _LOG.exception("The picture of the sliders cannot be drawn")
+        self.message.value = f"{type(error).__name__}: {error}"
+
+    return react
+
+  def _change(self, latent: int) -> None:
+    """Sets a latent of the slot to the value of its slider."""
+    value, z = self.values[latent].value, self._latents()
+    if latent in self._places:
+      places = exploration.slot_places(self._model, z)
+      places[self._places.index(latent)] = value
+      z[:] = exploration.put_slots(self._model, z, places)
+    else:
+      centre, unit = self._range()
+      z[latent] = centre[latent] + value * unit[latent]
+
+  def _reset_slot(self) -> None:
+    slot = self.slot.value - 1
+    self._latents()[:] = self._edited().inferred[slot]
+    self._settle()
+
+  def _reset_all(self) -> None:
+    scene = self._edited()
+    scene.latents[:] = scene.inferred
+    self._settle()
+
+  def _settle(self) -> None:
+    """Sets all sliders to the slot's latents, without drawing."""
+    shown = list(self._names)[: None if self.show_all.value else _SHOWN]
+    for latent in shown:
+      if latent not in self.values:
+        self.values[latent] = self._make_slider(latent)
+    self._grid.children = [self.values[latent] for latent in shown]
+    inferred = self._edited().inferred[self.slot.value - 1]
+    both = np.stack([inferred, self._latents()])
+    centre, unit = self._range()
+    offsets = (both - centre) / unit
+    if self._places:
+      places = exploration.slot_places(self._model, both)
+    extent = _EXTENT[self.range_of.value]
+    self._settling = True
+    try:
+      for latent, slider in self.values.items():
+        if latent in self._places:
+          ends = places[:, self._places.index(latent)].tolist()
+          low, high = min(0.0, *ends), max(1.0, *ends)
+        else:
+          ends = offsets[:, latent].tolist()
+          high = max(extent, *map(abs, ends))
+          low = -high
+        slider.min, slider.max, slider.value = low, high, ends[1]
+    finally:
+      self._settling = False
+
+  # --- The scene --------------------------------------------------------------
+
+  def _edited(self) -> exploration.EditedScene:
+    """The chosen scene."""
+    b = self.scene.value - 1
+    if b not in self._scenes:
+      self._scenes[b] = exploration.EditedScene(self._model, self._info, b)
+    return self._scenes[b]
+
+  def _latents(self) -> np.ndarray:
+    """Latents [Z] of the chosen slot; a view."""
+    return self._edited().latents[self.slot.value - 1]
+
+  def _range(self) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and unit of the slot's latents, [Z] each."""
+    return exploration.latent_range(
       self._model, self._info, self.slot.value - 1, self.range_of.value
     )
-    return centre[self.latent.value], unit[self.latent.value]
-
-  def _inferred(self) -> float:
-    """The inferred value, from the centre, in units."""
-    centre, unit = self._range()
-    latents = self._decoded.latents[self.slot.value - 1]
-    return float((latents[self.latent.value] - centre) / unit)
-
-  def _reset_value(self) -> None:
-    """Resets the value to the inferred one, without drawing."""
-    inferred = self._inferred()
-    self.value.unobserve(self._on_change, "value")
-    try:
-      self.value.max = max(_EXTENT[self.range_of.value], abs(inferred))
-      self.value.min = -self.value.max
-      self.value.value = inferred
-    finally:
-      self.value.observe(self._on_change, "value")
 
   def _draw(self) -> None:
-    slot, (centre, unit) = self.slot.value - 1, self._range()
-    latents = self._decoded.latents[slot].copy()
-    latents[self.latent.value] = centre + self.value.value * unit
-    png = io.BytesIO()
-    self._decoded.figure(slot, latents).savefig(png, format="png")
+    scene, png = self._edited(), io.BytesIO()
+    _figure(scene, self.slot.value - 1).savefig(png, format="png")
     self.picture.value = png.getvalue()
-    self.message.value = f"Inferred: {self._inferred():+.2f}"
-
-
-class _Scene:
-  """A scene after the last refinement step, with slots decoded once.
-
-  Attributes:
-    b: index in the batch, from 0.
-    latents: [K, Z], see `exploration.inferred_latents`.
-  """
-
-  def __init__(self, model: SceneModel, info: Mapping[str, Any], b: int):
-    self.b = b
-    self.latents = exploration.inferred_latents(info)[b]
-    self._model = model
-    self._image = info["data"]["image"][b, -1]
-    self._slots = exploration.decode_slots(model, self.latents)
-
-  def figure(self, slot: int, latents: np.ndarray) -> Figure:
-    """Draws the scene with latents [Z] of one slot; decodes only that slot.
-
-    The other slots stay as inferred.
-    """
-    components, logits = (array.copy() for array in self._slots)
-    changed = exploration.decode_slots(self._model, latents)
-    components[slot], logits[slot] = changed
-    recons, masks = exploration.compose(components, logits)
-    return decompositions.decomposition_plot(
-      self._image[np.newaxis],
-      recons[np.newaxis],
-      masks[np.newaxis],
-      components[np.newaxis],
-      size=_PANEL,
+    changes = []
+    for slot, changed in enumerate(scene.changed):
+      names = [self._name(k) for k in np.flatnonzero(changed).tolist()]
+      if names:
+        changes.append(f"slot {slot + 1}: {', '.join(names)}")
+    self.message.value = (
+      f"Changed: {'; '.join(changes)}" if changes else "As inferred"
     )
+
+
+def _figure(scene: exploration.EditedScene, slot: int) -> Figure:
+  return compositions.edited_plot(scene.render(), slot, size=_PANEL)

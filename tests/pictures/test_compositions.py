@@ -1,5 +1,7 @@
 """Tests for iodine.pictures.compositions."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -103,3 +105,54 @@ def test_what_does_not_fit_is_named():
   images = np.ones([2, H, W, 3])
   with pytest.raises(ValueError, match="rendered has shape"):
     compositions.reconstruction_plot(images, images, images[:1])
+
+
+@pytest.mark.parametrize(("num_slots", "shape"), [(4, (1, 8)), (7, (2, 6))])
+def test_an_edited_scene(num_slots, shape):
+  edited = explored.edited(num_slots)
+  fig = compositions.edited_plot(edited, slot=2)
+  axes = _panels(fig, shape[1])
+  assert axes.shape == shape
+  axes = axes.ravel()
+  shown = 4 + num_slots
+  assert [ax.get_title() for ax in axes[:shown]] == [
+    *("Image", "Inferred", "Edited", "Masks"),
+    *(f"Slot {k + 1}" for k in range(num_slots)),
+  ]
+  assert not any(ax.get_visible() for ax in axes[shown:])
+  pictures = (edited.image, edited.before.recons, edited.after.recons)
+  for ax, picture in zip(axes, pictures, strict=False):
+    np.testing.assert_allclose(_shown(ax), picture, rtol=1e-5)
+  colors = get_mask_plot_colors(num_slots)
+  for k, ax in enumerate(axes[4:shown]):
+    mask = edited.masks[k]
+    expected = edited.components[k] * mask + 1.0 - mask
+    np.testing.assert_allclose(_shown(ax), expected, rtol=1e-5)
+    np.testing.assert_allclose(_frame(ax), colors[k], atol=1e-6)
+    width = ax.spines["top"].get_linewidth()
+    assert width > 3.0 if k == 2 else width < 2.0
+  # No title stands in the panel above it.
+  boxes = [ax.get_tightbbox() for ax in axes[:: shape[1]]]
+  assert all(low.y1 <= high.y0 for high, low in itertools.pairwise(boxes))
+
+
+def test_an_edited_scene_of_slots_that_are_not_decoded_individually():
+  boxes = np.tile([0.25, 0.5, 0.75, 1.0], [4, 1])
+  places = {
+    "boxes": boxes,
+    "presence": np.array([0.0, 0.9, 0.0, 0.0]),
+    "depth": np.zeros(4),
+  }
+  edited = explored.edited(
+    slots_are_edited=False, has_masks=False, places=places
+  )
+  fig = compositions.edited_plot(edited, slot=3)
+  assert [ax.get_title() for ax in fig.axes] == [
+    *("Image", "Inferred", "Edited", "Slot 4, inferred")
+  ]
+  assert [len(ax.patches) for ax in fig.axes] == [0, 0, 1, 0]
+  mask = edited.masks[3]
+  expected = edited.components[3] * mask + 1.0 - mask
+  np.testing.assert_allclose(_shown(fig.axes[3]), expected, rtol=1e-5)
+  with pytest.raises(ValueError, match="slot=4: expected from 0 to 3"):
+    compositions.edited_plot(edited, slot=4)

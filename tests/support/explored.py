@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from iodine.exploration import Collage, Composition, Removal, Swap, Traversal
+from iodine.exploration import (
+  Collage,
+  Composition,
+  Edited,
+  Removal,
+  Swap,
+  Traversal,
+)
 
 # Odd and distinct, so that swapped axes fail.
 R, N, H, W = 3, 5, 7, 9
@@ -66,4 +73,20 @@ def collage(chosen, scenes=(0, 3), num_slots=4, channels=3) -> Collage:
     uniform(num_scenes, num_slots, H, W, channels, seed=2),
     composition(num_scenes, num_slots=num_slots, seed=3).masks,
     composition(num_slots=len(chosen), channels=channels, seed=5),
+  )
+
+
+def edited(
+  num_slots=4, channels=3, slots_are_edited=True, has_masks=True, places=None
+) -> Edited:
+  sizes = {"num_slots": num_slots, "channels": channels}
+  after = composition(**sizes, seed=1)
+  return Edited(
+    image=uniform(H, W, channels),
+    before=composition(**sizes, seed=3),
+    after=after if has_masks else Composition(after.recons),
+    components=uniform(num_slots, H, W, channels, seed=5),
+    masks=after.masks,
+    slots_are_edited=slots_are_edited,
+    places=places,
   )
