@@ -14,7 +14,7 @@ from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from iodine.checks import check_shapes
 from iodine.pictures.attention import shaded
@@ -41,6 +41,8 @@ _NUM_COLORS = 250  # of 256 at most
 _FRAME = 2  # pixels around a panel
 _GAP = 3  # pixels around a frame
 _BAR_HEIGHT = 6  # pixels
+_LINE_HEIGHT = 16  # of a line of text, in pixels
+_TEXT_SIZE = 11  # pixels
 _BAR_COLOR = (0.0, 0.45, 0.7)
 _GRAY = (0.5, 0.5, 0.5)
 
@@ -71,7 +73,7 @@ def refinement_frames(
   """Animates reconstruction, masks and slots, one frame per step.
 
   Each scene is a row: image, reconstruction, masks, and each slot, white where
-  its mask hides it. A bar at the bottom shows the progress.
+  its mask hides it. A bar at the bottom counts the steps.
 
   Args:
     rinfo: result of the model's `eval`, as NumPy arrays.
@@ -95,6 +97,7 @@ def refinement_frames(
     }
   )
   colors = [_GRAY, _GRAY, _GRAY, *get_mask_plot_colors(sizes["K"])]
+  names = ["Image", "Reconstruction", "Masks", *_slot_names(sizes["K"])]
 
   def panels(b: int, t: int) -> list[_Panel]:
     masks = outputs["pred_mask"][b, t]
@@ -106,7 +109,8 @@ def refinement_frames(
     ]
     return list(zip(pictures, colors, strict=True))
 
-  return _steps(panels, scenes, sizes["S"], magnification(sizes["H"], height))
+  factor = magnification(sizes["H"], height)
+  return _steps(panels, names, scenes, sizes["S"], factor)
 
 
 def attention_frames(
@@ -115,7 +119,7 @@ def attention_frames(
   """Animates where slots look, one frame per step.
 
   Each scene is a row: the image, and the image shaded by each slot's attention.
-  A bar at the bottom shows the progress.
+  A bar at the bottom counts the steps.
 
   Args:
     rinfo: result of the model's `eval`, as NumPy arrays.
@@ -137,17 +141,24 @@ def attention_frames(
     }
   )
   colors = [_GRAY, *get_mask_plot_colors(sizes["K"])]
+  names = ["Image", *_slot_names(sizes["K"])]
 
   def panels(b: int, t: int) -> list[_Panel]:
     frame = image[b, min(t, image.shape[1] - 1)]
     pictures = [frame, *shaded(frame, attention[b, t])]
     return list(zip(pictures, colors, strict=True))
 
-  return _steps(panels, scenes, sizes["S"], magnification(sizes["H"], height))
+  factor = magnification(sizes["H"], height)
+  return _steps(panels, names, scenes, sizes["S"], factor)
+
+
+def _slot_names(num_slots: int) -> list[str]:
+  return [f"Slot {slot}" for slot in range(1, num_slots + 1)]
 
 
 def _steps(
   panels: Callable[[int, int], list[_Panel]],
+  names: Sequence[str],
   scenes: Sequence[int],
   num_steps: int,
   factor: int,
@@ -155,7 +166,7 @@ def _steps(
   """Animates steps: a row for each scene, a bar that counts the steps."""
   frames = [
     _with_bar(
-      _tile([panels(b, t) for b in scenes], factor), (t + 1) / num_steps
+      _tile([panels(b, t) for b in scenes], names, factor), t + 1, num_steps
     )
     for t in range(num_steps)
   ]
@@ -191,6 +202,7 @@ def traversal_frames(
   frames = [
     _tile(
       [[(picture, color) for picture in row[:, n]] for row, color in rows],
+      [f"Latent {latent}" for latent in traversal.latents],
       factor,
     )
     for n in range(sizes["N"])
@@ -234,14 +246,33 @@ def _on_white(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
   return images * masks + (1.0 - masks)
 
 
-def _tile(rows: Sequence[Sequence[_Panel]], factor: int) -> np.ndarray:
-  """Magnifies panels, frames them and joins them to [H', W', 3] uint8."""
-  return np.concatenate(
-    [
-      np.concatenate([_framed(*panel, factor) for panel in panels], axis=1)
-      for panels in rows
-    ]
+def _tile(
+  rows: Sequence[Sequence[_Panel]], names: Sequence[str], factor: int
+) -> np.ndarray:
+  """Magnifies panels, frames them and joins them to [H', W', 3] uint8.
+
+  The columns' names are above them.
+  """
+  framed = [
+    np.concatenate([_framed(*panel, factor) for panel in panels], axis=1)
+    for panels in rows
+  ]
+  width = framed[0].shape[1] // len(names)
+  header = np.concatenate([_text(name, width) for name in names], axis=1)
+  return np.concatenate([header, *framed])
+
+
+def _text(text: str, width: int) -> np.ndarray:
+  """A line of black text in the middle of white, [_LINE_HEIGHT, width, 3]."""
+  line = Image.new("RGB", (width, _LINE_HEIGHT), "white")
+  ImageDraw.Draw(line).text(
+    (width / 2, _LINE_HEIGHT / 2),
+    text,
+    fill="black",
+    anchor="mm",
+    font=ImageFont.load_default(_TEXT_SIZE),
   )
+  return np.asarray(line)
 
 
 def _framed(
@@ -263,11 +294,13 @@ def _to_uint8(values: Any) -> np.ndarray:
   return np.rint(255.0 * np.clip(values, 0.0, 1.0)).astype(np.uint8)
 
 
-def _with_bar(frame: np.ndarray, share: float) -> np.ndarray:
-  """Adds a bar below a frame, filled to a share of its width."""
-  bar = np.full([_BAR_HEIGHT, frame.shape[1], 3], 255, np.uint8)
-  bar[:, : round(share * frame.shape[1])] = _to_uint8(_BAR_COLOR)
-  return np.concatenate([frame, bar])
+def _with_bar(frame: np.ndarray, step: int, num_steps: int) -> np.ndarray:
+  """Adds the step's number below a frame, and a bar filled accordingly."""
+  width = frame.shape[1]
+  bar = np.full([_BAR_HEIGHT, width, 3], 255, np.uint8)
+  bar[:, : round(step / num_steps * width)] = _to_uint8(_BAR_COLOR)
+  number = _text(f"Step {step} of {num_steps}", width)
+  return np.concatenate([frame, number, bar])
 
 
 def _with_few_colors(frames: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from tests.support import explored
 B, S, K, H, W = 2, 3, 4, 7, 9
 FACTOR = 3
 GAP = 5  # gap and frame on each side of a panel
+LINE = 16  # height of a line of text
 
 
 def _rinfo(channels=3, num_frames=1):
@@ -31,7 +32,7 @@ def _rinfo(channels=3, num_frames=1):
 def _panel(frame, row, column):
   """What a panel shows, at its own size; its pixels must be squares."""
   height, width = FACTOR * H + 2 * GAP, FACTOR * W + 2 * GAP
-  top, left = row * height + GAP, column * width + GAP
+  top, left = LINE + row * height + GAP, column * width + GAP
   panel = frame[top : top + FACTOR * H, left : left + FACTOR * W]
   small = panel[::FACTOR, ::FACTOR]
   np.testing.assert_array_equal(panel, animations.upscale(small, FACTOR))
@@ -70,7 +71,7 @@ def test_a_refinement_has_a_frame_per_step(channels, num_frames):
       for column, panel in enumerate(panels):
         np.testing.assert_array_equal(_panel(frame, row, column), _bytes(panel))
     # Just above the picture of the first slot, its frame.
-    color = frame[GAP - 1, 3 * (FACTOR * W + 2 * GAP) + GAP]
+    color = frame[LINE + GAP - 1, 3 * (FACTOR * W + 2 * GAP) + GAP]
     np.testing.assert_array_equal(color, _bytes(colors[0]))
     bar = frame[-1]
     share = (t + 1) / S
@@ -114,10 +115,39 @@ def test_a_traversal_may_show_the_scene_alone():
     traversal, FACTOR * H, value_ms=250
   )
   assert durations == [250] * 8
-  assert frames.shape[1] == FACTOR * H + 2 * GAP
+  assert frames.shape[1] == LINE + FACTOR * H + 2 * GAP
   np.testing.assert_array_equal(
     _panel(frames[1], 0, 2), _bytes(traversal.scenes[2, 1])
   )
+
+
+def test_columns_and_steps_are_named(monkeypatch):
+  texts = []
+
+  def blank(text, width):
+    texts.append(text)
+    return np.full([LINE, width, 3], 255, np.uint8)
+
+  monkeypatch.setattr(animations, "_text", blank)
+  animations.refinement_frames(_rinfo(), [0], FACTOR * H)
+  slots = ["Slot 1", "Slot 2", "Slot 3", "Slot 4"]
+  columns = ["Image", "Reconstruction", "Masks", *slots]
+  expected = []
+  for step in (1, 2, 3):
+    expected += [*columns, f"Step {step} of 3"]
+  assert texts == expected
+  texts.clear()
+  traversal = explored.traversal(rows=3)
+  animations.traversal_frames(traversal, FACTOR * H)
+  assert texts[:3] == [f"Latent {latent}" for latent in traversal.latents]
+
+
+def test_text_is_black_in_the_middle_of_white():
+  line = animations._text("Slot 1", 80)
+  assert line.shape == (LINE, 80, 3)
+  dark = np.argwhere(line[..., 0] < 128)
+  assert dark.size and line[0].min() == line[:, :10].min() == 255
+  assert abs(dark[:, 1].mean() - 40) < 4 and abs(dark[:, 0].mean() - 8) < 3
 
 
 def test_shapes_are_checked():
