@@ -233,6 +233,13 @@ def paths_fault(name: str, value: Any) -> str | None:
   )
 
 
+def texts_fault(name: str, value: Any, example: str) -> str | None:
+  """Expects a list of texts that can be paths."""
+  if isinstance(value, list | tuple) and value and all(map(_is_path, value)):
+    return None
+  return f"{name}={value!r}: expected a list, such as {name}={example}"
+
+
 def image_dim_fault(value: Any) -> str | None:
   """Expects (height, width)."""
   if not _is_pair(value) or min(value) < 1:

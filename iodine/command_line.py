@@ -112,6 +112,12 @@ def probe(_config):
 
 
 @ex.command(unobserved=True)
+def compare(_config):
+  """Score and draw several checkpoints side by side (checkpoints=[a,b])."""
+  _commands().compare(_config)
+
+
+@ex.command(unobserved=True)
 def convert_checkpoint(_config):
   """Convert from_checkpoint, of published code, to checkpoint_dir."""
   _commands().convert_checkpoint(_config)

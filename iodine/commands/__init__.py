@@ -2,6 +2,7 @@
 
 import iodine.quiet_tensorflow
 
+from iodine.commands.compare import compare
 from iodine.commands.compose import compose
 from iodine.commands.convert import convert_checkpoint, export_tf1
 from iodine.commands.decompose import decompose
@@ -15,6 +16,7 @@ from iodine.commands.traverse import traverse
 from iodine.commands.visualize import visualize
 
 __all__ = [
+  "compare",
   "compose",
   "convert_checkpoint",
   "decompose",

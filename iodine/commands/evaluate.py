@@ -24,7 +24,13 @@ from iodine.runs import checkpoint_files, loading
 from iodine.scene_model import SceneModel
 from iodine.training import replicas
 
-__all__ = ["eval_batches", "evaluate", "memory_errors", "results_folder"]
+__all__ = [
+  "enough_memory",
+  "eval_batches",
+  "evaluate",
+  "results_folder",
+  "score_scenes",
+]
 
 # Folder of the results, in the checkpoint's.
 EVALUATION_FOLDER = "evaluation"
@@ -63,7 +69,7 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
   with results_folder(
     entries, trained.prefix, EVALUATION_FOLDER, shift
   ) as folder:
-    result = _scores(entries, trained.model, dataset)
+    result = score_scenes(entries, trained.model, dataset)
     if shift is not None:
       print(f"shift: {shift}")
     print(evaluation_report.text_table(result, paper))
@@ -97,12 +103,23 @@ def _check_slots(model: SceneModel, dataset: IODINEDataset) -> None:
     )
 
 
-def _scores(
+def score_scenes(
   entries: Mapping[str, Any], model: SceneModel, dataset: IODINEDataset
 ) -> scoring.Evaluation:
+  """Scores a restored model by the `protocol` of a configuration.
+
+  Args:
+    entries: the whole configuration.
+    model: restored model.
+    dataset: of the scenes; for a protocol other than this project's, with
+      masks of their stored size.
+
+  Raises:
+    RunError: if a batch needs more memory than there is.
+  """
   with (
     progress(entries["num_scenes"], "scenes", _LOG) as update,
-    memory_errors("evaluate", dataset.batch_size),
+    enough_memory(dataset.batch_size),
   ):
     result = scoring.evaluate(
       model,
@@ -123,14 +140,14 @@ def _scores(
 
 
 @contextlib.contextmanager
-def memory_errors(command: str, batch_size: int) -> Iterator[None]:
-  """Turns a lack of memory into a RunError that says what to change."""
+def enough_memory(batch_size: int) -> Iterator[None]:
+  """Raises RunError if a batch needs more memory than there is."""
   try:
     yield
   except tf.errors.ResourceExhaustedError as error:
     raise errors.RunError(
-      f"{command}: a batch needs more memory than there is; set a lower "
-      f"batch_size than {batch_size}"
+      "a batch needs more memory than there is; set a lower batch_size than "
+      f"{batch_size}"
     ) from error
 
 

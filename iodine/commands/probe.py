@@ -8,8 +8,8 @@ import numpy as np
 
 from iodine import errors, exploration
 from iodine.commands.evaluate import (
+  enough_memory,
   eval_batches,
-  memory_errors,
   results_folder,
 )
 from iodine.commands.traverse import activeness_of
@@ -105,7 +105,7 @@ def _inferred(
 ) -> Representations:
   with (
     progress(count, "scenes", _LOG, first_compiles=True) as update,
-    memory_errors("probe", dataset.batch_size),
+    enough_memory(dataset.batch_size),
   ):
     return representations.infer(
       model,

@@ -14,6 +14,7 @@ __all__ = [
   "ENTRIES",
   "PATHS",
   "PLANS",
+  "TEXT_LISTS",
   "Entry",
   "data_dir",
   "defaults",
@@ -37,6 +38,8 @@ PATHS = (
   "style_path",
   "cache_dir",
 )
+# Entries that are lists of text, such as [a, b], of which numbers are text.
+TEXT_LISTS = ("checkpoints", "names")
 
 _Fault = Callable[[str, Any], "str | None"]
 
@@ -154,6 +157,10 @@ def _integer(
   low: int, high: int | None = None, optional: bool = False
 ) -> _Fault:
   return lambda name, value: checks.int_fault(name, value, low, high, optional)
+
+
+def _texts(example: str) -> _Fault:
+  return _optional(lambda name, value: checks.texts_fault(name, value, example))
 
 
 def _size(most: int = checks.MOST_SIZE, low: int = 1) -> _Fault:
@@ -277,13 +284,16 @@ ENTRIES: dict[str, Entry] = {
   ),
   "num_scenes": Entry(
     320,
-    "evaluate, describe_data: how many scenes; probe: how many for DCI",
+    "evaluate, compare, describe_data: how many scenes; probe: how many for "
+    "DCI",
     _integer(1),
   ),
-  "num_samples": Entry(1, "evaluate: posterior samples of each scene", _size()),
+  "num_samples": Entry(
+    1, "evaluate, compare: posterior samples of each scene", _size()
+  ),
   "protocol": Entry(
     None,
-    "evaluate, probe: efficientmorl scores, or measures DCI, as "
+    "evaluate, compare, probe: efficientmorl scores, or measures DCI, as "
     "EfficientMORL's published code does (None: as this project does)",
     _optional(_choice("efficientmorl")),
   ),
@@ -324,11 +334,24 @@ ENTRIES: dict[str, Entry] = {
   ),
   "pictures_dir": Entry(
     "pictures",
-    "describe_data, visualize, traverse, compose, sample, decompose: folder of "
-    "the pictures",
+    "describe_data, visualize, traverse, compose, sample, decompose, compare: "
+    "folder of the pictures",
     _path,
   ),
-  "scene": Entry(1, "visualize, traverse: which scene, from 1 on", _integer(1)),
+  "checkpoints": Entry(
+    None,
+    "compare: trained models, each a run's folder, a checkpoint in one or a "
+    "configuration: [demo, checkpoints/mine_1]",
+    _texts("[demo,checkpoints/mine_1]"),
+  ),
+  "names": Entry(
+    None,
+    "compare: what to call these models (None: by their kinds and folders)",
+    _texts("[first,second]"),
+  ),
+  "scene": Entry(
+    1, "visualize, traverse, compare: which scene, from 1 on", _integer(1)
+  ),
   "slot": Entry(
     None,
     "visualize, traverse: which slot, from 1 on (None: that of the highest KL; "

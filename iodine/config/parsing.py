@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from iodine.config.entries import PATHS
+from iodine.config.entries import PATHS, TEXT_LISTS
 from iodine.errors import ConfigError
 
 __all__ = ["parse_file", "parse_words"]
@@ -75,7 +75,7 @@ def parse_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         raise ConfigError(
           f"{word}: {folder}={place!r} was given before, and holds no entries"
         )
-    value = _value(text)
+    value = _text_list(text) if name in TEXT_LISTS else _value(text)
     is_typed = name in PATHS and isinstance(value, int | float | complex)
     place[name] = text if is_typed else value
   return entries, names
@@ -91,6 +91,15 @@ def _value(text: str) -> Any:
       return ast.literal_eval(text)
   except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
     return text
+
+
+def _text_list(text: str) -> Any:
+  """Reads a list of texts, which need no quotes; else as `_value`."""
+  try:
+    value = _parse_yaml(f"{TEXT_LISTS[0]}: {text}")[TEXT_LISTS[0]]
+  except (yaml.YAMLError, ValueError, RecursionError):
+    return text
+  return value if isinstance(value, list) else _value(text)
 
 
 def _integer(text: str) -> int | float:
@@ -141,7 +150,7 @@ class _Loader(yaml.SafeLoader):
           f"{lines[key.value]}"
         )
       lines[key.value] = line
-      if key.value in PATHS:
+      if key.value in (*PATHS, *TEXT_LISTS):
         _keep_as_typed(value)
     return node
 

@@ -120,8 +120,8 @@ def write(
   for title, rows in _tables(findings):
     parts += [page.markdown(title), markdown_table(rows)]
   write_whole(folder / MARKDOWN_FILE, "\n\n".join(parts) + "\n")
-  record = json_text(_record(findings), config, checkpoint)
-  write_whole(folder / JSON_FILE, record)
+  record = {**_record(findings), "checkpoint": checkpoint}
+  write_whole(folder / JSON_FILE, json_text(record, config))
 
 
 def _tables(findings: Findings) -> list[tuple[str, _Rows]]:

@@ -26,9 +26,11 @@ from iodine.pictures import curves, page
 __all__ = [
   "aligned",
   "check_paper",
+  "finite",
   "json_text",
   "markdown_table",
   "number",
+  "published_text",
   "statistics",
   "table_rows",
   "text_table",
@@ -105,7 +107,7 @@ def table_rows(
       label += f" ({score.undefined} scenes undefined)"
     published = ""
     if name in paper:
-      published = _published(paper[name])
+      published = published_text(paper[name])
     rows.append(
       (
         label,
@@ -124,7 +126,8 @@ def _has_published(evaluation: Evaluation, paper: _Published) -> bool:
   return not paper.keys().isdisjoint(evaluation.scores)
 
 
-def _published(value: float | Sequence[float]) -> str:
+def published_text(value: float | Sequence[float]) -> str:
+  """A published score: mean and standard deviation, or of one model."""
   if isinstance(value, Sequence):
     return "{:.3f} +- {:.3f}".format(*value)
   return f"{value:.4g}"
@@ -190,11 +193,12 @@ def write(
     "shift": shift,
     "metrics": statistics(evaluation.scores),
     "per_step": {
-      k: [_finite(v) for v in s.per_step] for k, s in evaluation.scores.items()
+      k: [finite(v) for v in s.per_step] for k, s in evaluation.scores.items()
     },
-    "images_per_second": _finite(evaluation.images_per_second),
+    "images_per_second": finite(evaluation.images_per_second),
+    "checkpoint": checkpoint,
   }
-  result_text = json_text(result, config, checkpoint)
+  result_text = json_text(result, config)
   named = {"protocol": config.get("protocol"), "shift": shift}
   text = _markdown(evaluation, paper, checkpoint, named)
   figure = curves.scores_plot(
@@ -233,25 +237,17 @@ def markdown_table(rows: Sequence[tuple[str, ...]]) -> str:
   return "\n".join(marks)
 
 
-def json_text(
-  result: Mapping[str, Any], config: Mapping[str, Any], checkpoint: str
-) -> str:
+def json_text(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
   """Formats results as JSON, with what they were computed with.
 
   Args:
     result: plain data.
     config: the whole configuration.
-    checkpoint: prefix of the checkpoint.
 
   Raises:
     ValueError: if there are numbers that JSON lacks.
   """
-  whole = {
-    **result,
-    "configuration": config,
-    "checkpoint": checkpoint,
-    "versions": _VERSIONS,
-  }
+  whole = {**result, "configuration": config, "versions": _VERSIONS}
   return json.dumps(whole, indent=1, allow_nan=False) + "\n"
 
 
@@ -259,15 +255,15 @@ def statistics(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
   """{name: {statistic: number or None}} of scores, for JSON."""
   return {
     name: {
-      "mean": _finite(score.mean),
-      "std": _finite(score.std),
-      "stderr": _finite(score.stderr),
+      "mean": finite(score.mean),
+      "std": finite(score.std),
+      "stderr": finite(score.stderr),
       "undefined": score.undefined,
     }
     for name, score in scores.items()
   }
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
   """Replaces values that JSON cannot represent with None."""
   return None if value is None or not math.isfinite(value) else value

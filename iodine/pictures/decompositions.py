@@ -38,6 +38,7 @@ from iodine.pictures.panels import (
 
 __all__ = (
   "clean_ax",
+  "decomposition_figure",
   "decomposition_plot",
   "example_plot",
   "get_mask_plot_colors",
@@ -45,6 +46,7 @@ __all__ = (
   "iterations_plot",
   "scenes_decomposition_plot",
   "show_coords",
+  "show_decomposition",
   "show_img",
   "show_mask",
   "show_mat",
@@ -97,14 +99,14 @@ def example_plot(
   arrays = _example_arrays(rinfo, b)
   pred_mask = arrays["pred_mask"]
   t = _index("t", t, len(pred_mask))
-  fig, axes = _decomposition_figure(
+  fig, axes = decomposition_figure(
     1,
     len(pred_mask[t]),
     arrays["image"].shape[-3:-1],
     size,
     column_titles,
   )
-  _show_decomposition(
+  show_decomposition(
     axes[0],
     arrays["image"][min(t, len(arrays["image"]) - 1)],
     arrays["recons"][t, 0],
@@ -161,7 +163,7 @@ def decomposition_plot(
     raise ValueError(
       f"row_labels has {len(row_labels)} texts for {sizes['B']} images."
     )
-  fig, axes = _decomposition_figure(
+  fig, axes = decomposition_figure(
     sizes["B"],
     sizes["K"],
     image.shape[1:3],
@@ -170,7 +172,7 @@ def decomposition_plot(
     row_labels=row_labels,
   )
   for b, row in enumerate(axes):
-    _show_decomposition(
+    show_decomposition(
       row,
       image[b],
       recons[b],
@@ -408,7 +410,7 @@ def _show_last_row(row, arrays, font_size):
     ax.set_xlabel(f"Mask logits {k + 1}", fontsize=font_size)
 
 
-def _decomposition_figure(
+def decomposition_figure(
   num_rows,
   num_slots,
   image_size,
@@ -417,7 +419,7 @@ def _decomposition_figure(
   true_mask=False,
   row_labels=None,
 ):
-  """Returns figure and axes for `_show_decomposition`, one row per scene."""
+  """Returns figure and axes for `show_decomposition`, one row per scene."""
   titles = (
     ["Image", "Reconstruction", "Mask"]
     + ["True mask"] * true_mask
@@ -434,7 +436,7 @@ def _decomposition_figure(
   )
 
 
-def _show_decomposition(
+def show_decomposition(
   row,
   image,
   recons,

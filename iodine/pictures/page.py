@@ -2,18 +2,27 @@
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 __all__ = ["Section", "markdown", "markdown_code", "page"]
 
 
 class Section(NamedTuple):
-  """A section of a page: heading, explanation, and picture files."""
+  """A section of a page.
+
+  Attributes:
+    title: heading.
+    text: explanation.
+    files: names of pictures.
+    table: rows of a table above the pictures; the first row, and of each row
+      the first cell, are headers.
+  """
 
   title: str
   text: str
-  files: Sequence[str]
+  files: Sequence[str] = ()
+  table: Sequence[Sequence[str]] = ()
 
 
 _STYLE = """\
@@ -26,6 +35,11 @@ p, dl { max-width: 46rem; }
 h2 { margin-top: 2.5rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; }
 dd { margin: 0; overflow-wrap: anywhere; }
+div { overflow-x: auto; }
+table { border-collapse: collapse; }
+th, td { padding: .15rem .7rem; text-align: right; white-space: nowrap; }
+th:first-child { text-align: left; }
+tr { border-bottom: thin solid #8886; }
 img {
   display: block; max-width: 100%; height: auto; margin: 1rem 0;
   background: #fff; padding: .4rem; box-sizing: border-box;
@@ -73,10 +87,22 @@ def page(
     heading = _escaped(section.title)
     lines.append(f"<h2>{heading}</h2>")
     lines.append(f"<p>{_escaped(section.text)}</p>")
+    lines += _table(section.table)
     for file in section.files:
       name = _escaped(file)
       lines.append(f'<img src="{name}" alt="{heading}: {name}">')
   return "\n".join([*lines, "</body>", "</html>", ""])
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+  if not rows:
+    return
+  yield "<div><table>"
+  for i, row in enumerate(rows):
+    tags = ["th" if i == 0 or j == 0 else "td" for j in range(len(row))]
+    cells = zip(tags, map(_escaped, row), strict=True)
+    yield f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for tag, cell in cells)}</tr>"
+  yield "</table></div>"
 
 
 def _escaped(text: str) -> str:

@@ -225,7 +225,7 @@ def new_figure(
     size: width of a panel.
     aspect: height of a panel divided by its width.
     titles: a title for each column or None.
-    row_labels: a label for each row or None.
+    row_labels: a label for each row, of one or several lines, or None.
     footer: whether to leave space for labels below the last row.
     right: right margin.
     titled_rows: whether to leave space for titles above every row.
@@ -233,7 +233,8 @@ def new_figure(
   if size <= 0:
     raise ValueError(f"size must be positive, got {size}.")
   title_size, label_size = label_font_size(size), label_font_size(size * aspect)
-  left = _LINE * label_size + GAP if row_labels else _MARGIN
+  num_lines = max((s.count("\n") + 1 for s in row_labels or ()), default=0)
+  left = num_lines * _LINE * label_size + GAP if num_lines else _MARGIN
   title = _LINE * title_size + GAP
   top = title if titles or titled_rows else _MARGIN
   row_gap = title if titled_rows else GAP

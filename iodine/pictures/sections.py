@@ -18,6 +18,7 @@ from iodine.pictures import (
   animations,
   attention,
   boxes,
+  comparisons,
   compositions,
   curves,
   decompositions,
@@ -32,6 +33,7 @@ __all__ = [
   "can_edit",
   "can_render",
   "can_traverse",
+  "comparison",
   "composition",
   "decomposition",
   "samples",
@@ -252,6 +254,31 @@ def composition(
     name: name of the file.
   """
   _save(compositions.composition_plot(collage, numbers), folder, name)
+
+
+def comparison(
+  models: Sequence[comparisons.Decomposed],
+  numbers: Sequence[int],
+  folder: pathlib.Path,
+  names: Sequence[str],
+) -> Section:
+  """Draws what several models make of the same scenes.
+
+  Args:
+    models: at least one.
+    numbers: numbers of the scenes, from 1 on.
+    folder: folder for the pictures.
+    names: names of the two files, of all scenes and of the first one's slots.
+  """
+  _save(comparisons.scenes_plot(models, numbers), folder, names[0])
+  _save(comparisons.slots_plot(models), folder, names[1])
+  return Section(
+    "Decompositions",
+    "The same scenes by each model: its reconstruction, and which slot "
+    "explains which pixel. Then all slots of the first scene where their masks "
+    "are. Slots have no order; colours tell those of one model apart.",
+    names,
+  )
 
 
 def _refinement(

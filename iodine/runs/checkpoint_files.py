@@ -399,7 +399,10 @@ def check_constraint(
 
 
 def restore(
-  path: str, model: SceneModel, optimizer: Optimizer | None = None
+  path: str,
+  model: SceneModel,
+  optimizer: Optimizer | None = None,
+  is_logged: bool = True,
 ) -> RestoreReport:
   """Restores a model, and an optimizer, from a checkpoint of any format.
 
@@ -407,6 +410,7 @@ def restore(
     path: see `find`.
     model: the model to restore; it has its variables.
     optimizer: restored too, unless None.
+    is_logged: whether the log tells what was restored.
 
   Returns:
     What was found, missing and unused, under the reference's names. Without
@@ -428,7 +432,8 @@ def restore(
       if not tf1_checkpoint.is_optimizer_state(name)
     )
     report = report._replace(unused=tuple(unused))
-  log_report(prefix, report)
+  if is_logged:
+    log_report(prefix, report)
   return report
 
 

@@ -20,6 +20,8 @@ from iodine.scene_model import SceneModel
 __all__ = [
   "LoadedCheckpoint",
   "Trained",
+  "build_trained",
+  "entries_of",
   "inner_batch_size",
   "initialize",
   "load_checkpoint",
@@ -42,17 +44,29 @@ class Trained(NamedTuple):
   dataset: IODINEDataset
   prefix: str
 
-  def restore(self) -> None:
+  def restore(self, is_logged: bool = True) -> None:
     """Creates the model's variables and restores them.
+
+    Args:
+      is_logged: whether the log tells what was restored.
 
     Raises:
       ConfigError: if data, model and checkpoint do not fit together.
     """
     initialize(self.model, self.dataset)
-    checkpoint_files.restore(self.prefix, self.model)
+    checkpoint_files.restore(self.prefix, self.model, is_logged=is_logged)
 
 
 def open_trained(entries: Mapping[str, Any]) -> Trained:
+  """As `build_trained`; the log tells what inner losses are divided by."""
+  trained = build_trained(entries)
+  shared = {"inner_batch_size": inner_batch_size(entries, trained.prefix)}
+  if not plans.filled(entries["model"], shared).keys().isdisjoint(shared):
+    _LOG.info("Inner losses are divided by %s", *shared.values())
+  return trained
+
+
+def build_trained(entries: Mapping[str, Any]) -> Trained:
   """Builds what `checkpoint_dir` was trained with, and finds the checkpoint.
 
   Inner losses are divided by what they were in training, so that what a model
@@ -76,9 +90,38 @@ def open_trained(entries: Mapping[str, Any]) -> Trained:
     raise
   shared = {"inner_batch_size": inner_batch_size(entries, prefix)}
   dataset, model = resolution.build(entries, ("data", "model"), shared)
-  if not plans.filled(entries["model"], shared).keys().isdisjoint(shared):
-    _LOG.info("Inner losses are divided by %s", *shared.values())
   return Trained(model, dataset, prefix)
+
+
+def entries_of(path: str) -> dict[str, Any]:
+  """The whole configuration that a checkpoint was trained with.
+
+  Args:
+    path: a named configuration, which stands for its `checkpoint_dir`, or what
+      `checkpoint_files.find` takes.
+
+  Returns:
+    The configuration that training left beside the checkpoint, else the named
+    one; its `checkpoint_dir` is the checkpoint's prefix.
+
+  Raises:
+    ConfigError: if there is no checkpoint or no configuration.
+  """
+  named = reading.named_configs().get(path)
+  given = path if named is None else resolution.resolve(named)["checkpoint_dir"]
+  prefix = checkpoint_files.find(given)
+  file = pathlib.Path(prefix).parent / run_folder.CONFIG_FILE
+  if file.is_file():
+    own = run_folder.read_file(file, in_place=False)
+  elif named is not None:
+    own = named
+  else:
+    raise ConfigError(
+      f"{path}: there is no {file}, the configuration that it was trained "
+      "with; copy that of its run there, or name a configuration whose "
+      "checkpoint_dir is this folder"
+    )
+  return resolution.resolve(own, {"checkpoint_dir": prefix})
 
 
 class LoadedCheckpoint(TypedDict):

@@ -64,3 +64,11 @@ def test_markdown_is_escaped(text, expected):
 )
 def test_markdown_code_ends_where_it_should(text, expected):
   assert page.markdown_code(text) == expected
+
+
+def test_a_table():
+  section = page.Section("", "", table=[("", "<a>"), ("b", "1")])
+  text = page.page("", "", [], [section])
+  assert "<tr><th></th><th>&lt;a&gt;</th></tr>" in text
+  assert "<tr><th>b</th><td>1</td></tr>" in text
+  assert "<table>" not in page.page("", "", [], [page.Section("", "")])
