@@ -5,13 +5,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pathlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from iodine.errors import RunError
 
-__all__ = ["Handler", "Recorded", "checked_output", "keep", "terminal"]
+__all__ = [
+  "Handler",
+  "Recorded",
+  "checked_output",
+  "columns",
+  "error",
+  "keep",
+  "paint",
+  "program",
+  "terminal",
+]
+
+_STYLES = {"red": 31, "yellow": 33, "blue": 34, "bold": 1, "faint": 2}
+_LEVELS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 
 
 class Recorded:
@@ -49,20 +64,62 @@ def terminal() -> TextIO | None:
   return stream if stream is not None and stream.isatty() else None
 
 
+def paint(text: str, style: str, stream: TextIO) -> str:
+  """Text in a colour if it goes to a terminal, and NO_COLOR is not set.
+
+  Args:
+    text: a part of a line.
+    style: red, yellow, blue, bold or faint.
+    stream: where the text goes.
+  """
+  is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+  if is_plain or not stream.isatty():
+    return text
+  return f"\033[{_STYLES[style]}m{text}\033[0m"
+
+
+def error(name: str) -> str:
+  """The name of an error for standard error, red on a terminal."""
+  return paint(name, "red", sys.stderr)
+
+
+def columns() -> int:
+  """The width of the terminal: $COLUMNS, or 80 where there is none."""
+  return shutil.get_terminal_size().columns
+
+
+def program() -> str:
+  """The words that start this program."""
+  is_installed = pathlib.Path(sys.argv[0]).name == "iodine"
+  return "iodine" if is_installed else "python -m iodine.main"
+
+
 class Handler(logging.StreamHandler):
-  """Logs to what is standard error at the moment, above a progress bar."""
+  """Logs to what is standard error at the moment, above a progress bar.
+
+  On a terminal, the levels from WARNING on have colours, which are not kept.
+  """
 
   def emit(self, record: logging.LogRecord) -> None:
     """Writes a line."""
-    self.stream = sys.stderr
     screen = terminal()
     if screen is None:
+      self.stream = sys.stderr
       super().emit(record)
       return
     import tqdm  # which takes a while
 
+    self.stream = screen
     with tqdm.tqdm.external_write_mode(file=screen):
       super().emit(record)
+    keep(super().format(record))
+
+  def format(self, record: logging.LogRecord) -> str:
+    """Makes a line, for the stream that it goes to."""
+    text, level = super().format(record), record.levelname
+    if level not in _LEVELS:
+      return text
+    return text.replace(level, paint(level, _LEVELS[level], self.stream), 1)
 
 
 class _Output:

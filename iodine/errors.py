@@ -9,6 +9,7 @@ __all__ = [
   "LogFormatter",
   "RunError",
   "did_you_mean",
+  "nearest",
   "printable",
 ]
 
@@ -51,10 +52,16 @@ def did_you_mean(
 ) -> str:
   """Returns "Did you mean 'x'? Valid <kind>: ..." for an unknown word."""
   choices = sorted(choices)
+  near = nearest(word, choices)
+  hint = f"Did you mean {near!r}? " if near else ""
+  return f"{hint}Valid {kind}: {', '.join(choices) or '(none)'}"
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+  """Returns the choice that a word most resembles; None if it is like none."""
   lower = {choice.lower(): choice for choice in choices}
   near = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.5)
-  hint = f"Did you mean {lower[near[0]]!r}? " if near else ""
-  return f"{hint}Valid {kind}: {', '.join(choices) or '(none)'}"
+  return lower[near[0]] if near else None
 
 
 class RunError(_ForUsers):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import math
 import os
 import pathlib
 import pdb
@@ -21,23 +20,26 @@ from typing import Any
 from docopt import DocoptExit, docopt
 from sacred import SETTINGS, stdout_capturing
 from sacred import Experiment as SacredExperiment
-from sacred.arg_parser import printable_usage
-from sacred.commands import help_for_command
 from sacred.config import ConfigDict
 from sacred.config.config_summary import ConfigSummary
 from sacred.randomness import set_global_seed
 from sacred.run import Run
 from sacred.utils import apply_backspaces_and_linefeeds, iterate_flattened
 
-from iodine import console, observers
-from iodine import usage as usages
-from iodine.config import parsing, reading, resolution
+from iodine import console, observers, usage
+from iodine import options as run_options
+from iodine.config import parsing, printing, reading, resolution
 from iodine.config.entries import ENTRIES
 from iodine.errors import ConfigError, did_you_mean
-from iodine.files import is_plain_name
 from iodine.runs import folder as run_folder
 
-__all__ = ["Experiment", "Record", "filter_output", "make_safe", "usage"]
+__all__ = [
+  "Experiment",
+  "Record",
+  "filter_output",
+  "make_safe",
+  "modified_entries",
+]
 
 # {class or module of Sacred: what is used of it without being documented}.
 PRIVATE: dict[Any, tuple[str, ...]] = {
@@ -46,9 +48,8 @@ PRIVATE: dict[Any, tuple[str, ...]] = {
   stdout_capturing: ("tee_output_python",),
 }
 
-_CAPTURE_MODES = ("no", "sys", "fd")
-_BEATS = (0.1, 1_000_000)  # seconds between two of Sacred's heartbeats
-_MAX_ID = 100  # bytes; the name of a run's folder has more than the id
+# What Sacred logs as a run starts, which its id or its first lines tell.
+_CHATTER = ("Running command '%s'", "Started")
 
 
 class _Output:
@@ -105,6 +106,7 @@ class Experiment(SacredExperiment):
     prepare: Callable[[str | None, Mapping[str, Any], Set[str]], Any],
     is_observed: Callable[[str | None, Mapping[str, Any]], bool],
     reads_checkpoint: Callable[[str | None, Mapping[str, Any]], bool],
+    explain: Callable[[str | None], str],
   ) -> None:
     """Adds the configurations, and what happens before a command.
 
@@ -115,9 +117,10 @@ class Experiment(SacredExperiment):
       is_observed: called likewise: whether this process records the run.
       reads_checkpoint: called with a command's name and the entries of the
         command line: whether a run's own file stands for its checkpoint.
+      explain: called with a word: its help; with None: the general help.
     """
     self._prepare, self._is_observed = prepare, is_observed
-    self._reads_checkpoint = reads_checkpoint
+    self._reads_checkpoint, self._explain = reads_checkpoint, explain
     self.captured_out_filter = filter_output  # type: ignore
     self.configurations.append(_resolve)  # type: ignore
     for config_name, entries in reading.named_configs().items():
@@ -135,13 +138,11 @@ class Experiment(SacredExperiment):
       SystemExit: after help.
     """
     _, *words = sys.argv if argv is None else argv
-    _, shown, internal = self.get_usage()
-    commands = dict(self.gather_commands())
-    found = usages.apart(words, self._flags())
+    found = usage.apart(words, self._flags())
     if "--help" in found.options or found.plain[:1] == ["help"]:
-      sys.stdout.write(f"{_help(found.plain, commands, shown)}\n")
+      sys.stdout.write(f"{self._explain(usage.asked_for(found))}\n")
       sys.exit()
-    args = self._parsed(internal, words, found, commands)
+    args = self._parsed(words, found)
     try:
       # Without debug, Sacred warns of every run that nothing records.
       return self.run(args["COMMAND"], options={**args, "--debug": True})
@@ -159,26 +160,22 @@ class Experiment(SacredExperiment):
       for flag in option.get_flags()
     }
 
-  def _parsed(
-    self,
-    usage_text: str,
-    words: Sequence[str],
-    found: usages.Words,
-    commands: Mapping[str, Any],
-  ) -> dict[str, Any]:
-    """Reads a command line by a usage; the COMMAND that it names exists."""
+  def _parsed(self, words: Sequence[str], found: usage.Words) -> dict[str, Any]:
+    """Reads a command line; the COMMAND that it names exists."""
+    *_, usage_text = self.get_usage()
+    commands = dict(self.gather_commands())
     try:
       args = docopt(usage_text, list(words), default_help=False)
     except DocoptExit as error:
-      told = usages.explain(words, found, commands, self.named_configs)
+      told = usage.explain(words, found, commands, self.named_configs)
       if told is None:
         raise DocoptExit(_without_insides(error, found)) from None
       raise ConfigError(told) from None
     command = args["COMMAND"] or self.default_command
     if command not in commands:
-      told = usages.explain(words, found, commands, self.named_configs)
-      raise ConfigError(told or usages.no_command(str(command), commands))
-    if told := usages.torn_value(args["UPDATE"], self.named_configs):
+      told = usage.explain(words, found, commands, self.named_configs)
+      raise ConfigError(told or usage.no_command(str(command), commands))
+    if told := usage.torn_value(args["UPDATE"], self.named_configs):
       raise ConfigError(told)
     return {**args, "COMMAND": command}
 
@@ -195,9 +192,9 @@ class Experiment(SacredExperiment):
     self.current_run = None
     # Wrong entries are errors, which Sacred would only warn about.
     options = {**(options or {}), "--force": True}
-    _check_options(options)
+    run_options.check(options)
     if options.get("--enforce_clean"):
-      _check_clean()
+      run_options.check_clean()
     if words := options.get("UPDATE"):
       config_updates, named_configs = parsing.parse_words(words)
     config_updates = config_updates or {}
@@ -207,7 +204,9 @@ class Experiment(SacredExperiment):
     # Before these are known by other names, too.
     given = self._given(config_updates, named_configs, found)
     # What is done here, Sacred need not do.
-    ours = dict.fromkeys((*observers.OPTIONS, "--enforce_clean"))
+    ours = dict.fromkeys(
+      (*observers.OPTIONS, "--enforce_clean", "--print-config")
+    )
     with self._known(found) as names:
       run = super()._create_run(
         command_name,
@@ -220,6 +219,9 @@ class Experiment(SacredExperiment):
     run.run_logger.addFilter(_is_worth_telling)
     run.meta_info["named_configs"] = list(named_configs)
     run.meta_info["options"].update((k, options.get(k)) for k in ours)
+    if options.get("--print-config"):
+      text = printing.format_config(run.config, modified_entries(run))
+      sys.stdout.write(f"{text}\n")
     self.prepared = self._prepare(command_name, run.config, given)
     if not self._is_observed(command_name, run.config):
       run.unobserved = True
@@ -289,18 +291,10 @@ class Experiment(SacredExperiment):
       )
     return ConfigDict(run_folder.read_file(pathlib.Path(name), in_place))
 
-  def get_usage(self, program_name: str | None = None) -> tuple[str, ...]:
-    """Returns a short and a long usage, and one for the parser of arguments."""
-    *_, internal = super().get_usage(program_name)
-    shown = usage(internal)
-    return printable_usage(shown), shown, internal
 
-
-def usage(text: str) -> str:
-  """Replaces what Sacred calls the program for its parser of arguments."""
-  installed = pathlib.Path(sys.argv[0]).name == "iodine"
-  program = "iodine" if installed else "python -m iodine.main"
-  return text.replace("dummy", program)
+def modified_entries(run: Run) -> Set[str]:
+  """Dotted names of what configuration, files and command line set of a run."""
+  return run.config_modifications.modified
 
 
 def _resolve(
@@ -360,101 +354,7 @@ class Record:
     set_global_seed(seed)
 
 
-def _check_options(options: Mapping[str, Any]) -> None:
-  """Raises ConfigError for values that Sacred's options reject, all at once."""
-  given = {
-    option: value
-    for option, value in options.items()
-    if option.startswith("--") and value is not None
-  }
-  wrong = [
-    f"{option}={value}: {fault}"
-    for option, value in given.items()
-    if (fault := _option_fault(option, value))
-  ]
-  wrong += observers.faults(options)
-  if wrong:
-    raise ConfigError("\n".join(wrong))
-
-
-def _option_fault(option: str, value: Any) -> str | None:
-  """What is wrong with the value of an option that names no observer."""
-  if value == "" and option != "--comment":
-    return "must not be empty"
-  if option == "--loglevel" and not _is_level(str(value)):
-    return (
-      "must be a number from 0 to 50, or one of DEBUG, INFO, WARNING, ERROR "
-      "and CRITICAL"
-    )
-  if option == "--capture" and value not in _CAPTURE_MODES:
-    return f"must be one of {', '.join(_CAPTURE_MODES)}"
-  if option == "--beat-interval":
-    least, most = _BEATS
-    if not least <= _number(value) <= most:
-      return f"must be a number of seconds from {least} to {most:,}"
-  if option == "--priority" and not math.isfinite(_number(value)):
-    return "must be a number"
-  if option == "--id" and not _is_id(str(value)):
-    return (
-      "must be a name for folders, with no / in it and no more than "
-      f"{_MAX_ID} characters"
-    )
-  return None
-
-
-def _number(text: Any) -> float:
-  try:
-    return float(text)
-  except ValueError:
-    return math.nan
-
-
-def _is_level(text: str) -> bool:
-  if text.isdecimal():
-    return int(text) <= logging.CRITICAL
-  return isinstance(logging.getLevelName(text), int)
-
-
-def _is_id(text: str) -> bool:
-  """Whether files of a run can lie in a folder of this name."""
-  return (
-    is_plain_name(text)
-    and len(os.fsencode(text)) <= _MAX_ID
-    and text not in ("_sources", "_resources")  # of all of Sacred's runs
-    and (text.isascii() or not text.isdigit())  # a number to Sacred, as "²"
-  )
-
-
-def _check_clean() -> None:
-  """Raises ConfigError unless the code is that of a commit.
-
-  Sacred would ask for each file of the package by itself.
-  """
-  from iodine.runs import versions
-
-  commit = versions.commit()
-  if commit is None:
-    raise ConfigError(
-      "--enforce_clean: needs git, and the package in a git checkout"
-    )
-  if commit.endswith(versions.DIRTY):
-    raise ConfigError(
-      "--enforce_clean: files of the checkout differ from its commit, see "
-      "`git status`. Commit them, or put them back"
-    )
-
-
-def _help(words: Sequence[str], commands: Mapping[str, Any], shown: str) -> str:
-  """The help of the first command among words, if any; else what is shown."""
-  for name in [word for word in words if word != "help"][:1]:
-    if name in commands:
-      return help_for_command(commands[name])
-    if name != "with":
-      raise ConfigError(usages.no_command(name, commands))
-  return shown
-
-
-def _without_insides(error: DocoptExit, found: usages.Words) -> str:
+def _without_insides(error: DocoptExit, found: usage.Words) -> str:
   """What the parser says, in words of the command line."""
   said = str(error).splitlines()[0]
   if found.unknown:
@@ -465,7 +365,8 @@ def _without_insides(error: DocoptExit, found: usages.Words) -> str:
 def _is_worth_telling(record: logging.LogRecord) -> bool:
   """Not that Sacred failed after no time: ConfigError says why, and all."""
   is_config_error = isinstance(sys.exc_info()[1], ConfigError)
-  return not (is_config_error and record.msg.startswith("Failed after"))
+  is_failure = is_config_error and record.msg.startswith("Failed after")
+  return not is_failure and record.msg not in _CHATTER
 
 
 def filter_output(text: str) -> str:

@@ -94,11 +94,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
       ex.run_commandline(argv)
   except DocoptExit as error:
-    from iodine.experiment import usage
-
-    _fail(usage(f"{error}\nTry `dummy --help`."), 2)
+    text = f"{error}\nTry `dummy --help`."
+    _fail(text.replace("dummy", console.program()), 2)
   except ConfigError as error:
-    _fail(f"ConfigError: {error}", 2)
+    _fail(f"{console.error('ConfigError')}: {error}", 2)
   except Interrupted as interrupt:
     if not interrupt.is_told:
       print(interrupt, file=sys.stderr)
@@ -106,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   except KeyboardInterrupt:
     _fail("Interrupted.", 130)
   except RunError as error:
-    _fail(f"Error: {error}", 1)
+    _fail(f"{console.error('Error')}: {error}", 1)
 
 
 def _is_shown(record: logging.LogRecord) -> bool:

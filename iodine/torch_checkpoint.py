@@ -74,7 +74,7 @@ def _load(path: str) -> Any:
   except ModuleNotFoundError:
     raise CheckpointError(
       f"{path}: a file of PyTorch. To read it, install the package torch, "
-      "which the extra `pytorch` brings (in a checkout: pip install "
+      "which the extra `pytorch` installs (in a checkout: pip install "
       "'.[pytorch]')."
     ) from None
   try:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from iodine.config.entries import ENTRIES
 from iodine.errors import did_you_mean
 
-__all__ = ["Words", "apart", "explain", "no_command", "torn_value"]
+__all__ = [
+  "Words",
+  "apart",
+  "asked_for",
+  "explain",
+  "no_command",
+  "torn_value",
+]
 
 _BRACKETS = {"[": "]", "(": ")", "{": "}", "'": "'", '"': '"'}
 
@@ -67,6 +75,14 @@ def _flags(
     yield f"-{letter}", i < len(word)
 
 
+def asked_for(found: Words) -> str | None:
+  """The word that help is asked for; None: help in general."""
+  words = [word for word in found.plain if word != "help"]
+  if not words or words[0] == "with":
+    return None
+  return words[0].partition("=")[0]
+
+
 def explain(
   words: Sequence[str],
   found: Words,
@@ -86,25 +102,27 @@ def explain(
   for option in found.options:
     if found.options.count(option) > 1:
       return f"{option}: must be given once only"
-  before = found.plain
+  before, after = found.plain, []
   if "with" in before:
     place = before.index("with")
     before, after = before[:place], before[place + 1 :]
     if not after:
       return "with: needs a configuration or KEY=VALUE after it"
+  command = "train"  # where none is named
   if before[:1] and before[0] not in commands:
     if not _is_update(before[0], configs):
       return no_command(before[0], commands)
-  else:
-    before = before[1:]
+  elif before:
+    command, *before = before
   if not before:
     return None
   if before[0] in commands:
     return f"{before[0]}: only one command can be run at a time"
-  meant = " ".join(before).removeprefix("with ")  # in quotes, as one word
+  given = " ".join(before).removeprefix("with ").split()  # which may be a word
+  meant = shlex.join([command, "with", *given, *after])
   return (
-    f"{meant}: configurations and entries come after `with`. Did you mean "
-    f"`with {meant}`?"
+    f"{' '.join(given)}: configurations and entries come after `with`. Did you "
+    f"mean `{meant}`?"
   )
 
 

@@ -75,6 +75,8 @@ def test_a_known_configuration_is_checked_with_all_that_changes_it(capsys):
   assert "batch_siz=4: unknown key." in error
   assert "model.foo=1: unknown key" in error
   assert "precision='half'" in fail(capsys, 2, *words, "precision=half")
+  error = fail(capsys, 2, "print_config", "with", "batch_siz=4")
+  assert error.startswith("ConfigError: batch_siz=4: unknown key. Did you mean")
 
 
 # --- Standard output ----------------------------------------------------------

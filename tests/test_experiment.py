@@ -33,7 +33,9 @@ def test_sacred_still_has_what_is_used_of_it(owner, name):
 def test_sacred_takes_the_resolved_configuration():
   own = experiment.Experiment("test", save_git_info=False)
   never = lambda name, config: False
-  own.set_up(lambda name, config, given: (config["n_z"], given), never, never)
+  own.set_up(
+    lambda name, config, given: (config["n_z"], given), never, never, str
+  )
   own.main(lambda: None)
   run = own._create_run(config_updates={"n_z": 5, "data_file": "a"})
   assert own.prepared == (5, {"n_z", "data_file"})

@@ -95,7 +95,7 @@ def test_without_a_gpu_a_run_says_so_once(
   monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
   words = (f"data_dir={data_dir}", f"checkpoint_dir={copied_run}")
   run(*TINY, *words, "continue_run=True")
-  assert caplog.text.count("TensorFlow finds no GPU") == 1
+  assert caplog.text.count("No GPU found") == 1
 
 
 def test_sacred_gets_metrics_and_status(whole_run):
@@ -142,6 +142,10 @@ def test_sacred_keeps_what_a_terminal_showed_without_the_bar(
   for step in range(1, STEPS + 1):
     assert f"\nstep {step}/{STEPS}  loss " in kept
   assert f"INFO - Done: {tmp_path}/run_1/model.ckpt-{STEPS}, " in kept
+  config = f"{tmp_path}/run_1/config.json"
+  for command in ("evaluate", "visualize"):
+    program = "python -m iodine.main"
+    assert f"INFO - Next: {program} {command} with {config}\n" in kept
   assert "\r" in shown.getvalue()
   assert "\r" not in kept
   # No line is torn by the bar.
@@ -381,8 +385,8 @@ def test_help_is_there(words, capsys):
     run(*words)
   output = capsys.readouterr()
   assert not stop.value.code
-  assert "Usage:\n  python -m iodine.main [(with UPDATE...)]" in output.out
-  for word in ("--file_storage=VALUE", "--mongo_db=VALUE", "print_config"):
+  assert "python -m iodine.main COMMAND with CONFIGURATION" in output.out
+  for word in ("--file_storage FOLDER", "--mongo_db DATABASE", "print_config"):
     assert word in output.out
   assert not output.err
 
@@ -397,6 +401,15 @@ def test_help_of_a_command(capsys):
 def test_the_usage_names_the_installed_program(capsys, monkeypatch):
   monkeypatch.setattr(sys, "argv", ["/usr/bin/iodine"])
   assert "Usage:\n  iodine [(with UPDATE...)]" in fail(capsys, 2, "--foo")
+
+
+def test_an_error_is_red_on_a_terminal(capsys, monkeypatch):
+  monkeypatch.setattr(
+    console, "paint", lambda text, style, _: f"{style} {text}"
+  )
+  assert fail(capsys, 2, "trainn").startswith(
+    "red ConfigError: trainn: no such"
+  )
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,8 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
       None if shift is None else str(shift),
     )
   if math.isfinite(rate := result.images_per_second):  # not of one batch
-    _LOG.info("%.1f images/s", rate)
-  _LOG.info("Wrote %s", folder)
+    _LOG.info("%.1f scenes/s without the first batch", rate)
+  _LOG.info("Wrote the scores to %s", folder)
   return result
 
 

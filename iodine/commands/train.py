@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
+import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from iodine import training
+from iodine import console, training
 from iodine.config import resolution
 from iodine.config.entries import ENTRIES
 from iodine.data import fingerprint, opening
@@ -169,6 +170,8 @@ class _Run:
       on_ready=lambda: self._save_config(trainer),
       flush_metrics=self.record.flush,
     )
+    if self.folder is not None:
+      _show_next_commands(self.folder / run_folder.CONFIG_FILE)
 
   def _open_folder(self) -> None:
     """Opens the run's folder, and locks it."""
@@ -216,6 +219,13 @@ class _Run:
     run_folder.save_config(self.folder, entries)
     step = int(trainer.optimizer.step.numpy())
     run_versions.save_versions(self.folder, step)
+
+
+def _show_next_commands(config: pathlib.Path) -> None:
+  """Logs commands to copy, which take a run's model by its configuration."""
+  for command in ("evaluate", "visualize"):
+    words = shlex.join([command, "with", str(config)])
+    _LOG.info("Next: %s %s", console.program(), words)
 
 
 def make_trainer(

@@ -49,7 +49,8 @@ class Entry(NamedTuple):
 
   Attributes:
     default: its value where nothing is set.
-    help: what it is, for people.
+    help: what it is, for people. Where it is of some commands only, they come
+      first, as in "evaluate, traverse: which scene; compose: which scenes".
     fault: of a name and a value: what is wrong with them, or None.
     kept: whether a continued run must have the value that it began with.
     free: of a plan that is kept, the parts that may change all the same.
@@ -179,25 +180,32 @@ def _choice(*choices: str) -> _Fault:
 
 ENTRIES: dict[str, Entry] = {
   "continue_run": Entry(
-    False, "go on from the last checkpoint in checkpoint_dir", _flag
+    False, "train: resume from the last checkpoint in checkpoint_dir", _flag
   ),
   "checkpoint_dir": Entry(
-    "checkpoints/iodine", 'a new run appends "_<run id>"', _path
+    "checkpoints/iodine",
+    'folder of the model: training appends "_<run id>", and other commands '
+    "take the newest of these runs",
+    _path,
   ),
-  "save_summaries_steps": Entry(10, "steps between scalars", _integer(1)),
-  "save_images_steps": Entry(500, "steps between pictures", _integer(1)),
+  "save_summaries_steps": Entry(
+    10, "train: steps between scalars", _integer(1)
+  ),
+  "save_images_steps": Entry(500, "train: steps between pictures", _integer(1)),
   "save_checkpoint_steps": Entry(
-    1000, "steps between checkpoints", _integer(1)
+    1000, "train: steps between checkpoints", _integer(1)
   ),
-  "keep_checkpoints": Entry(5, "how many checkpoints stay", _integer(1)),
+  "keep_checkpoints": Entry(
+    5, "train: how many of the last checkpoints are kept", _integer(1)
+  ),
   "keep_best": Entry(
     None,
-    "training scalar, such as loss/ari_nobg, by whose mean since the last "
-    "checkpoint the best one stays, too, and the first",
+    "train: also keep the first checkpoint and the best one by this scalar, "
+    "such as loss/ari_nobg, averaged since the checkpoint before",
     _optional(_text),
   ),
   "stop_after_steps": Entry(
-    1_000_000, "the step at which the run ends", _integer(1), alike=True
+    1_000_000, "train: the step at which the run ends", _integer(1), alike=True
   ),
   "n_z": Entry(64, "size of a slot's latent", _size(), kept=True),
   "num_components": Entry(7, "number of slots (K)", _size(low=2), kept=True),
@@ -206,32 +214,35 @@ ENTRIES: dict[str, Entry] = {
   ),
   "curriculum": Entry(
     None,
-    "training: from which step on there are how many refinement steps, such as "
-    "[[0, 3], [100000, 1]]; None: num_iters throughout",
+    "train: numbers of refinement steps by the training step from which they "
+    "hold, such as [[0, 3], [100000, 1]]; None: num_iters throughout",
     _optional(checks.curriculum_fault),
     kept=True,
     alike=True,
   ),
   "geco": Entry(
     {"target": None},
-    "constrain the likelihood of a model that has one (GECO): target, nats per "
-    "value of an image, and more, see iodine.geco; target None: do not",
+    "train: constrain the likelihood of a model that has one (GECO): target, "
+    "nats per value of an image, and more, see iodine.geco; target None: do "
+    "not",
     _mapping,
     kept=True,
     alike=True,
   ),
   "precision": Entry(
     "float32",
-    "what convolutions compute in: float32, or bfloat16, about twice as fast "
+    "precision of convolutions: float32, or bfloat16, about twice as fast "
     "where the processor or the GPU has instructions for it",
     _text,
   ),
   "recompute": Entry(
     False,
-    "compute refinement steps again for their gradients, to save memory",
+    "train: recompute refinement steps for their gradients, to save memory",
     _flag,
   ),
-  "profile": Entry(False, "write a trace of ten steps for TensorBoard", _flag),
+  "profile": Entry(
+    False, "train: write a trace of ten steps for TensorBoard", _flag
+  ),
   "batch_size": Entry(
     4,
     "images in a step, on all devices together",
@@ -240,29 +251,33 @@ ENTRIES: dict[str, Entry] = {
   ),
   "strategy": Entry(
     None,
-    "train on all GPUs of this machine (mirrored), or of those that TF_CONFIG "
-    "names (multi_worker); None: on one device",
+    "train: use all GPUs of this machine (mirrored), or of those that "
+    "TF_CONFIG names (multi_worker); None: one device",
     _optional(_choice("mirrored", "multi_worker")),
   ),
   "accumulate": Entry(
     1,
-    "parts of a device's share of the batch that it takes in turn, to save "
-    "memory",
+    "train: sub-batches per device, processed in turn to save memory",
     _integer(1),
     alike=True,
   ),
   "deterministic": Entry(
     False,
-    "make runs with the same seed bit-identical, which may be slower on GPUs",
+    "train: make runs with the same seed bit-identical, which may be slower on "
+    "GPUs",
     _flag,
   ),
   "base_learn_rate": Entry(
-    0.001, "learning rate at a batch of base_batch_size", _above_zero
+    0.001,
+    "train: learning rate at a batch_size of base_batch_size",
+    _above_zero,
   ),
-  "base_batch_size": Entry(32, "see base_learn_rate", _integer(1)),
+  "base_batch_size": Entry(
+    32, "train: batch_size to which base_learn_rate belongs", _integer(1)
+  ),
   "learn_rate": Entry(
     None,
-    "learning rate of the first step; None: "
+    "train: learning rate of the first step; None: "
     "base_learn_rate * sqrt(batch_size / base_batch_size)",
     _above_zero,
   ),
@@ -278,7 +293,7 @@ ENTRIES: dict[str, Entry] = {
   ),
   "held_out_scenes": Entry(
     1000,
-    "training leaves out so many of the first scenes",
+    "train: how many of the first scenes are kept for evaluation",
     _integer(0),
     kept=True,
   ),
@@ -378,7 +393,7 @@ ENTRIES: dict[str, Entry] = {
   ),
   "scenes": Entry(
     None,
-    "compose: of which scenes slots are taken, from 1 on (None: the first)",
+    "compose: which scenes the slots come from, from 1 on (None: the first)",
     _integers(1),
   ),
   "slots": Entry(
@@ -406,13 +421,13 @@ ENTRIES: dict[str, Entry] = {
   ),
   "paper_scores": Entry(
     {},
-    "published scores: mean and standard deviation over training seeds, or "
-    "the number of one model",
+    "evaluate: published scores, mean and standard deviation over training "
+    "seeds, or the number of one model",
     _mapping,
   ),
   "seed": Entry(
     None,
-    "of all that is random; None: chosen at random",
+    "seed of all that is random; None: chosen at random",
     _integer(0, 2**31 - 2, optional=True),
   ),
   "data": Entry(
@@ -441,7 +456,7 @@ ENTRIES: dict[str, Entry] = {
   ),
   "optimizer": Entry(
     {"constructor": "iodine.training.make_optimizer"},
-    "plan of the optimizer, see iodine.training",
+    "train: plan of the optimizer, see iodine.training",
     _mapping,
     alike=True,
   ),

@@ -200,7 +200,7 @@ def _import_fault(error: Exception, module_name: str, package: str) -> str:
     return f"{module_name} cannot be imported: {reason}"
   if f"{package}.".startswith(f"{missing}."):
     return (
-      f"there is no module {missing}. It must lie in the folder where `python "
+      f"there is no module {missing}. It must be in the folder where `python "
       "-m iodine.main` runs, or in one that PYTHONPATH names"
     )
   return f"there is no module {module_name}. " + did_you_mean(

@@ -1,5 +1,6 @@
 """Configuration files as plain data."""
 
+import itertools
 import logging
 import os
 import pathlib
@@ -15,6 +16,8 @@ __all__ = [
   "FORMAT",
   "FORMAT_KEY",
   "check_entries",
+  "config_names",
+  "head_comment",
   "load_file",
   "merged",
   "named_configs",
@@ -35,9 +38,26 @@ _OBSOLETE = (("model", "num_background_entities"),)
 
 def named_configs() -> dict[str, dict[str, Any]]:
   """Reads the configurations that come with the project: {name: entries}."""
-  return {
-    path.stem: load_file(path) for path in sorted(_folder().glob("*.yaml"))
-  }
+  return {name: load_file(path) for name, path in _named_files().items()}
+
+
+def config_names() -> list[str]:
+  """Names of the configurations that come with the project."""
+  return list(_named_files())
+
+
+def head_comment(name: str) -> str:
+  """What a named configuration says of itself above its first entry.
+
+  A description, then command, hardware, hours and score.
+  """
+  text = _named_files()[name].read_text(encoding="utf-8")
+  lines = itertools.takewhile(lambda x: x.startswith("#"), text.splitlines())
+  return "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)
+
+
+def _named_files() -> dict[str, pathlib.Path]:
+  return {path.stem: path for path in sorted(_folder().glob("*.yaml"))}
 
 
 def _folder() -> pathlib.Path:
@@ -72,7 +92,7 @@ def _load(path: pathlib.Path, seen: tuple[str, ...]) -> dict[str, Any]:
   if "like" not in entries:
     return entries
   name = entries.pop("like")
-  known = {file.stem: file for file in _folder().glob("*.yaml")}
+  known = _named_files()
   if name not in known:
     raise ConfigError(
       f"{path}: like={name!r}: no such configuration. "

@@ -278,7 +278,7 @@ def _raise_if(
     if fault := find_fault(name, int(num_scenes)):
       raise ValueError(
         f"{name}: {fault} Delete the folder {os.path.dirname(name)}: it is a "
-        "cache, and written anew."
+        "cache, and will be rewritten."
       )
     return path
 

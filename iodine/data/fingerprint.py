@@ -238,7 +238,7 @@ def check(
     raise ConfigError(
       f"checkpoint_dir={str(folder)!r}: continue_run=True, but these are not "
       f"the data of that run: {difference} ({source}). Put them back, or start "
-      "a new run; or, to go on with other data on purpose, "
+      "a new run; or, to resume with other data on purpose, "
       f"{_remedy(folder / DATA_FILE)}"
     )
   return now.with_digests_of(before)

@@ -53,10 +53,9 @@ def table(models: Sequence[Compared]) -> list[tuple[str, ...]]:
   """
   rows = [("", *(model.name for model in models))]
   for name in _score_names(models):
-    label = SCENE_SCORES.get(name, name)
-    rows.append(
-      (label, *(_score(m.evaluation.scores.get(name)) for m in models))
-    )
+    scores = [m.evaluation.scores.get(name) for m in models]
+    label = next(report.score_label(name, s) for s in scores if s is not None)
+    rows.append((label, *map(_score, scores)))
     published = [m.published.get(name) for m in models]
     if any(value is not None for value in published):
       cells = ("" if x is None else report.published_text(x) for x in published)

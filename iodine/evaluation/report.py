@@ -31,6 +31,7 @@ __all__ = [
   "markdown_table",
   "number",
   "published_text",
+  "score_label",
   "statistics",
   "table_rows",
   "text_table",
@@ -54,6 +55,10 @@ _PUBLISHED = "published"  # a column of its own, if there is anything
 _SEEDS_NOTE = (
   "published: mean and standard deviation over five training seeds; the other "
   "columns are over scenes."
+)
+_NEGATIVE_NOTE = (
+  "R^2 below 0: on average, the predictions are further off than the factor's "
+  "mean over all objects would be."
 )
 _ONE_MODEL_NOTE = "published: mean over scenes of one trained model."
 
@@ -102,7 +107,7 @@ def table_rows(
   """
   rows: _Rows = [(*_HEADER, _PUBLISHED)]
   for name, score in evaluation.scores.items():
-    label = SCENE_SCORES.get(name, name)
+    label = score_label(name, score)
     if score.undefined:
       label += f" ({score.undefined} scenes undefined)"
     published = ""
@@ -120,6 +125,13 @@ def table_rows(
   if _has_published(evaluation, paper):
     return rows
   return [row[:-1] for row in rows]
+
+
+def score_label(name: str, score: Score) -> str:
+  """What tables and figures call a score."""
+  if score.measure is None:
+    return SCENE_SCORES.get(name, name)
+  return f"{score.measure} of {name.removeprefix('factor/')}"
 
 
 def _has_published(evaluation: Evaluation, paper: _Published) -> bool:
@@ -161,7 +173,11 @@ def _notes(evaluation: Evaluation, paper: _Published) -> list[str]:
   shown = [value for name, value in paper.items() if name in evaluation.scores]
   is_pair = {isinstance(value, Sequence) for value in shown}
   notes = {True: _SEEDS_NOTE, False: _ONE_MODEL_NOTE}
-  return [notes[kind] for kind in notes if kind in is_pair]
+  lines = [notes[kind] for kind in notes if kind in is_pair]
+  scores = evaluation.scores.values()
+  if any(x.measure == "R^2" and x.mean < 0 for x in scores):
+    lines.append(_NEGATIVE_NOTE)
+  return lines
 
 
 def write(
@@ -202,7 +218,7 @@ def write(
   named = {"protocol": config.get("protocol"), "shift": shift}
   text = _markdown(evaluation, paper, checkpoint, named)
   figure = curves.scores_plot(
-    {SCENE_SCORES.get(k, k): s.per_step for k, s in evaluation.scores.items()},
+    {score_label(k, s): s.per_step for k, s in evaluation.scores.items()},
     first_step=evaluation.first_step,
   )
   picture = io.BytesIO()

@@ -37,6 +37,7 @@ class Score:
     stderr: standard error of the mean; None for factors and set scores.
     undefined: number of scenes left out as NaN.
     per_step: mean after every step, S numbers.
+    measure: what the score of a factor is: "accuracy" or "R^2"; else None.
   """
 
   mean: float
@@ -44,6 +45,7 @@ class Score:
   stderr: float | None
   undefined: int
   per_step: tuple[float, ...]
+  measure: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,4 +316,5 @@ class _FactorScore:
         spread = self._squares - self._sum**2 / self._count
         steps = (1.0 - self._errors / spread).mean(axis=-1)
     per_step = tuple(float(s) for s in np.atleast_1d(steps))
-    return Score(per_step[-1], None, None, 0, per_step)
+    measure = "accuracy" if self._is_category else "R^2"
+    return Score(per_step[-1], None, None, 0, per_step, measure)

@@ -100,14 +100,14 @@ def find(path: str) -> str:
   elif newest := _newest_run(given):
     prefix = _find_in_folder(newest)
     _LOG.info(
-      "There is no %s: taking its newest run, %s. `checkpoint_dir=` names "
+      "There is no %s: using its newest run, %s. `checkpoint_dir=` names "
       "another",
       path,
       newest,
     )
   elif (shipped := _shipped(given)).is_dir():
     prefix = _find_in_folder(shipped)
-    _LOG.info("There is no %s: taking the model that comes with IODINE", path)
+    _LOG.info("There is no %s: using the model shipped with IODINE", path)
   else:
     raise CheckpointError(f"{path}: there is no checkpoint. {_listing(given)}")
   check_whole(prefix)
@@ -152,7 +152,7 @@ def _find_in_folder(folder: pathlib.Path) -> str:
     with contextlib.suppress(CheckpointError):
       check_whole(prefix)
       if prefix != found[0]:
-        _LOG.warning("%s is not whole: taking %s", found[0], prefix)
+        _LOG.warning("%s is not whole: using %s", found[0], prefix)
       return prefix
   if found:
     return found[0]  # whose fault `find` tells
@@ -438,9 +438,9 @@ def restore(
 
 
 def log_report(prefix: str, report: RestoreReport) -> None:
-  """Logs how much was restored, and a table of what is missing or left over."""
+  """Logs how much was restored, and a table of what is missing or unused."""
   rows = [f"Restored {prefix}: {len(report.found)} variables"]
-  kinds = (("missing, as it was", report.missing), ("left over", report.unused))
+  kinds = (("missing, as it was", report.missing), ("unused", report.unused))
   for kind, names in kinds:
     # A name per row is what people look for, but not all of an optimizer's.
     owners = {name: tf1_checkpoint.moment_owner(name) for name in names}

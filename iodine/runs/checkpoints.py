@@ -199,7 +199,7 @@ class RunCheckpoints:
       for fault in faults:
         _LOG.warning("%s", fault)
       if faults:
-        _LOG.warning("Going on from the last whole checkpoint, %s", prefix)
+        _LOG.warning("Resuming from the last whole checkpoint, %s", prefix)
       return prefix, values
     remains = checkpoint_files.weights_in(folder)
     if not remains:

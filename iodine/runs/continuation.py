@@ -56,7 +56,7 @@ def check_drift(
           *differences,
           f"May differ: {_USUAL}.",
           f"`with {folder}/config.json continue_run=True "
-          f"checkpoint_dir={folder}` goes on with all that was saved; for "
+          f"checkpoint_dir={folder}` resumes with all that was saved; for "
           "another model or other data, start a new run.",
         ]
       )

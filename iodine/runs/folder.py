@@ -66,7 +66,7 @@ def open_folder(
         number += 1
         continue
       raise ConfigError(
-        f"checkpoint_dir={checkpoint_dir!r}: {folder} exists already. Go on in "
+        f"checkpoint_dir={checkpoint_dir!r}: {folder} already exists. Resume "
         f"it with `continue_run=True checkpoint_dir={folder}`, or choose "
         f"another checkpoint_dir."
       ) from error

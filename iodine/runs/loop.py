@@ -159,7 +159,7 @@ class _Loop:
       self._take_steps(stop, received)
     if received:
       _LOG.info(
-        "%s at step %d: saved %s. Go on with `continue_run=True "
+        "%s at step %d: saved %s. Resume with `continue_run=True "
         "checkpoint_dir=%s`",
         signal.Signals(received[0]).name,
         self._step,

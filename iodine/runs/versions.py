@@ -65,7 +65,9 @@ def _earlier(path: pathlib.Path) -> list[Any]:
     return []
   except (OSError, ValueError, RecursionError) as error:
     kept = _keep_aside(path)
-    _LOG.warning("%s cannot be read (%s) and begins anew%s", path, error, kept)
+    _LOG.warning(
+      "%s cannot be read (%s) and is started over%s", path, error, kept
+    )
     return []
   return entries
 

@@ -262,7 +262,7 @@ class Distribution:
       raise RunError(
         f"Another worker is lost ({told[0].strip()}). {what_is_saved()} Start "
         f"the remaining workers with a TF_CONFIG of their own; "
-        f"`continue_run=True checkpoint_dir=...` goes on from there."
+        f"`continue_run=True checkpoint_dir=...` resumes from it."
       ) from error
 
 
@@ -329,9 +329,9 @@ def warn_without_gpu() -> None:
   if hidden or tf.config.list_physical_devices("GPU"):
     return
   _LOG.warning(
-    "TensorFlow finds no GPU: this takes the CPU (%s cores), on which large "
-    "models are slow. If there is one, `pip install 'tensorflow[and-cuda]'` "
-    "brings what it needs. CUDA_VISIBLE_DEVICES=-1 silences this.",
+    "No GPU found; using the CPU (%s cores). Large models will be slow. If "
+    "there is a GPU, `pip install 'tensorflow[and-cuda]'` installs what it "
+    "needs. CUDA_VISIBLE_DEVICES=-1 silences this.",
     os.cpu_count(),
   )
 

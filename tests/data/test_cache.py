@@ -239,7 +239,7 @@ def test_damaged_bytes_are_one_clear_error(tmp_path, damage, reason, is_mixed):
     numbers(cache, records)
   assert inspection.explain(error.value, source="the data") == (
     f"{file}: {reason} Delete the folder {cache.path}: it is a cache, and "
-    "written anew."
+    "will be rewritten."
   )
 
 

@@ -16,7 +16,7 @@ from iodine.pictures import curves
 NAN = math.nan
 ARI = Score(0.91234, 0.125, 0.0375, 2, (0.25, 0.5, 0.91234))
 RECONS = Score(-1234.5, 20.25, 6.5, 0, (NAN, -900.0, -1234.5))
-SHAPE = Score(0.625, None, None, 0, (0.125, 0.5, 0.625))
+SHAPE = Score(0.625, None, None, 0, (0.125, 0.5, 0.625), "accuracy")
 RESULT = Evaluation(
   scenes=11,
   scores={"ari_nobg": ARI, "recons": RECONS, "factor/shape": SHAPE},
@@ -58,7 +58,7 @@ def test_rows_put_the_papers_scores_beside_ours():
       "0.992 +- 0.004",
     ),
     ("reconstruction loss (nats)", "-1234", "20.25", "6.5", ""),
-    ("factor/shape", "0.625", "", "", ""),
+    ("accuracy of shape", "0.625", "", "", ""),
   ]
 
 
@@ -106,6 +106,18 @@ def test_published_scores_may_be_of_one_model():
   assert "seeds" not in text
 
 
+def test_a_negative_r2_is_explained():
+  for mean, is_explained in ((0.25, False), (-2.66, True)):
+    size = Score(mean, None, None, 0, (mean,), "R^2")
+    result = Evaluation(1, {"ari": ARI, "factor/size": size}, 1.0)
+    lines = evaluation_report.text_table(result, {}).splitlines()
+    assert lines[3].startswith("R^2 of size")
+    assert (lines[-1].startswith("R^2 below 0: ")) == is_explained
+  lower = Score(-0.5, 0.1, 0.1, 0, (-0.5,))
+  text = evaluation_report.text_table(Evaluation(1, {"ari": lower}, 1.0), {})
+  assert "R^2" not in text
+
+
 def test_json_has_everything(written):
   assert set(_contents(written)) == FILES
   reject = lambda constant: pytest.fail(f"{constant} is no JSON")
@@ -114,6 +126,7 @@ def test_json_has_everything(written):
   versions = actual.pop("versions")
   assert actual == {
     "scenes": 11,
+    "shift": None,
     "metrics": {
       "ari_nobg": {
         "mean": 0.91234,

@@ -301,6 +301,9 @@ def _check_factors(data, result, predictions):
 def test_factors_of_visible_objects_agree_with_numpy(result, info):
   assert result.scores["factor/position"].mean < 1
   assert 0 < result.scores["factor/shape"].mean < 1
+  assert result.scores["factor/position"].measure == "R^2"
+  assert result.scores["factor/shape"].measure == "accuracy"
+  assert result.scores["mse"].measure is None
   assert not np.all(info["data"]["visibility"])
   _check_factors(_data(), result, info["factor_regressor"]["predictions"])
 

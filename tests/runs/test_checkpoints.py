@@ -353,7 +353,7 @@ def test_the_report_is_one_table(trained, files, tmp_path, caplog):
   assert listed == {
     *(("missing, as it was", name) for name in missing),
     *(("missing, as it was", f"beta{i}_power") for i in (1, 2)),
-    ("left over", "dataset/epoch"),
+    ("unused", "dataset/epoch"),
   }
   (moments,) = [x for x in lines[1:] if "moments" in x]
   assert moments.split("missing, as it was")[1].strip() == (
@@ -370,14 +370,14 @@ def test_without_an_optimizer_its_state_is_no_news(prefix, caplog):
   assert message == f"Restored {prefix}: {len(report.found)} variables"
 
 
-def test_what_is_no_optimizers_is_left_over(files, tmp_path, caplog):
+def test_what_is_no_optimizers_is_unused(files, tmp_path, caplog):
   values = {**checkpoint_files.read(files["tf1"]), "dataset/epoch": np.int64(3)}
   tiny.write_checkpoint(tmp_path / "model.ckpt", values)
   caplog.set_level(logging.INFO, "iodine.runs.checkpoint_files")
   report = checkpoint_files.restore(str(tmp_path), tiny.initialized())
   assert report.unused == ("dataset/epoch",)
   assert caplog.messages[0].splitlines()[1:] == [
-    "  left over          dataset/epoch"
+    "  unused             dataset/epoch"
   ]
 
 
@@ -486,7 +486,7 @@ def test_the_shipped_model_stands_in_for_one_of_its_name(
   monkeypatch.chdir(tmp_path)
   prefix = checkpoint_files.find("checkpoints/demo")
   assert checkpoint_files.is_shipped(prefix)
-  assert "There is no checkpoints/demo: taking the model that" in caplog.text
+  assert "There is no checkpoints/demo: using the model shipped" in caplog.text
   for path in ("demo", "other/demo", "checkpoints/clevr6", "checkpoints/.."):
     with pytest.raises(checkpoint_files.CheckpointError, match="no checkpoint"):
       checkpoint_files.find(path)
@@ -514,7 +514,7 @@ def test_the_newest_run_goes_before_the_shipped_model(
   (folder / "demo_11").mkdir()  # has none yet
   prefix = checkpoint_files.find("checkpoints/demo")
   assert prefix == "checkpoints/demo_10/model.ckpt-3"
-  assert "taking its newest run, checkpoints/demo_10. `checkp" in caplog.text
+  assert "using its newest run, checkpoints/demo_10. `checkp" in caplog.text
   assert checkpoint_files.find("checkpoints/demo_2").startswith(
     "checkpoints/demo_2/"
   )

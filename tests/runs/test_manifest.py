@@ -322,13 +322,13 @@ def test_a_run_goes_on_from_the_last_whole_checkpoint(
   told = [r.getMessage() for r in caplog.records if r.levelno > logging.INFO]
   assert f"model.ckpt-{STEPS}" in "\n".join(told)
   assert told[-1] == (
-    f"Going on from the last whole checkpoint, {folder}/model.ckpt-6"
+    f"Resuming from the last whole checkpoint, {folder}/model.ckpt-6"
   )
   # The damaged one does not count again.
   run.save(folder, [7], keep=2)
   caplog.clear()
   assert run.restore(folder) == 7
-  assert "Going on from" not in caplog.text
+  assert "Resuming from" not in caplog.text
 
 
 def test_of_damaged_ones_the_last_is_named(run, folder):
@@ -366,5 +366,5 @@ def test_an_empty_folder_is_a_new_run(run, tmp_path):
 def test_what_is_missing_in_a_folder_is_told(folder, caplog):
   damage(folder, "index missing", STEPS)
   assert checkpoint_files.find(str(folder)) == str(folder / "model.ckpt-6")
-  told = f"{folder}/model.ckpt-{STEPS} is not whole: taking {folder}/model.ck"
+  told = f"{folder}/model.ckpt-{STEPS} is not whole: using {folder}/model.ck"
   assert told in caplog.text

@@ -267,7 +267,7 @@ def test_a_machine_without_a_gpu_is_told(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
   monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
   replicas.warn_without_gpu()
-  assert ("TensorFlow finds no GPU" in caplog.text) == warned
+  assert ("No GPU found" in caplog.text) == warned
 
 
 # --- A run --------------------------------------------------------------------
