@@ -168,8 +168,8 @@ def evaluate(_config):
 def probe(_config):
   """Measure what slots tell of objects: properties, DCI, activeness.
 
-  Writes tables (probe.md), figures and probe.json to `evaluation_dir`, by default
-  a folder `probe` beside the checkpoint.
+  Writes tables (probe.md), figures and probe.json to `evaluation_dir`, by
+  default a folder `probe` beside the checkpoint.
   """
   _commands().probe(_config)
 
