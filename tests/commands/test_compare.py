@@ -121,6 +121,7 @@ class _Table(html.parser.HTMLParser):
       self.rows[-1][-1] += data
 
 
+@pytest.mark.slow
 def test_all_families_are_compared(words, folder, trained, runs, capsys):
   run(*words, _listed(trained, *runs.values()))
   assert set(contents(folder)) == FILES
@@ -187,6 +188,7 @@ def test_scores_are_those_of_evaluate(
     )
 
 
+@pytest.mark.slow
 def test_a_protocol_holds_for_all(words, folder, trained, runs):
   given = _listed(trained, runs["efficient_morl"])
   run(*words, given, "protocol=efficientmorl", "names=[a, 2]")
