@@ -33,6 +33,10 @@ _NAME = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?:\(.*\))?")
 # What a link's text says to be in the linked file, unless it is that file.
 _DEFINITION = re.compile(r"`(?!.*\.py`)(\w+(?:\.\w+)*)(?:\(.*\))?`")
 _COMMAND = re.compile(rf"python -m ((?:{'|'.join(_PACKAGES)})[\w.]*\w)")
+# Where a shell takes brackets for a pattern, or words after "#" for arguments,
+# as zsh does by default.
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_UNQUOTED = re.compile(r"\[|(?<=\S)[ \t]+#")
 _PATH = re.compile(r"[\w.*/-]+")
 _SUFFIXES = (".ipynb", ".md", ".py", ".sh", ".toml", ".yaml")
 _DATA_FILES = ("csv", "gif", "h5", "html", "json", "npz", "png", "txt")
@@ -217,6 +221,27 @@ def test_finds_a_name_that_is_not_there(text):
 )
 def test_gives_no_false_alarm(text):
   assert _missing_names(text, _MODEL.parent) == []
+
+
+@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda p: p.name)
+def test_commands_are_for_any_shell(document):
+  assert not list(_special(document.read_text(encoding="utf-8")))
+
+
+def _special(text: str) -> Iterator[str]:
+  """Lines of shell commands that zsh reads in another way than bash."""
+  for language, code in _FENCE.findall(text):
+    if language == "bash":
+      for line in _QUOTED.sub("''", code).splitlines():
+        if _UNQUOTED.search(line):
+          yield line
+
+
+@pytest.mark.parametrize("line", ["a with b=[1,2]", "make a  # and b"])
+def test_finds_what_another_shell_would_not_run(line):
+  assert list(_special(f"```bash\n{line}\n```\n")) == [line]
+  quoted = f"# and b\n'{line}'"
+  assert not list(_special(f"```bash\n{quoted}\n```\n"))
 
 
 @pytest.mark.parametrize(
