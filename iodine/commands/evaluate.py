@@ -30,6 +30,7 @@ __all__ = [
   "evaluate",
   "results_folder",
   "score_scenes",
+  "warn_of_few_slots",
 ]
 
 # Folder of the results, in the checkpoint's.
@@ -59,7 +60,7 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
   dataset = trained.dataset.variant(
     take=entries["num_scenes"], shuffle_buffer=None
   )
-  _check_slots(trained.model, dataset)
+  warn_of_few_slots(trained.model, dataset)
   first_batch(dataset)  # any fault of the files, before the model has variables
   if entries["protocol"] is not None:
     with data_errors_as_config_errors(dataset):
@@ -87,7 +88,7 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
   return result
 
 
-def _check_slots(model: SceneModel, dataset: IODINEDataset) -> None:
+def warn_of_few_slots(model: SceneModel, dataset: IODINEDataset) -> None:
   """Warns if the shift asks for more slots than the model has."""
   if not isinstance(dataset.shift, MoreObjects):
     return

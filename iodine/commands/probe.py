@@ -1,7 +1,7 @@
 """What the slots of a checkpoint tell of objects."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from iodine.commands.evaluate import (
   enough_memory,
   eval_batches,
   results_folder,
+  warn_of_few_slots,
 )
 from iodine.commands.traverse import activeness_of
 from iodine.data import shifts
@@ -39,7 +40,8 @@ def probe(entries: Mapping[str, Any]) -> Findings:
   """Measures what slots tell of objects; prints and writes what it finds.
 
   Representations are inferred once. The first scenes of the data, which
-  training holds out, test probes; those after them train and validate them.
+  training holds out, test probes; those after them train and validate them. If
+  there is a shift, they are unshifted, and shifted scenes test the same probes.
 
   Args:
     entries: the whole configuration.
@@ -54,22 +56,46 @@ def probe(entries: Mapping[str, Any]) -> Findings:
   trained = loading.open_trained(entries)
   has_dci = _has_dci(entries)
   wanted = _wanted(entries)
-  dataset = trained.dataset.variant(take=sum(wanted), shuffle_buffer=None)
-  first_batch(dataset)  # any fault of the files, before the model has variables
-  if not dataset.batch_spec().get("factors"):
-    raise errors.ConfigError(f"probe: {dataset} has no factors of objects")
-  with data_errors_as_config_errors(dataset):
-    dataset = dataset.with_stored_masks()
+  sources = _sources(entries, trained)
   trained.restore()
-  shift = shifts.resolve(dataset.shift)
-  with results_folder(entries, trained.prefix, PROBE_FOLDER, shift) as folder:
-    scenes = _inferred(entries, trained.model, dataset, sum(wanted))
-    parts = _parts(scenes, wanted)
-    findings = _findings(entries, trained.model, parts, has_dci)
+  shift = shifts.resolve(trained.dataset.shift)
+  name = f"{PROBE_FOLDER}_both" if _trains_shifted(entries) else PROBE_FOLDER
+  with results_folder(entries, trained.prefix, name, shift) as folder:
+    parts = _parts(entries, trained.model, sources, wanted)
+    findings = _findings(entries, trained.model, parts, has_dci, shift)
     print(probe_report.text(findings))
     probe_report.write(folder, findings, entries, trained.prefix)
   _LOG.info("Wrote %s", folder)
   return findings
+
+
+def _trains_shifted(entries: Mapping[str, Any]) -> bool:
+  return entries["probe_shift"] == "both"
+
+
+def _sources(
+  entries: Mapping[str, Any], trained: loading.Trained
+) -> tuple[IODINEDataset, IODINEDataset | None]:
+  """The scenes of the probes; and shifted ones to test with, or None."""
+  dataset = trained.dataset.variant(shuffle_buffer=None)
+  if _trains_shifted(entries):
+    if dataset.shift is None:
+      raise errors.ConfigError("probe_shift='both': there is no data.shift")
+    warn_of_few_slots(trained.model, dataset)
+    return _opened(dataset), None
+  unshifted = dataset.unshifted()
+  if unshifted is dataset:
+    return _opened(dataset), None
+  return _opened(unshifted), _opened(dataset)
+
+
+def _opened(dataset: IODINEDataset) -> IODINEDataset:
+  """Checks the data, before the model has variables."""
+  first_batch(dataset)
+  if not dataset.batch_spec().get("factors"):
+    raise errors.ConfigError(f"probe: {dataset} has no factors of objects")
+  with data_errors_as_config_errors(dataset):
+    return dataset.with_stored_masks()
 
 
 def _has_dci(entries: Mapping[str, Any]) -> bool:
@@ -109,7 +135,7 @@ def _inferred(
   ):
     return representations.infer(
       model,
-      eval_batches(dataset),
+      eval_batches(dataset.variant(take=count)),
       entries["seed"],
       num_sampled=entries["range_scenes"],
       needs_masks="mask" in entries["match_by"].split(","),
@@ -118,9 +144,14 @@ def _inferred(
 
 
 def _parts(
-  scenes: Representations, wanted: tuple[int, int, int]
+  entries: Mapping[str, Any],
+  model: SceneModel,
+  sources: tuple[IODINEDataset, IODINEDataset | None],
+  wanted: tuple[int, int, int],
 ) -> dict[str, Representations]:
-  """Test, training and validation scenes, in the order of the file."""
+  """Test, training and validation scenes, and unshifted ones if others test."""
+  dataset, shifted = sources
+  scenes = _inferred(entries, model, dataset, sum(wanted))
   count = len(scenes.codes)
   sizes = probes.split(count, wanted)
   if sizes != wanted:
@@ -133,12 +164,46 @@ def _parts(
   for name, size in zip(("test", "train", "validation"), sizes, strict=True):
     parts[name] = scenes.part(start, start + size)
     start += size
-    if not parts[name].is_object.any():
+  if shifted is not None:
+    rest = dataset.variant(skip=dataset.skip + sizes[0])
+    parts["unshifted"] = parts["test"]
+    parts["test"] = _shifted(entries, model, shifted, rest, sizes[0])
+  for name in ("train", "validation"):
+    parts[name] = parts[name].without_modified()
+  for name, part in parts.items():
+    if not part.is_object.any():
       raise errors.ConfigError(
-        f"probe: the {size} scenes that are for the {name} have no visible "
-        "object"
+        f"probe: the {len(part.codes)} scenes that are for the {name} have no "
+        "visible object"
+        + (" that is not modified" if _trains_shifted(entries) else "")
       )
   return parts
+
+
+def _shifted(
+  entries: Mapping[str, Any],
+  model: SceneModel,
+  dataset: IODINEDataset,
+  others: IODINEDataset,
+  wanted: int,
+) -> Representations:
+  """Shifted scenes to test with, none of those that the others hold."""
+  with data_errors_as_config_errors(dataset):
+    count = dataset.num_before(others, wanted)
+  if count < wanted:
+    _LOG.warning(
+      "shift=%s: %s scenes test the probes, not %s: the data have no others, "
+      "or these train them",
+      dataset.shift,
+      f"{count:,}",
+      f"{wanted:,}",
+    )
+  if not count:
+    raise errors.ConfigError(
+      f"shift={dataset.shift}: all its scenes train the probes; set a higher "
+      "num_test_scenes"
+    )
+  return _inferred(entries, model, dataset, count)
 
 
 def _findings(
@@ -146,6 +211,7 @@ def _findings(
   model: SceneModel,
   parts: Mapping[str, Representations],
   has_dci: bool,
+  shift: shifts.Shift | None,
 ) -> Findings:
   train, test = parts["train"], parts["test"]
   encoding = Encoding(train.factors, train.is_object)
@@ -155,19 +221,25 @@ def _findings(
     names = ", ".join(encoding.left_out)
     _LOG.info("Left out, as all objects have the same: %s", names)
   as_published = entries["protocol"] is not None
+  affected = () if shift is None else shift.affected_factors
   return Findings(
+    shift=None if shift is None else str(shift),
+    trained_on_shifted=shift is not None and "unshifted" not in parts,
     scenes={name: len(part.codes) for name, part in parts.items()},
     objects=int(test.is_object.sum()),
+    modified=int(test.is_modified.sum()) if affected else None,
     kinds={
       item.name: "R^2" if item.categories is None else "accuracy"
       for item in encoding.properties
     },
     probed=[
-      _probed(entries, name, match_by, encoding, parts)
+      _probed(entries, name, match_by, encoding, parts, affected)
       for match_by in entries["match_by"].split(",")
       for name in (probes.BASELINE, *entries["probes"].split(","))
     ],
-    dci=_disentanglement(entries, test, as_published) if has_dci else None,
+    dci=_disentanglement(entries, test.without_modified(), as_published)
+    if has_dci
+    else None,
     dci_as_published=as_published,
     activeness=_activeness(entries, model, test.samples),
   )
@@ -179,6 +251,7 @@ def _probed(
   match_by: str,
   encoding: Encoding,
   parts: Mapping[str, Representations],
+  affected: Sequence[str],
 ) -> Probed:
   """Trains and scores a probe."""
   sets = {
@@ -192,7 +265,10 @@ def _probed(
     )
   loss = trained.losses[-1]
   _LOG.info("%s steps, validation loss %.4g", f"{trained.steps:,}", loss)
-  scores = probes.scores(trained, encoding, sets["test"])
+  scores = probes.scores(trained, encoding, sets["test"], affected)
+  if "unshifted" in sets:
+    before = probes.scores(trained, encoding, sets["unshifted"])
+    scores = {"unshifted": before["all"], **scores}
   return Probed(name, match_by, scores, trained.steps, loss)
 
 

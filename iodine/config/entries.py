@@ -336,6 +336,12 @@ ENTRIES: dict[str, Entry] = {
     "held_out_scenes, but at most 2000)",
     _integer(1, optional=True),
   ),
+  "probe_shift": Entry(
+    "test",
+    "probe, with data.shift: which scenes are shifted: test, or both (those "
+    "that train and validate the probes, too)",
+    _choice("test", "both"),
+  ),
   "dci": Entry(
     None,
     "probe: measure disentanglement, completeness and informativeness, too, "

@@ -335,6 +335,29 @@ class IODINEDataset(StoredScenes):
       return False
     return True
 
+  def num_before(self, other: IODINEDataset, most: int) -> int:
+    """How many of its first scenes come before any that `other` has, too.
+
+    Opens the files.
+
+    Args:
+      other: scenes of the same files, with another filter or `skip`; at least
+        one.
+      most: where to stop.
+
+    Raises:
+      FileNotFoundError: if a file does not exist.
+      ValueError: if a file is invalid.
+    """
+    start, _ = next(iter(other._checked_examples().skip(other.skip)))
+
+    def is_own(place: tf.Tensor, example: dict) -> tf.Tensor:
+      return (place < start) | ~other.has_wanted_objects(example)
+
+    scenes = self._checked_examples().skip(self.skip).take(most)
+    own = scenes.take_while(is_own).map(lambda place, _: place)
+    return sum(1 for _ in own)
+
   def _scenes(self) -> tf.data.Dataset:
     """Opens the preprocessed scenes to use, in file order."""
     if self.cache_dir is not None:

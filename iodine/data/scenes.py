@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import tensorflow as tf
 
@@ -18,6 +18,8 @@ from iodine.data import preprocessing, shifts
 from iodine.files import is_plain_name
 
 __all__ = ["StoredScenes"]
+
+_Scenes = TypeVar("_Scenes", bound="StoredScenes")
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -56,6 +58,7 @@ class StoredScenes(abc.ABC):
     if self.grayscale:
       self.num_channels = 1
     self.shift = self._shift = shifts.resolve(self.shift)
+    self._stored_bounds = self.min_num_objects, self.max_num_objects
     if self._shift is not None:
       try:
         self.min_num_objects, self.max_num_objects = self._shift.bounds(self)
@@ -95,6 +98,14 @@ class StoredScenes(abc.ABC):
       ValueError: if they cannot be told.
     """
     return None
+
+  def unshifted(self: _Scenes) -> _Scenes:
+    """The scenes that the shift departs from; itself, if it does not."""
+    if self._shift is None or self._shift == (kept := self._shift.unshifted()):
+      return self
+    low, high = self._stored_bounds
+    options: Any = {"min_num_objects": low, "max_num_objects": high}
+    return dataclasses.replace(self, shift=kept, **options)
 
   def check_shift(self) -> None:
     """Raises ValueError if the data lack what the shift needs."""

@@ -61,6 +61,7 @@ class Property(NamedTuple):
 
   Attributes:
     name: of the factor, see `columns` for columns.
+    factor: the factor's name.
     categories: [size] sorted values; None: they are numbers.
     mean: [size] of numbers.
     std: [size] of numbers, positive.
@@ -69,6 +70,7 @@ class Property(NamedTuple):
   """
 
   name: str
+  factor: str
   categories: np.ndarray | None
   mean: np.ndarray
   std: np.ndarray
@@ -101,10 +103,10 @@ class Encoding:
     self.properties: list[Property] = []
     self.size = 0
     self.left_out: list[str] = []
-    for name, values in _predicted(factors).items():
-      self._add(name, values[is_object])
+    for name, (factor, values) in _predicted(factors).items():
+      self._add(name, factor, values[is_object])
 
-  def _add(self, name: str, values: np.ndarray) -> None:
+  def _add(self, name: str, factor: str, values: np.ndarray) -> None:
     """Adds a property with the values [M, n] of all training objects."""
     if (values == values[:1]).all():
       self.left_out.append(name)
@@ -116,7 +118,7 @@ class Encoding:
     size = len(mean) if categories is None else len(categories)
     std = np.where(std > 0, std, 1.0)
     self.properties.append(
-      Property(name, categories, mean, std, self.size, size)
+      Property(name, factor, categories, mean, std, self.size, size)
     )
     self.size += size
 
@@ -130,7 +132,7 @@ class Encoding:
       [N, L, D] float32; all zero in the columns of a category that no training
       object has.
     """
-    values = _predicted(factors)
+    values = {name: x for name, (_, x) in _predicted(factors).items()}
     parts = [
       (values[p.name] - p.mean) / p.std
       if p.categories is None
@@ -140,16 +142,18 @@ class Encoding:
     return np.concatenate(parts, axis=-1).astype(np.float32)
 
 
-def _predicted(factors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """{property: [..., n]}, vectors of numbers as they are, others by column."""
+def _predicted(
+  factors: Mapping[str, np.ndarray],
+) -> dict[str, tuple[str, np.ndarray]]:
+  """{property: (factor, [..., n])}: vectors of numbers whole, others apart."""
   rank = {name: i for i, name in enumerate(_ORDER)}
-  found: dict[str, np.ndarray] = {}
+  found: dict[str, tuple[str, np.ndarray]] = {}
   for name in sorted(factors, key=lambda x: (rank.get(x, len(rank)), x)):
     values = factors[name]
     kind = type_of(name, values.dtype)
     if kind == "scalar":
-      found[name] = values.astype(np.float64)
+      found[name] = (name, values.astype(np.float64))
     elif kind == "categorical":
       apart = columns({name: values})
-      found |= {k: column[..., np.newaxis] for k, column in apart.items()}
+      found |= {k: (name, x[..., np.newaxis]) for k, x in apart.items()}
   return found

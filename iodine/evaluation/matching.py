@@ -6,7 +6,7 @@ Dimensions: B batch, L true entities, K slots, D size of a target.
 import numpy as np
 from scipy import optimize
 
-__all__ = ["MATCHINGS", "by_cost", "in_order"]
+__all__ = ["MATCHINGS", "by_cost", "in_order", "in_two_steps"]
 
 # By the loss itself, by masks, or in an order that the targets fix.
 MATCHINGS = ("loss", "mask", "order")
@@ -29,6 +29,40 @@ def by_cost(cost: np.ndarray, is_object: np.ndarray) -> np.ndarray:
     matched, columns = optimize.linear_sum_assignment(costs[entities])
     row[entities[matched]] = columns
   return slots
+
+
+def in_two_steps(
+  unaffected_cost: np.ndarray,
+  cost: np.ndarray,
+  is_object: np.ndarray,
+  is_modified: np.ndarray,
+) -> np.ndarray:
+  """Assigns modified objects by what is still true of them, then the others.
+
+  First, all objects are assigned by `unaffected_cost`, which decides for the
+  modified ones; then the others, by `cost`, to the slots that are left. Without
+  modified objects, it is `by_cost` of `cost`. (Dittadi et al. 2022)
+
+  Args:
+    unaffected_cost: [B, L, K], finite, without affected factors.
+    cost: [B, L, K], finite, of all factors.
+    is_object: [B, L] bool, which entities are objects.
+    is_modified: [B, L] bool, which of these a shift has modified.
+
+  Returns:
+    [B, L] int32, see `by_cost`.
+  """
+  slots = np.where(is_modified, by_cost(unaffected_cost, is_object), -1)
+  for row, costs, others in zip(
+    slots, cost, is_object & ~is_modified, strict=True
+  ):
+    entities = np.flatnonzero(others)
+    free = np.setdiff1d(np.arange(cost.shape[2]), row)
+    matched, columns = optimize.linear_sum_assignment(
+      costs[np.ix_(entities, free)]
+    )
+    row[entities[matched]] = free[columns]
+  return slots.astype(np.int32)
 
 
 def in_order(

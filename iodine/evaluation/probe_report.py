@@ -4,6 +4,7 @@ Dimensions: Z latent size.
 """
 
 import io
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ IMPORTANCES_FILE = "importances.png"
 ACTIVENESS_FILE = "activeness.png"
 
 _AS_PUBLISHED = "as published"
+_UNSHIFTED = "unshifted"  # set of objects
 _MATCHED_BY = {
   "loss": "matched by the loss",
   "mask": "matched by masks",
@@ -47,14 +49,17 @@ class Probed(NamedTuple):
   Attributes:
     probe: its name.
     match_by: how objects were matched to slots.
-    scores: {property: score}.
+    scores: {objects: {property: score}}: of "all" test objects; of "modified"
+      and "unmodified" ones, if a shift modifies objects; and of all objects of
+      "unshifted" scenes, if the probe was trained on such and tested on others.
+      NaN where nothing can be scored.
     steps: of its training.
     validation_loss: after the last of these.
   """
 
   probe: str
   match_by: str
-  scores: dict[str, float]
+  scores: dict[str, dict[str, float]]
   steps: int
   validation_loss: float
 
@@ -63,8 +68,12 @@ class Findings(NamedTuple):
   """Everything that `probe` finds out.
 
   Attributes:
-    scenes: {"train", "validation", "test": number of scenes}.
+    shift: of the test scenes; None: none.
+    trained_on_shifted: whether the scenes that trained the probes are shifted.
+    scenes: {"train", "validation", "test": number of scenes}; also "unshifted",
+      those that are scored beside the shifted ones.
     objects: visible objects in the test scenes.
+    modified: how many of these the shift has modified; None: it never does.
     kinds: {property: "R^2" or "accuracy"}.
     probed: all probes.
     dci: None: not measured.
@@ -72,8 +81,11 @@ class Findings(NamedTuple):
     activeness: [Z], mean over scenes; None: the model has no latents.
   """
 
+  shift: str | None
+  trained_on_shifted: bool
   scenes: Mapping[str, int]
   objects: int
+  modified: int | None
   kinds: Mapping[str, str]
   probed: Sequence[Probed]
   dci: Disentanglement | None
@@ -128,11 +140,7 @@ def _tables(findings: Findings) -> list[tuple[str, _Rows]]:
   """Titles and rows, with a header each."""
   tables = []
   for match_by, probed in _by_matching(findings).items():
-    title = (
-      f"Properties of {findings.objects:,} objects in "
-      f"{findings.scenes['test']:,} scenes, {_MATCHED_BY[match_by]}; probes "
-      f"trained on {findings.scenes['train']:,} scenes"
-    )
+    title = _properties_title(findings, match_by)
     tables.append((title, _property_rows(findings, probed)))
   if findings.dci is not None:
     title = f"{_dci_title(findings)}, {findings.dci.num_objects:,} objects"
@@ -151,13 +159,40 @@ def _by_matching(findings: Findings) -> dict[str, list[Probed]]:
   return found
 
 
+def _properties_title(findings: Findings, match_by: str) -> str:
+  objects, scenes = f"{findings.objects:,} objects", findings.scenes
+  if findings.modified is not None:
+    objects += f" ({findings.modified:,} modified)"
+  tested, trained = f"{scenes['test']:,} scenes", f"{scenes['train']:,} scenes"
+  if findings.shift is not None:
+    tested += f" with shift {findings.shift}"
+    kind = "shifted" if findings.trained_on_shifted else "unshifted"
+    trained = f"{scenes['train']:,} {kind} scenes"
+  return (
+    f"Properties of {objects} in {tested}, {_MATCHED_BY[match_by]}; probes "
+    f"trained on {trained}"
+  )
+
+
 def _property_rows(findings: Findings, probed: Sequence[Probed]) -> _Rows:
-  header = ("property", "score", *(one.probe for one in probed))
-  rows = [
-    (name, kind, *(f"{one.scores[name]:.3f}" for one in probed))
-    for name, kind in findings.kinds.items()
+  """A row for each property and set of objects; one set needs no name."""
+  has_sets = len(probed[0].scores) > 1
+  rows: _Rows = [
+    (
+      *("property", "score", *(["objects"] if has_sets else [])),
+      *(one.probe for one in probed),
+    )
   ]
-  return [header, *rows]
+  for name, kind in findings.kinds.items():
+    for objects in probed[0].scores:
+      values = (one.scores[objects][name] for one in probed)
+      rows.append(
+        (
+          *(name, kind, *([objects] if has_sets else [])),
+          *("-" if math.isnan(x) else f"{x:.3f}" for x in values),
+        )
+      )
+  return rows
 
 
 def _dci_title(findings: Findings) -> str:
@@ -173,10 +208,13 @@ def _dci_rows(dci: Disentanglement) -> _Rows:
 def _record(findings: Findings) -> dict[str, Any]:
   """The findings as plain data."""
   result: dict[str, Any] = {
+    "shift": findings.shift,
+    "trained_on_shifted": findings.trained_on_shifted,
     "scenes": findings.scenes["test"],
     "train_scenes": findings.scenes["train"],
     "validation_scenes": findings.scenes["validation"],
     "objects": findings.objects,
+    "modified_objects": findings.modified,
     "metrics": statistics(_scores(findings)),
     "kinds": dict(findings.kinds),
     "training": {
@@ -202,9 +240,11 @@ def _record(findings: Findings) -> dict[str, Any]:
 def _scores(findings: Findings) -> dict[str, Score]:
   """All that is one number by a name."""
   values = {
-    f"probe/{one.match_by}/{one.probe}/{name}": value
+    f"probe/{one.match_by}/{one.probe}/{name}"
+    + ("" if objects == "all" else f"/{objects}"): value
     for one in findings.probed
-    for name, value in one.scores.items()
+    for objects, scores in one.scores.items()
+    for name, value in scores.items()
   }
   if (dci := findings.dci) is not None:
     values["dci/disentanglement"] = dci.disentanglement
@@ -219,14 +259,9 @@ def _scores(findings: Findings) -> dict[str, Score]:
 def _figures(findings: Findings) -> dict[str, mpl_figure.Figure]:
   """{file: figure} of what there is to draw."""
   labels = [f"{name}\n({kind})" for name, kind in findings.kinds.items()]
-  panels = {
-    _MATCHED_BY[match_by].capitalize(): {
-      one.probe: list(one.scores.values()) for one in probed
-    }
-    for match_by, probed in _by_matching(findings).items()
-  }
+  panels, baseline = _panels(findings)
   figures = {
-    PROPERTIES_FILE: pictures.properties_plot(panels, labels, probes.BASELINE)
+    PROPERTIES_FILE: pictures.properties_plot(panels, labels, baseline)
   }
   if findings.dci is not None:
     figures[IMPORTANCES_FILE] = pictures.importances_plot(
@@ -235,3 +270,26 @@ def _figures(findings: Findings) -> dict[str, mpl_figure.Figure]:
   if findings.activeness is not None:
     figures[ACTIVENESS_FILE] = pictures.activeness_plot(findings.activeness)
   return figures
+
+
+def _panels(
+  findings: Findings,
+) -> tuple[dict[str, dict[str, list[float]]], str]:
+  """What is drawn together, as of `properties_plot`, and which is grey.
+
+  Side by side are the probes; or a probe's scores on sets of objects, where
+  there are several of these.
+  """
+  if len(findings.probed[0].scores) > 1:
+    return {
+      f"{one.probe}, {_MATCHED_BY[one.match_by]}": {
+        objects: list(scores.values()) for objects, scores in one.scores.items()
+      }
+      for one in findings.probed
+    }, _UNSHIFTED
+  return {
+    _MATCHED_BY[match_by].capitalize(): {
+      one.probe: list(one.scores["all"].values()) for one in probed
+    }
+    for match_by, probed in _by_matching(findings).items()
+  }, probes.BASELINE

@@ -9,7 +9,7 @@ of a target.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ import tensorflow as tf
 from iodine import training
 from iodine.errors import ConfigError
 from iodine.evaluation import matching
-from iodine.evaluation.factors import Encoding
+from iodine.evaluation.factors import Encoding, Property
 from iodine.evaluation.representations import Representations
 from iodine.training.schedules import Schedule
 
@@ -80,6 +80,7 @@ class Examples(NamedTuple):
     codes: [N, K, Z] float32.
     targets: [N, L, D] float32, see `Encoding.encode`.
     is_object: [N, L] bool.
+    is_modified: [N, L] bool, which objects a shift has modified.
     slots: [N, L] int32, the slot of each object, see `matching.by_cost`; None:
       matched by the loss.
   """
@@ -87,6 +88,7 @@ class Examples(NamedTuple):
   codes: tf.Tensor
   targets: tf.Tensor
   is_object: tf.Tensor
+  is_modified: tf.Tensor
   slots: tf.Tensor | None
 
   @property
@@ -107,7 +109,8 @@ def examples(
   """Makes examples of scenes.
 
   Args:
-    scenes: representations; with masks, if they are to match.
+    scenes: representations; with masks, if they are to match. To train with,
+      those without modified objects.
     encoding: of the training scenes.
     match_by: one of `matching.MATCHINGS`.
   """
@@ -123,6 +126,7 @@ def examples(
     tf.constant(scenes.codes),
     tf.constant(targets),
     tf.constant(scenes.is_object),
+    tf.constant(scenes.is_modified),
     None if slots is None else tf.constant(slots),
   )
 
@@ -311,14 +315,21 @@ def _slots(batch: Examples, matrix: tf.Tensor) -> tf.Tensor:
 
 
 def _loss_matrix(
-  encoding: Encoding, targets: tf.Tensor, predictions: tf.Tensor
+  encoding: Encoding,
+  targets: tf.Tensor,
+  predictions: tf.Tensor,
+  left_out: Collection[str] = (),
 ) -> tf.Tensor:
   """Losses [B, L, K] of every object and slot, summed over properties.
 
-  Squared errors, mean over a property's columns, and cross entropies (nats).
+  Squared errors, mean over a property's columns, and cross entropies (nats);
+  without those of the factors in `left_out`.
   """
-  losses = []
+  batch, entities = tf.unstack(tf.shape(targets)[:2])
+  losses = [tf.zeros([batch, entities, tf.shape(predictions)[1]])]
   for item in encoding.properties:
+    if item.factor in left_out:
+      continue
     target, value = targets[..., item.columns], predictions[..., item.columns]
     if item.categories is not None:
       log_probs = tf.nn.log_softmax(value)
@@ -330,36 +341,73 @@ def _loss_matrix(
 
 
 def scores(
-  trained: Trained, encoding: Encoding, test_set: Examples
-) -> dict[str, float]:
+  trained: Trained,
+  encoding: Encoding,
+  test_set: Examples,
+  affected: Collection[str] = (),
+) -> dict[str, dict[str, float]]:
   """Scores a probe over all matched objects of all scenes together.
 
   Args:
     trained: the probe.
     encoding: of the training scenes.
     test_set: scenes that it has not seen.
+    affected: the factors that are not true of modified objects, and not scored
+      there; none if no object can be modified.
 
   Returns:
-    {property: R^2 of numbers, mean over columns, or accuracy of categories}; of
-    a category that no training object has, no prediction is right. NaN without
-    any object.
+    {objects: {property: score}} of "all", and of "modified" and "unmodified"
+    objects if factors are affected. Scores are R^2 of numbers, mean over
+    columns, or accuracy of categories; of a category that no training object
+    has, no prediction is right. NaN without any object.
   """
-  targets, predictions = [], []
+  targets, predictions, modified = [], [], []
   for batch in _in_turn(test_set):
     values = trained.probe(batch.codes)
-    slots = _slots(batch, _loss_matrix(encoding, batch.targets, values)).numpy()
+    slots = _test_slots(encoding, batch, values, affected)
     b, entities = np.nonzero(slots >= 0)
     targets.append(batch.targets.numpy()[b, entities])
     predictions.append(values.numpy()[b, slots[b, entities]])
+    modified.append(batch.is_modified.numpy()[b, entities])
   true, pred = np.concatenate(targets), np.concatenate(predictions)
+  is_modified = np.concatenate(modified)
+  scored = {"all": np.ones_like(is_modified)}
+  if affected:
+    scored |= {"modified": is_modified, "unmodified": ~is_modified}
+  found: dict[str, dict[str, float]] = {}
+  for name, is_scored in scored.items():
+    found[name] = {}
+    for item in encoding.properties:
+      is_true = ~is_modified | (item.factor not in affected)
+      chosen = is_scored & is_true
+      found[name][item.name] = _score(item, true[chosen], pred[chosen])
+  return found
+
+
+def _test_slots(
+  encoding: Encoding,
+  batch: Examples,
+  predictions: tf.Tensor,
+  affected: Collection[str],
+) -> np.ndarray:
+  """The slot [B, L] of each object, see `matching.in_two_steps`."""
+  if batch.slots is not None:
+    return batch.slots.numpy()
+  unaffected, cost = (
+    _loss_matrix(encoding, batch.targets, predictions, left_out).numpy()
+    for left_out in (affected, ())
+  )
+  return matching.in_two_steps(
+    unaffected, cost, batch.is_object.numpy(), batch.is_modified.numpy()
+  )
+
+
+def _score(item: Property, true: np.ndarray, pred: np.ndarray) -> float:
+  """The score of a property of objects [M, D]; NaN if there are none."""
   if not len(true):
-    return {item.name: math.nan for item in encoding.properties}
-  return {
-    item.name: _r_squared(true[:, item.columns], pred[:, item.columns])
-    if item.categories is None
-    else _accuracy(true[:, item.columns], pred[:, item.columns])
-    for item in encoding.properties
-  }
+    return math.nan
+  measure = _r_squared if item.categories is None else _accuracy
+  return measure(true[:, item.columns], pred[:, item.columns])
 
 
 def _accuracy(true: np.ndarray, pred: np.ndarray) -> float:

@@ -29,6 +29,7 @@ class Representations(NamedTuple):
     codes: [N, K, Z] float32, the slots' latents: posterior means, or z without
       a posterior.
     is_object: [N, L] bool, which entities are visible objects.
+    is_modified: [N, L] bool, which of these a shift has modified.
     factors: {name: [N, L, n]}, the true factors.
     pixels: [N, L], of each entity.
     iou: [N, L, K] float32 of true and predicted masks, where the largest of the
@@ -40,6 +41,7 @@ class Representations(NamedTuple):
 
   codes: np.ndarray
   is_object: np.ndarray
+  is_modified: np.ndarray
   factors: dict[str, np.ndarray]
   pixels: np.ndarray
   iou: np.ndarray | None
@@ -53,6 +55,13 @@ class Representations(NamedTuple):
       lambda x: None if x is None else x[start:stop], arrays
     )
     return cut._replace(samples=self.samples)
+
+  def without_modified(self) -> "Representations":
+    """All scenes, where modified objects are no objects."""
+    return self._replace(
+      is_object=self.is_object & ~self.is_modified,
+      is_modified=np.zeros_like(self.is_modified),
+    )
 
 
 def infer(
@@ -68,7 +77,8 @@ def infer(
   Args:
     model: restored model.
     batches: batches with masks of any size, visibility and factors, at least
-      one. Masks are compared at the size of the true ones.
+      one; with `modified` where a shift modifies objects. Masks are compared at
+      the size of the true ones.
     seed: seed of the noise, see `exploration.scene_noise`.
     num_sampled: of how many scenes samples are kept.
     needs_masks: whether a model must have masks.
@@ -138,6 +148,9 @@ def _of_batch(
   true_mask = batch["mask"][:, -1, ..., 0].numpy() > 0
   is_object = batch["visibility"].numpy() > 0
   is_object[:, :num_background_entities] = False
+  is_modified = np.zeros_like(is_object)
+  if "modified" in batch:
+    is_modified = is_object & (batch["modified"].numpy() > 0)
   iou = cosine = samples = None
   if "masks" in inferred:
     masks = resized(inferred["masks"], batch["mask"].shape[3:5])
@@ -148,6 +161,7 @@ def _of_batch(
   return Representations(
     inferred["codes"].numpy(),
     is_object,
+    is_modified,
     {name: values.numpy() for name, values in batch["factors"].items()},
     true_mask.sum(axis=(2, 3)),
     iou,

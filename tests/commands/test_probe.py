@@ -87,6 +87,66 @@ def test_probe_prints_and_writes_what_it_finds(words, tmp_path, capsys):
       assert image.width > 200, path
 
 
+def test_shifted_scenes_test_the_probes_of_unshifted_ones(
+  words, tmp_path, capsys
+):
+  results = {}
+  for name, shift in (
+    ("plain", ()),
+    ("test", ("data.shift=object_color",)),
+    ("both", ("data.shift=object_color", "probe_shift=both")),
+    ("occluded", ("data.shift=occlusion",)),
+  ):
+    folder = tmp_path / name
+    run("probe", *words, "dci=False", *shift, f"evaluation_dir={folder}")
+    results[name] = _result(folder)
+    printed = capsys.readouterr().out
+    if name == "test":
+      told = "Properties of 18 objects (6 modified) in 6 scenes with shift "
+      told += "object_color, matched by the loss; probes trained on 4 unshifted"
+      assert told in printed
+      assert told in (folder / "probe.md").read_text()
+      assert re.search(r"color +R\^2 +modified +- +-\n", printed)
+  assert results["plain"]["shift"] is results["plain"]["modified_objects"]
+  plain, test = (results[name]["metrics"] for name in ("plain", "test"))
+  key = "probe/loss/linear/position"
+  rows = {f"{key}{row}" for row in ("", "/modified", "/unmodified")}
+  assert {name for name in test if key in name} == rows | {f"{key}/unshifted"}
+  both = results["both"]["metrics"]
+  assert {name for name in both if key in name} == rows
+  occluded = {name for name in results["occluded"]["metrics"] if key in name}
+  assert occluded == {key, f"{key}/unshifted"}
+  # The probe is the same, and so is what it tells of unshifted scenes.
+  assert results["test"]["training"] == results["plain"]["training"]
+  assert results["both"]["training"] != results["plain"]["training"]
+  for name, score in plain.items():
+    assert test[f"{name}/unshifted"] == score
+  assert test[key] != plain[key]
+  color = "probe/loss/linear/color"
+  assert test[f"{color}/modified"]["mean"] is None
+  assert test[f"{color}/unmodified"] == test[color]
+  assert results["test"]["modified_objects"] == 6
+  assert not results["test"]["trained_on_shifted"]
+  assert results["both"]["trained_on_shifted"]
+
+
+def test_selected_scenes_test_the_probes_of_the_others(words, tmp_path, caplog):
+  shift = ("data.shift.name=held_out", "data.shift.factors.shape=5")
+  run("probe", *words, "dci=False", *shift, "num_test_scenes=2")
+  result = _result(tmp_path / "out")
+  unshifted = result["metrics"]["probe/loss/linear/position/unshifted"]
+  assert unshifted != result["metrics"]["probe/loss/linear/position"]
+  assert "probes trained on" in (tmp_path / "out" / "probe.md").read_text()
+
+
+def test_shifted_scenes_do_not_train_the_probes(words, tmp_path, caplog):
+  # All scenes have three objects; one shift has a stricter filter than that.
+  words = (*words, "dci=False", "num_train_scenes=30", "data.shift=crop")
+  run("probe", *words)
+  result = _result(tmp_path / "out")
+  assert (result["scenes"], result["train_scenes"]) == (2, 10)
+
+
 def test_the_same_seed_finds_the_same(words, tmp_path):
   metrics = []
   for size in (3, 4):
@@ -171,6 +231,8 @@ def test_objects_too_few_for_dci_leave_it_out(words, monkeypatch, caplog):
     ("match_by=masks", "match_by='masks': expected some of loss, mask, order"),
     ("num_train_scenes=0", "num_train_scenes=0"),
     ("dci=yes please", "dci='yes please'"),
+    ("probe_shift=train", "probe_shift='train'"),
+    ("probe_shift=both", "probe_shift='both': there is no data.shift"),
   ],
 )
 def test_wrong_entries_are_told_before_any_work(capsys, words, word, told):

@@ -336,6 +336,38 @@ def test_held_out(plain, tmp_path):
   np.testing.assert_array_equal(whole(kept)["image"], plain["image"][is_there])
 
 
+# --- Unshifted scenes ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", ["object_color", "more_objects"])
+def test_unshifted_scenes_are_those_without_the_shift(shift):
+  dataset = shapes(shift, max_num_objects=2).unshifted()
+  np.testing.assert_equal(whole(dataset), whole(shapes(max_num_objects=2)))
+  assert dataset.unshifted() is dataset
+
+
+def test_what_is_held_out_departs_from_the_scenes_without(plain):
+  shift = {"name": "held_out", "factors": {"shape": 2}}
+  unshifted = shapes(shift).unshifted()
+  dropped = shapes({**shift, "mode": "drop"})
+  np.testing.assert_equal(whole(unshifted), whole(dropped))
+  assert len(whole(unshifted)["image"]) < NUM_SCENES
+  assert dropped.unshifted() is dropped
+
+
+def test_scenes_before_those_of_another_dataset(plain):
+  counts = plain["visibility"][:, 1:].sum(axis=1)
+  others = shapes(skip=20)
+  # The same scenes, some of them, and none of them.
+  assert shapes("crop").num_before(others, most=100) == 20
+  assert shapes("crop").num_before(others, most=7) == 7
+  fewer = shapes("crop", max_num_objects=1)
+  assert fewer.num_before(others, most=100) == (counts[:20] <= 1).sum()
+  more = shapes("more_objects", max_num_objects=1)
+  others = shapes(max_num_objects=1, skip=2)
+  assert more.num_before(others, most=100) == (counts > 1).sum()
+
+
 # --- What all have in common --------------------------------------------------
 
 CHANGES = [

@@ -158,6 +158,7 @@ def test_objects_are_in_the_slots_of_the_highest_iou():
   scenes = Representations(
     codes=rng.uniform(size=[2, 4, 5]),
     is_object=np.array([[False, True, True]] * 2),
+    is_modified=np.zeros([2, 3], bool),
     factors={
       "position": position,
       "shape": np.array([[[0.0], [2.0], [3.0]], [[0.0], [1.0], [2.0]]]),

@@ -34,8 +34,10 @@ def _scenes(count=330, seed=0, informed=True):
       shape = factors["shape"][:, entity, 0].astype(int) - 1
       codes[scenes, slot, 1:3] = factors["position"][:, entity] / 6 - 1
       codes[scenes, slot, 3:6] = np.eye(NUM_SHAPES)[shape]
+  unmodified = np.zeros_like(is_object)
+  pixels = np.zeros([count, L])
   return Representations(
-    codes, is_object, factors, np.zeros([count, L]), cosine, cosine, None
+    codes, is_object, unmodified, factors, pixels, cosine, cosine, None
   )
 
 
@@ -55,7 +57,7 @@ def _train(name, match_by="mask", seed=3, **options):
     for scenes in (train, *(_scenes(100, i, **options) for i in (1, 2)))
   ]
   trained = probes.train(name, encoding, *sets[:2], seed)
-  return trained, probes.scores(trained, encoding, sets[2])
+  return trained, probes.scores(trained, encoding, sets[2])["all"]
 
 
 # --- Probes on slots that hold all, or nothing --------------------------------
@@ -241,20 +243,26 @@ def test_scores_are_those_of_scikit_learn():
   assert probes._accuracy(np.eye(4)[labels], logits) == pytest.approx(expected)
 
 
+class _Known(snt.Module):
+  """Predicts the code itself."""
+
+  def __call__(self, codes):
+    return codes
+
+
+_KNOWN = probes.Trained(_Known(), 1, (0.0,))
+
+
 def test_scores_are_of_all_objects_together():
-  class Known(snt.Module):
-    """Predicts the code itself."""
-
-    def __call__(self, codes):
-      return codes
-
   scenes = _scenes(100, seed=1)
   encoding = Encoding(scenes.factors, scenes.is_object)
   rng = np.random.default_rng(0)
   codes = rng.standard_normal([100, K, encoding.size]).astype(np.float32)
   scenes = scenes._replace(codes=codes)
   examples = probes.examples(scenes, encoding, "mask")
-  scores = probes.scores(probes.Trained(Known(), 1, (0.0,)), encoding, examples)
+  scores = probes.scores(_KNOWN, encoding, examples)
+  assert list(scores) == ["all"]
+  scores = scores["all"]
   b, i = np.nonzero(scenes.is_object)
   pred = codes[b, examples.slots.numpy()[b, i]]
   true = examples.targets.numpy()[b, i]
@@ -270,6 +278,77 @@ def test_a_category_that_training_lacks_is_never_right():
   true, pred = np.zeros([3, 2]), np.eye(3)[:, :2]
   true[0, 0] = 1.0
   assert probes._accuracy(true, pred) == pytest.approx(1 / 3)
+
+
+# --- Modified objects ---------------------------------------------------------
+
+
+def _modified(count=60):
+  """Scenes whose second object is modified: its shape is another than stored.
+
+  Codes are the targets of the objects in slots 1 and 2.
+  """
+  scenes = _scenes(count)
+  is_object = np.tile([False, True, True], [count, 1])
+  is_modified = np.tile([False, False, True], [count, 1])
+  encoding = Encoding(scenes.factors, is_object)
+  codes = np.full([count, K, encoding.size], 2.0, np.float32)
+  codes[:, 1:3] = encoding.encode(scenes.factors)[:, 1:]
+  codes[..., :NUM_SHAPES] *= 20.0  # logits
+  codes[:, 2, :NUM_SHAPES] = np.roll(codes[:, 2, :NUM_SHAPES], 1, axis=-1)
+  changed = {"codes": codes, "is_object": is_object, "is_modified": is_modified}
+  return scenes._replace(**changed), encoding
+
+
+def test_modified_objects_are_matched_and_scored_without_affected_factors():
+  scenes, encoding = _modified()
+  examples = probes.examples(scenes, encoding, "loss")
+  scores = probes.scores(_KNOWN, encoding, examples, affected=("shape",))
+  assert list(scores) == ["all", "modified", "unmodified"]
+  for found in scores.values():
+    assert found["position"] == pytest.approx(1.0)
+  assert np.isnan(scores["modified"]["shape"])
+  assert scores["all"]["shape"] == scores["unmodified"]["shape"] == 1.0
+  # Their shapes would cost some objects their slots.
+  blind = probes.scores(_KNOWN, encoding, examples)
+  assert blind["all"]["position"] < 0.9
+
+
+def test_all_factors_may_be_affected():
+  scenes, encoding = _modified(5)
+  examples = probes.examples(scenes, encoding, "loss")
+  scores = probes.scores(_KNOWN, encoding, examples, ("shape", "position"))
+  assert np.isnan(list(scores["modified"].values())).all()
+  assert np.isfinite(list(scores["all"].values())).all()
+
+
+def test_masks_match_modified_objects_too():
+  scenes, encoding = _modified(5)
+  examples = probes.examples(scenes, encoding, "mask")
+  slots = probes._test_slots(encoding, examples, examples.codes, ("shape",))
+  np.testing.assert_array_equal(slots, examples.slots)
+  assert (slots[:, 1:] >= 0).all()
+
+
+@pytest.mark.parametrize("match_by", ["loss", "mask"])
+def test_training_sees_no_modified_objects(match_by):
+  scenes, encoding = _modified(5)
+  seen = scenes.without_modified()
+  examples = probes.examples(seen, encoding, match_by)
+  matrix = probes._loss_matrix(encoding, examples.targets, examples.codes)
+  slots = np.array(probes._slots(examples, matrix))
+  assert (slots[:, 1] >= 0).all() and (slots[:, 2] == -1).all()
+  other = seen._replace(
+    factors={k: np.roll(x, 1, axis=0) for k, x in seen.factors.items()}
+  )
+  for x, stored in zip(
+    other.factors.values(), seen.factors.values(), strict=True
+  ):
+    x[:, :2] = stored[:, :2]
+  others = probes.examples(other, encoding, match_by)
+  assert (others.targets.numpy() != examples.targets.numpy()).any()
+  losses = [probes._loss(encoding, x, x.codes) for x in (examples, others)]
+  assert float(losses[0]) == float(losses[1])
 
 
 # --- Splits -------------------------------------------------------------------

@@ -93,6 +93,27 @@ def test_a_part_has_some_scenes_and_all_samples():
   assert len(part.samples) == 3
 
 
+def test_modified_objects_can_be_left_out():
+  data = tiny.batch(3)
+  modified = np.zeros(data["visibility"].shape, np.float32)
+  modified[:, 1] = 1.0
+  shifted = {"modified": tf.constant(modified)}
+  data["visibility"] = tf.tensor_scatter_nd_update(
+    data["visibility"], [[2, 1]], [0.0]
+  )
+  model = tiny.initialized(inner_batch_size=2)
+  plain = representations.infer(model, [data], 0)
+  assert not plain.is_modified.any()
+  scenes = representations.infer(model, [{**data, **shifted}], 0)
+  np.testing.assert_array_equal(scenes.is_object, plain.is_object)
+  expected = [True, True, False]  # the last is not visible
+  np.testing.assert_array_equal(scenes.is_modified[:, 1], expected)
+  assert scenes.is_modified.sum() == 2
+  others = scenes.without_modified()
+  assert not others.is_modified.any() and not others.is_object[:, 1].any()
+  np.testing.assert_array_equal(others.is_object[:, 2:], plain.is_object[:, 2:])
+
+
 def test_data_without_factors_are_an_error():
   scenes = {**tiny.batch(2), "factors": {}}
   with pytest.raises(ConfigError, match="no factors of objects"):

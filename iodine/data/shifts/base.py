@@ -47,6 +47,10 @@ class Shift(abc.ABC):
   def __post_init__(self):
     checks.check(*self._faults())
 
+  def unshifted(self) -> Shift | None:
+    """What it shifts away from: the scenes of this shift; None: all scenes."""
+    return None
+
   def bounds(self, dataset: StoredScenes) -> tuple[int | None, int | None]:
     """The fewest and the most objects of its scenes.
 

@@ -58,6 +58,10 @@ class HeldOut(Shift):
   factors: Mapping[str, float | Sequence[float]]
   mode: str = "keep"
 
+  def unshifted(self) -> Shift | None:
+    """See the base class."""
+    return dataclasses.replace(self, mode="drop")
+
   def check(self, dataset: StoredScenes) -> None:
     """See the base class."""
     for name, value in self.factors.items():
