@@ -113,7 +113,7 @@ def test_evaluate_knows_no_rate_of_a_single_batch(data_dir, copied, caplog):
   _evaluate(data_dir, copied, "num_scenes=1")  # whose time is that of compiling
   assert _result(copied / "evaluation")["images_per_second"] is None
   assert "without the first batch" not in caplog.text
-  assert f"Wrote {copied}/evaluation" in caplog.text
+  assert f"Wrote the scores to {copied}/evaluation" in caplog.text
 
 
 def test_evaluate_does_not_depend_on_the_batch_size(
