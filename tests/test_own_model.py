@@ -320,7 +320,7 @@ def test_a_module_that_is_not_there(monkeypatch):
   monkeypatch.setenv("IODINE_MODELS", "nowhere")
   assert _fault("nowhere.Model") == (
     "model.constructor='nowhere.Model': there is no module nowhere. It must "
-    "lie in the folder where `python -m iodine.main` runs, or in one that "
+    "be in the folder where `python -m iodine.main` runs, or in one that "
     "PYTHONPATH names"
   )
 
