@@ -139,7 +139,8 @@ class TestWheel:
       members = {
         name for name in archive.namelist() if ".dist-info/" not in name
       }
-    assert members == expected | configs | models
+    marker = {"iodine/py.typed"}  # for type checkers of users
+    assert members == expected | configs | models | marker
 
   def test_requires_what_requirements_txt_lists(self, wheel: pathlib.Path):
     entries = [
