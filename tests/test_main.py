@@ -316,7 +316,7 @@ def test_an_existing_folder_is_refused(data_dir, tmp_path, capsys):
   (tmp_path / "run_7").mkdir()
   words = ("--id=7", *TINY, f"data_dir={data_dir}")
   error = fail(capsys, 2, *words, f"checkpoint_dir={tmp_path}/run")
-  assert f"{tmp_path}/run_7 exists already" in error
+  assert f"{tmp_path}/run_7 already exists" in error
   assert not list((tmp_path / "run_7").iterdir())
 
 

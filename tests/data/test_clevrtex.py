@@ -403,7 +403,7 @@ def test_trains_evaluates_and_describes(stored, tmp_path, capsys):
   run("evaluate", *words, "data.split=val")
   output = capsys.readouterr().out
   assert "ARI without background" in output
-  assert "factor/material" in output
+  assert "accuracy of material" in output
   run("describe_data", *words, "data.split=test")
   output = capsys.readouterr().out
   assert f"ClevrTex: {stored}, full, test: 2 scenes" in output

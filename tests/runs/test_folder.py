@@ -41,7 +41,7 @@ def test_an_existing_folder_is_refused(tmp_path):
   with pytest.raises(ConfigError) as error:
     run_folder.open_folder(str(tmp_path / "run"), False, 7)
   text = str(error.value)
-  assert f"{folder} exists already" in text
+  assert f"{folder} already exists" in text
   assert f"`continue_run=True checkpoint_dir={folder}`" in text
 
 

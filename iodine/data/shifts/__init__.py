@@ -7,6 +7,8 @@ scene's number alone: not on batches, order, workers or the cache. The shift of
 a video is the same in all of its frames.
 """
 
+import iodine.quiet_tensorflow
+
 from iodine.data.shifts.base import Shift
 from iodine.data.shifts.by_name import SHIFTS, fault, resolve
 
