@@ -16,6 +16,7 @@ from iodine.config import reading, resolution
 from iodine.errors import ConfigError
 from iodine.modules import _convolutions, networks, utils
 from tests.support import tiny
+from tests.support.processors import HAS_AVX512
 
 # Relative errors, in the Euclidean norm, of all steps' losses and latents.
 LOSS_BOUND, LATENT_BOUND = 0.02, 0.06
@@ -132,6 +133,7 @@ def test_transposed_convolutions_compute_in_float32():
 # --- Sums over many pixels ----------------------------------------------------
 
 
+@pytest.mark.skipif(not HAS_AVX512, reason="the processor has no AVX-512")
 @pytest.mark.parametrize("channels", [3, 32])  # few, for which there is a way
 def test_gradients_add_up_many_pixels(channels):
   # A sum of ones in bfloat16 would end at 256.
