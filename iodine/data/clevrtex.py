@@ -12,7 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import checks
-from iodine.data import clevrtex_objects, image_files, scene_files
+from iodine.data import (
+  clevrtex_objects,
+  image_files,
+  preprocessing,
+  scene_files,
+)
 from iodine.data.scene_files import SceneFiles
 
 __all__ = ["ClevrTex", "NUM_SCENES", "SPLITS"]
@@ -85,14 +90,11 @@ class ClevrTex(SceneFiles):
       if self.metadata and (name != "color" or self.dataset_variant == "vbg")
     }
 
-  def has_wanted_objects(self, example: dict) -> tf.Tensor:
-    """Whether a scene of `examples` passes the filter, a scalar bool."""
+  def counted_objects(self, example: dict) -> tf.Tensor:
+    """What the filter counts, see `count_objects`."""
     if self.count_objects == "scene":
-      present = tf.sequence_mask(
-        1 + example["num_objects"], self.num_true_objects, tf.float32
-      )
-      example = {"visibility": present}
-    return super().has_wanted_objects(example)
+      return example["num_objects"]
+    return super().counted_objects(example)
 
   def stored_files(self) -> list[str]:
     """The files of at most 500 scenes from all over; all with `verify`."""
@@ -167,12 +169,11 @@ class ClevrTex(SceneFiles):
       key: tf.ensure_shape(value, shape)
       for (key, (shape, _)), value in zip(specs.items(), values, strict=True)
     }
-    entities = tf.range(self.num_true_objects, dtype=tf.int32)
-    owners = tf.cast(read["owners"], tf.int32)
-    mask = tf.cast(owners == entities[:, None, None], tf.uint8) * 255
     return {
       "image": read["image"],
-      "mask": mask[..., tf.newaxis],
+      "mask": preprocessing.masks_of_labels(
+        read["owners"], self.num_true_objects
+      ),
       "num_objects": read["num_objects"],
       "factors": {key: read[key] for key in self.factors},
     }

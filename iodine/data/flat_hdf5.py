@@ -16,10 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import checks
-from iodine.data import hdf5_files
+from iodine.data import hdf5_files, preprocessing
 from iodine.data.hdf5 import HDF5Dataset, Layout, image_shape
 
-__all__ = ["PUBLISHED_SPLITS", "FlatHDF5", "one_hot"]
+__all__ = ["PUBLISHED_SPLITS", "FlatHDF5"]
 
 # By stored scene, before any filter. HHousen/object-discovery-pytorch loses the
 # scenes at its borders (70,000, 85,000; 60,000, 75,000), which are kept here.
@@ -306,7 +306,9 @@ class FlatHDF5(HDF5Dataset):
   def _example(self, row: dict[str, Any]) -> dict[str, Any]:
     example = {key: row[key] for key in row if key != "labels"}
     if "labels" in row:
-      example["mask"] = one_hot(row["labels"], self._layout.num_entities or 0)
+      example["mask"] = preprocessing.masks_of_labels(
+        row["labels"], self._layout.num_entities or 0
+      )
     return example
 
   def _faults(self) -> Iterator[str | None]:
@@ -324,20 +326,6 @@ class FlatHDF5(HDF5Dataset):
     yield _factor_keys_fault(self.factor_keys)
     if self.factor_keys and self.mask_key is None:
       yield "factor_keys: factors are those of entities, which need masks"
-
-
-def one_hot(labels: tf.Tensor, num_entities: int) -> tf.Tensor:
-  """Turns a label map into masks; for use in a graph.
-
-  Args:
-    labels: [h, w] int16; what is no number of an entity belongs to none.
-    num_entities: L.
-
-  Returns:
-    [L, h, w, 1] uint8, 255 where an entity owns the pixel, else 0.
-  """
-  entities = np.arange(num_entities, dtype=np.int16)[:, None, None, None]
-  return tf.cast(labels[..., None] == entities, tf.uint8) * 255
 
 
 def _first(wrong: np.ndarray) -> int | None:

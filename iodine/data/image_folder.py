@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import checks
-from iodine.data import image_files
+from iodine.data import image_files, preprocessing
 from iodine.data.scene_files import SceneFiles
 
 __all__ = ["ImageFolder"]
@@ -128,9 +128,9 @@ class ImageFolder(SceneFiles):
     if "mask" in paths:
       owners = tf.numpy_function(load_owners, [paths["mask"]], tf.int32)
       owners = tf.ensure_shape(owners, self.image_dim)
-      entities = tf.range(self.num_true_objects)[:, None, None]
-      mask = tf.cast(owners == entities, tf.uint8) * 255
-      example["mask"] = mask[..., tf.newaxis]
+      example["mask"] = preprocessing.masks_of_labels(
+        owners, self.num_true_objects or 0
+      )
     return example
 
   def _files(self) -> _Files:

@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from iodine import checks
+from iodine.data import preprocessing
 from iodine.data.pipeline import IODINEDataset
 
 __all__ = ["MOVi"]
@@ -196,9 +197,8 @@ class MOVi(IODINEDataset):
     side, entities = self.resolution, self.num_true_objects or 0
     video = self._checked(video)
     image = tf.gather(video["video"], frames)
-    labels = tf.cast(tf.gather(video["segmentations"], frames), tf.int32)
-    ids = tf.range(entities)[:, None, None, None]
-    mask = tf.cast(labels[:, None] == ids, tf.uint8) * 255
+    labels = tf.gather(video["segmentations"], frames)[..., 0]
+    mask = preprocessing.masks_of_labels(labels, entities)
     shape = [self.num_frames, entities, side, side, 1]
     return {
       "image": tf.ensure_shape(image, [self.num_frames, side, side, 3]),

@@ -18,6 +18,7 @@ __all__ = [
   "check_scene_spec",
   "convert_images",
   "cropped_size",
+  "masks_of_labels",
   "num_objects",
   "preprocess",
   "resize",
@@ -54,6 +55,22 @@ def num_objects(
   """Number of present foreground objects, scalar int32; see `visibility`."""
   visible = tf.reduce_sum(visibility(example, num_background_entities))
   return tf.cast(tf.round(visible), tf.int32) - num_background_entities
+
+
+def masks_of_labels(labels: tf.Tensor, num_entities: int) -> tf.Tensor:
+  """Turns a label map into masks.
+
+  Args:
+    labels: [..., h, w] signed integers; what is no number of an entity, from 0
+      on, belongs to none.
+    num_entities: L.
+
+  Returns:
+    [..., L, h, w, 1] uint8, 255 where an entity owns the pixel, else 0.
+  """
+  entities = tf.range(num_entities)[:, tf.newaxis, tf.newaxis]
+  owned = tf.cast(labels, tf.int32)[..., tf.newaxis, :, :] == entities
+  return tf.cast(owned, tf.uint8)[..., tf.newaxis] * 255
 
 
 def preprocess(

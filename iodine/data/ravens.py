@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from iodine.data import hdf5_files
-from iodine.data.flat_hdf5 import one_hot
+from iodine.data import hdf5_files, preprocessing
 from iodine.data.hdf5 import HDF5Dataset, Layout, image_shape
 
 __all__ = ["RAVENS"]
@@ -65,12 +64,9 @@ class RAVENS(HDF5Dataset):
     self.cameras = tuple(self.cameras)
     self._has_warned = False
 
-  def has_wanted_objects(self, example: dict) -> tf.Tensor:
-    """Whether a scene passes the filter, by what lies on the table."""
-    count = example[_COUNT]
-    low, high = self.min_num_objects, self.max_num_objects
-    high = count.dtype.max if high is None else high
-    return tf.logical_and(count >= (low or 0), count <= high)
+  def counted_objects(self, example: dict) -> tf.Tensor:
+    """The number of objects on the table."""
+    return example[_COUNT]
 
   def estimated_num_examples(self) -> int:
     """The number of images of these cameras."""
@@ -142,7 +138,7 @@ class RAVENS(HDF5Dataset):
     return ids.clip(0, last).astype(np.int16)
 
   def _example(self, row: dict[str, Any]) -> dict[str, Any]:
-    mask = one_hot(row["labels"], _NUM_ENTITIES)
+    mask = preprocessing.masks_of_labels(row["labels"], _NUM_ENTITIES)
     return {"image": row["image"], "mask": mask, _COUNT: row[_COUNT]}
 
   def _faults(self) -> Iterator[str | None]:

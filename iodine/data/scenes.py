@@ -130,9 +130,13 @@ class StoredScenes(abc.ABC):
       OSError: if they cannot be written.
     """
 
+  def counted_objects(self, example: dict) -> tf.Tensor:
+    """How many objects a scene of `examples` has for the filter, int32."""
+    return preprocessing.num_objects(example, self.num_background_entities)
+
   def has_wanted_objects(self, example: dict) -> tf.Tensor:
     """Whether a scene of `examples` passes the filter, a scalar bool."""
-    count = preprocessing.num_objects(example, self.num_background_entities)
+    count = self.counted_objects(example)
     low, high = self.min_num_objects, self.max_num_objects
     high = count.dtype.max if high is None else high
     passes = tf.logical_and(count >= (low or 0), count <= high)
@@ -192,9 +196,8 @@ class StoredScenes(abc.ABC):
   def _scene(self, example: dict) -> dict[str, Any]:
     """Preprocesses a stored scene."""
     scene = {"factors": {}, **self._preprocessed(example)}
-    if "styled_image" in example:
-      styled = self._preprocessed({"image": example["styled_image"]})
-      scene["styled_image"] = styled["image"]
+    if self._shift is not None:
+      scene |= self._shift.preprocessed(example, self._preprocessed)
     return {name: scene[name] for name in self._scene_spec()}
 
   def _preprocessed(self, example: dict) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import tensorflow as tf
@@ -85,6 +85,18 @@ class Shift(abc.ABC):
     """The stored scenes, with what else the shift needs of each."""
     del dataset
     return examples
+
+  def preprocessed(
+    self, example: Scene, preprocess: Callable[[Scene], Scene]
+  ) -> Scene:
+    """What a preprocessed scene has besides its own, of a stored one.
+
+    Args:
+      example: a scene of `examples`.
+      preprocess: makes a scene of what is stored.
+    """
+    del example, preprocess
+    return {}
 
   def stored_files(self, dataset: StoredScenes) -> Sequence[str] | None:
     """The files that it reads beside the dataset's own; None: unknown."""

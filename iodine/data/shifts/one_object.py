@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,6 +122,13 @@ class ObjectStyle(_OneObject):
       return {**example, "styled_image": tf.ensure_shape(image, spec.shape)}
 
     return tf.data.Dataset.zip(examples, images).map(with_copy)
+
+  def preprocessed(
+    self, example: Scene, preprocess: Callable[[Scene], Scene]
+  ) -> Scene:
+    """See the base class."""
+    styled = preprocess({"image": example["styled_image"]})
+    return {"styled_image": styled["image"]}
 
   def stored_files(self, dataset: StoredScenes) -> Sequence[str] | None:
     """See the base class."""
