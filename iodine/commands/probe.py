@@ -1,7 +1,7 @@
 """What the slots of a checkpoint tell of objects."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from iodine.data.opening import data_errors_as_config_errors, first_batch
 from iodine.evaluation import dci, probe_report, probes, representations
 from iodine.evaluation.factors import Encoding
 from iodine.evaluation.probe_report import Findings, Probed
+from iodine.evaluation.probes import Examples
 from iodine.evaluation.representations import Representations
 from iodine.progress import progress
 from iodine.runs import loading
@@ -233,9 +234,9 @@ def _findings(
       for item in encoding.properties
     },
     probed=[
-      _probed(entries, name, match_by, encoding, parts, affected)
+      probed
       for match_by in entries["match_by"].split(",")
-      for name in (probes.BASELINE, *entries["probes"].split(","))
+      for probed in _probed(entries, match_by, encoding, parts, affected)
     ],
     dci=_disentanglement(entries, test.without_modified(), as_published)
     if has_dci
@@ -247,17 +248,29 @@ def _findings(
 
 def _probed(
   entries: Mapping[str, Any],
-  name: str,
   match_by: str,
   encoding: Encoding,
   parts: Mapping[str, Representations],
   affected: Sequence[str],
-) -> Probed:
-  """Trains and scores a probe."""
+) -> Iterator[Probed]:
+  """Trains and scores all probes on objects that are matched in one way."""
   sets = {
     key: probes.examples(part, encoding, match_by)
     for key, part in parts.items()
   }
+  for name in (probes.BASELINE, *entries["probes"].split(",")):
+    yield _train_and_score(entries, name, match_by, encoding, sets, affected)
+
+
+def _train_and_score(
+  entries: Mapping[str, Any],
+  name: str,
+  match_by: str,
+  encoding: Encoding,
+  sets: Mapping[str, Examples],
+  affected: Sequence[str],
+) -> Probed:
+  """Trains and scores a probe."""
   _LOG.info("Training %s, matching by %s", name, match_by)
   with progress(probes.MOST_STEPS, "steps", _LOG) as update:
     trained = probes.train(

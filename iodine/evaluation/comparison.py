@@ -155,9 +155,7 @@ def _facts(model: Compared) -> dict[str, Any]:
     "milliseconds_per_image": model.cost.milliseconds,
     "peak_memory": model.cost.memory,
     "metrics": report.statistics(scores),
-    "per_step": {
-      k: [report.finite(v) for v in s.per_step] for k, s in scores.items()
-    },
+    "per_step": report.per_step(scores),
     "published": dict(model.published),
   }
 

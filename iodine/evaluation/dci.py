@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize
 
 from iodine.errors import ConfigError
 from iodine.evaluation import factors as true_factors
+from iodine.evaluation.matching import by_cost
 from iodine.evaluation.representations import Representations
 
 __all__ = [
@@ -98,13 +98,11 @@ def match_objects(
     Indices of entities and of their slots, as many of each. Without objects of
     fewer than 50 pixels, and those of an IoU below 0.1.
   """
-  entities = np.flatnonzero(is_object)
-  iou = iou[entities]
-  rows, slots = optimize.linear_sum_assignment(iou, maximize=True)
-  kept = (pixels[entities[rows]] >= _LEAST_PIXELS) & (
-    iou[rows, slots] >= _LEAST_IOU
-  )
-  return entities[rows[kept]], slots[kept]
+  (slots,) = by_cost(-iou[np.newaxis], is_object[np.newaxis])
+  is_kept = (slots >= 0) & (pixels >= _LEAST_PIXELS)
+  is_kept &= iou[np.arange(len(slots)), slots] >= _LEAST_IOU
+  entities = np.flatnonzero(is_kept)
+  return entities, slots[entities]
 
 
 def matched_objects(scenes: Representations) -> Objects:

@@ -24,11 +24,21 @@ def by_cost(cost: np.ndarray, is_object: np.ndarray) -> np.ndarray:
     that are left over where there are more of them than slots.
   """
   slots = np.full(is_object.shape, -1, np.int32)
+  all_slots = np.arange(cost.shape[2])
   for row, costs, objects in zip(slots, cost, is_object, strict=True):
-    entities = np.flatnonzero(objects)
-    matched, columns = optimize.linear_sum_assignment(costs[entities])
-    row[entities[matched]] = columns
+    _assign(row, costs, objects, all_slots)
   return slots
+
+
+def _assign(
+  row: np.ndarray, costs: np.ndarray, objects: np.ndarray, slots: np.ndarray
+) -> None:
+  """Enters the slots of a scene's objects in a row [L], of those given."""
+  entities = np.flatnonzero(objects)
+  matched, places = optimize.linear_sum_assignment(
+    costs[np.ix_(entities, slots)]
+  )
+  row[entities[matched]] = slots[places]
 
 
 def in_two_steps(
@@ -56,12 +66,7 @@ def in_two_steps(
   for row, costs, others in zip(
     slots, cost, is_object & ~is_modified, strict=True
   ):
-    entities = np.flatnonzero(others)
-    free = np.setdiff1d(np.arange(cost.shape[2]), row)
-    matched, columns = optimize.linear_sum_assignment(
-      costs[np.ix_(entities, free)]
-    )
-    row[entities[matched]] = free[columns]
+    _assign(row, costs, others, np.setdiff1d(np.arange(cost.shape[2]), row))
   return slots.astype(np.int32)
 
 

@@ -26,10 +26,10 @@ from iodine.pictures import curves, page
 __all__ = [
   "aligned",
   "check_paper",
-  "finite",
   "json_text",
   "markdown_table",
   "number",
+  "per_step",
   "published_text",
   "score_label",
   "statistics",
@@ -208,10 +208,8 @@ def write(
     "scenes": evaluation.scenes,
     "shift": shift,
     "metrics": statistics(evaluation.scores),
-    "per_step": {
-      k: [finite(v) for v in s.per_step] for k, s in evaluation.scores.items()
-    },
-    "images_per_second": finite(evaluation.images_per_second),
+    "per_step": per_step(evaluation.scores),
+    "images_per_second": _finite(evaluation.images_per_second),
     "checkpoint": checkpoint,
   }
   result_text = json_text(result, config)
@@ -271,15 +269,23 @@ def statistics(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
   """{name: {statistic: number or None}} of scores, for JSON."""
   return {
     name: {
-      "mean": finite(score.mean),
-      "std": finite(score.std),
-      "stderr": finite(score.stderr),
+      "mean": _finite(score.mean),
+      "std": _finite(score.std),
+      "stderr": _finite(score.stderr),
       "undefined": score.undefined,
     }
     for name, score in scores.items()
   }
 
 
-def finite(value: float | None) -> float | None:
+def per_step(scores: Mapping[str, Score]) -> dict[str, list[float | None]]:
+  """{name: means after every step} of scores, for JSON."""
+  return {
+    name: [_finite(value) for value in score.per_step]
+    for name, score in scores.items()
+  }
+
+
+def _finite(value: float | None) -> float | None:
   """Replaces values that JSON cannot represent with None."""
   return None if value is None or not math.isfinite(value) else value
