@@ -6,6 +6,7 @@ What of Sacred is private is used here alone, see `PRIVATE`.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import os
@@ -263,9 +264,11 @@ class Experiment(SacredExperiment):
     """Has Sacred know configurations for a time, by the names it yields.
 
     Sacred would read a file of a configuration's name, and may run code that it
-    finds there; no file has these names.
+    finds there; no file has these names. It gets copies, as it merges one into
+    another.
     """
-    named = {f"configuration {i}": x for i, x in enumerate(configs)}
+    copies = copy.deepcopy(configs)
+    named = {f"configuration {i}": x for i, x in enumerate(copies)}
     self.named_configs.update(named)
     try:
       yield list(named)

@@ -431,6 +431,12 @@ def test_later_configurations_win_and_the_command_line_last(tmp_path):
   assert resolve("clevr6", "tetrominoes")["n_z"] == 32
 
 
+def test_configurations_stay_as_they_are_for_the_next_run():
+  before = resolve("tetrominoes")
+  resolve("clevr6", "tetrominoes")
+  assert {**resolve("tetrominoes"), "seed": 0} == {**before, "seed": 0}
+
+
 def test_a_file_is_read_anew_for_each_run(tmp_path):
   path = write(tmp_path / "my.yaml", "n_z: 5")
   assert resolve("tetrominoes", path)["n_z"] == 5
