@@ -14,12 +14,11 @@ from iodine.data import (
   clevrtex,
   clevrtex_objects,
   image_files,
-  opening,
   scene_files,
 )
-from iodine.errors import ConfigError
 from iodine.modules.data import ClevrTex
 from tests.support import clevrtex_files
+from tests.support.small_datasets import fault
 from tests.support.tiny_runs import TINY_MODEL, run
 
 COUNT = 20
@@ -213,18 +212,6 @@ def test_files_that_stand_for_all(stored, monkeypatch):
 
 
 # --- Files that cannot be used ------------------------------------------------
-
-
-def fault(dataset):
-  with (
-    pytest.raises(ConfigError) as caught,
-    opening.data_errors_as_config_errors(dataset),
-  ):
-    list(dataset("eval"))
-  text = str(caught.value)
-  assert text.startswith("data: ")
-  assert "\n" not in text
-  return text
 
 
 @pytest.fixture(name="own")

@@ -8,7 +8,7 @@ from iodine.data.datasets import FlatHDF5
 from iodine.data.flat_hdf5 import PUBLISHED_SPLITS
 from iodine.errors import ConfigError
 from tests.support import hdf5_layouts as layouts
-from tests.support.tiny_runs import TINY_MODEL, run
+from tests.support.tiny_runs import TINY_MODEL, train_and_describe
 
 h5py = pytest.importorskip("h5py")
 
@@ -256,14 +256,5 @@ def test_training_and_description(tmp_path, capsys, layout, options):
     "model.factor_evaluator=null",
     *options,
   )
-  run(
-    *words,
-    "held_out_scenes=2",
-    "stop_after_steps=2",
-    f"checkpoint_dir={tmp_path}/run",
-  )
-  assert (tmp_path / "run_1" / "model.ckpt-2.index").is_file()
-  capsys.readouterr()
-  run("describe_data", *words, f"pictures_dir={tmp_path}")
-  shown = capsys.readouterr().out
+  shown = train_and_describe(capsys, tmp_path, *words)
   assert "masks     100.00% of the pixels belong to exactly one" in shown

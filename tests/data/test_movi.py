@@ -9,7 +9,7 @@ from iodine.data import opening
 from iodine.data.datasets import MOVi
 from iodine.errors import ConfigError
 from tests.support import movi_files
-from tests.support.tiny_runs import TINY_MODEL, run
+from tests.support.tiny_runs import TINY_MODEL, train_and_describe
 
 COUNTS = [3, 5, 4]
 
@@ -170,15 +170,6 @@ def test_training_and_description(path, tmp_path, capsys):
     "data.num_frames=2",
     "batch_size=1",
   )
-  run(
-    *words,
-    "held_out_scenes=1",
-    "stop_after_steps=2",
-    f"checkpoint_dir={tmp_path}/run",
-  )
-  assert (tmp_path / "run_1" / "model.ckpt-2.index").is_file()
-  capsys.readouterr()
-  run("describe_data", *words, f"pictures_dir={tmp_path}")
-  shown = capsys.readouterr().out
+  shown = train_and_describe(capsys, tmp_path, *words, held_out_scenes=1)
   assert "11 a scene: 1 background first, then up to 10 objects" in shown
   assert "  size" in shown

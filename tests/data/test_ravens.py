@@ -6,7 +6,7 @@ import pytest
 from iodine.data import hdf5_files
 from iodine.data.datasets import RAVENS
 from tests.support import hdf5_layouts as layouts
-from tests.support.tiny_runs import TINY_MODEL, run
+from tests.support.tiny_runs import TINY_MODEL, train_and_describe
 
 h5py = pytest.importorskip("h5py")
 
@@ -138,14 +138,5 @@ def test_training_and_description(path, tmp_path, capsys):
     "image_dim=[8,8]",
     "model.factor_evaluator=null",
   )
-  run(
-    *words,
-    "held_out_scenes=2",
-    "stop_after_steps=2",
-    f"checkpoint_dir={tmp_path}/run",
-  )
-  assert (tmp_path / "run_1" / "model.ckpt-2.index").is_file()
-  capsys.readouterr()
-  run("describe_data", *words, f"pictures_dir={tmp_path}")
-  shown = capsys.readouterr().out
+  shown = train_and_describe(capsys, tmp_path, *words)
   assert "12 a scene: 4 background first, then up to 8 objects" in shown

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iodine.data import opening, scene_files
-from iodine.errors import ConfigError
+from iodine.data import scene_files
 from iodine.modules.data import Sketchy
+from tests.support.small_datasets import fault
 from tests.support.tiny_runs import TINY_MODEL, run
 
 H, W = 9, 7
@@ -148,18 +148,6 @@ def test_files_that_stand_for_all(stored, monkeypatch):
 
 
 # --- Files that cannot be used ------------------------------------------------
-
-
-def fault(dataset):
-  with (
-    pytest.raises(ConfigError) as caught,
-    opening.data_errors_as_config_errors(dataset),
-  ):
-    list(dataset("eval"))
-  text = str(caught.value)
-  assert text.startswith("data: ")
-  assert "\n" not in text
-  return text
 
 
 def test_no_folder(tmp_path):

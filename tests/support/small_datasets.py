@@ -3,9 +3,12 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
+from iodine.data import opening
 from iodine.data.pipeline import IODINEDataset
+from iodine.errors import ConfigError
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -58,3 +61,16 @@ class Blobs(IODINEDataset):
 
   def _source(self):
     return self.source
+
+
+def fault(dataset: IODINEDataset) -> str:
+  """Reads a dataset that must fail; returns the one line of the error."""
+  with (
+    pytest.raises(ConfigError) as caught,
+    opening.data_errors_as_config_errors(dataset),
+  ):
+    list(dataset("eval"))
+  text = str(caught.value)
+  assert text.startswith("data: ")
+  assert "\n" not in text
+  return text

@@ -116,6 +116,25 @@ def run(*words: object) -> None:
   command_line.main(["iodine", *map(str, words)])
 
 
+def train_and_describe(
+  capsys: pytest.CaptureFixture,
+  folder: pathlib.Path,
+  *words: object,
+  held_out_scenes: int = 2,
+) -> str:
+  """Trains for two steps, in a folder; returns what describe_data prints."""
+  run(
+    *words,
+    f"held_out_scenes={held_out_scenes}",
+    "stop_after_steps=2",
+    f"checkpoint_dir={folder}/run",
+  )
+  assert (folder / "run_1" / "model.ckpt-2.index").is_file()
+  capsys.readouterr()
+  run("describe_data", *words, f"pictures_dir={folder}")
+  return capsys.readouterr().out
+
+
 def fail(capsys: pytest.CaptureFixture, code: int, *words: object) -> str:
   """Runs a command that must end with an exit code; returns the error."""
   capsys.readouterr()
