@@ -338,8 +338,8 @@ ENTRIES: dict[str, Entry] = {
   ),
   "probe_shift": Entry(
     "test",
-    "probe, with data.shift: which scenes are shifted: test, or both (those "
-    "that train and validate the probes, too)",
+    "probe: which scenes data.shift shifts: test, or both (those that train "
+    "and validate the probes, too)",
     _choice("test", "both"),
   ),
   "dci": Entry(
