@@ -16,6 +16,9 @@ __all__ = ["BroadcastConv2D", "ConvNet2D"]
 # Output channels per vector register, in float32 and bfloat16 alike.
 _LANES = 16
 
+# Standard deviation of a gain for standard normal latents, before training.
+INITIAL_GAIN = 0.3
+
 
 class ConvNet2D(snt.Module):
   """A stack of 2D convolutions with SAME padding, plain or transposed.
@@ -280,7 +283,15 @@ class BroadcastConv2D(_ConvLayer):
   less cost: each entry of the kernel is applied to the vector once and counted
   wherever it is not on padding, and the coordinates' part is shared by the
   batch. That part is computed in float32, the rest in the vector's type.
+
+  With `modulate`, the vector also scales every channel of the coordinates' part
+  (a form of FiLM, arXiv 1709.07871), by 1 plus a linear function of it.
   """
+
+  def __init__(self, *args: Any, modulate: bool = False, **kwargs: Any):
+    """Args: modulate: see the class; the others: those of a convolution."""
+    super().__init__(*args, **kwargs)
+    self._modulate = modulate
 
   def __call__(self, inputs: tuple[tf.Tensor, np.ndarray]) -> tf.Tensor:
     """Args: inputs: z [N, Z], coordinates [H, W, c]. Returns: [N, H, W, C]."""
@@ -295,23 +306,36 @@ class BroadcastConv2D(_ConvLayer):
     visible = tf.constant(np.kron(rows, columns), z.dtype)
     outputs = tf.matmul(visible, taps)
     shared = self._of_coordinates(coords, w_coords)
-    if shared is not None:
-      outputs += tf.cast(shared, z.dtype)
+    bias = self.b if self._with_bias else tf.zeros([self._output_channels])
+    if self._modulate:
+      outputs += self._gain(z) * tf.cast(shared, z.dtype)
+      outputs += tf.cast(bias, z.dtype)
+    else:
+      outputs += tf.cast(shared + bias, z.dtype)
     return tf.reshape(
       outputs, [-1, len(rows), len(columns), self._output_channels]
     )
 
-  def _of_coordinates(
-    self, coords: np.ndarray, w: tf.Tensor
-  ) -> tf.Tensor | None:
-    """[H * W or 1, C] float32, shared by all images: coordinates and bias."""
-    bias = self.b[tf.newaxis] if self._with_bias else None
+  def _of_coordinates(self, coords: np.ndarray, w: tf.Tensor) -> tf.Tensor:
+    """[H * W or 1, C] float32, shared by all images."""
     if not coords.shape[-1]:
-      return bias
+      return tf.zeros([1, self._output_channels])
     image = coords[np.newaxis]
     conv = tf.nn.conv2d(image, w, self._stride, "SAME", dilations=self._rate)
-    conv = tf.reshape(conv, [-1, self._output_channels])
-    return conv if bias is None else conv + bias
+    return tf.reshape(conv, [-1, self._output_channels])
+
+  def _gain(self, z: tf.Tensor) -> tf.Tensor:
+    """[N, 1, C]: the factor of every channel of the coordinates' part."""
+    self._create_gain(z.shape[-1])
+    return 1 + tf.matmul(z, tf.cast(self.w_gain, z.dtype))[:, tf.newaxis]
+
+  @snt.once
+  def _create_gain(self, num_latents: int) -> None:
+    initializer = snt.initializers.TruncatedNormal(
+      stddev=INITIAL_GAIN / math.sqrt(num_latents)
+    )
+    shape = [num_latents, self._output_channels]
+    self.w_gain = tf.Variable(initializer(shape, tf.float32), name="w_gain")
 
   def _visible_taps(self, axis: int, size: int) -> np.ndarray:
     """[outputs, kernel]: 1 where an entry is on the image, 0 on padding."""

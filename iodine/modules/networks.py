@@ -281,6 +281,7 @@ class BroadcastConv(snt.Module):
     mlp_opt: Mapping[str, Any] | None = None,
     coord_type: str | None = "linear",
     coord_freqs: int = 3,
+    modulate: bool = False,
     name: str = "broadcast_conv",
   ):
     """Makes a decoder without variables; the first call creates them.
@@ -291,11 +292,23 @@ class BroadcastConv(snt.Module):
         the broadcast; None: no MLP.
       coord_type: "linear", "cos" or None, see `utils.coordinate_channels`.
       coord_freqs: frequencies per axis for "cos".
+      modulate: whether z also scales what the first layer makes of the
+        coordinates, see `BroadcastConv2D`. The reference only adds both.
       name: scope of the variables.
+
+    Raises:
+      ValueError: for options out of range, or `modulate` without coordinates.
     """
     super().__init__(name=name)
+    checks.check_flags(modulate=modulate)
+    if modulate and coord_type is None:
+      raise ValueError(
+        "modulate=True: there are no coordinates to scale with coord_type=None"
+      )
     self._cnn = _make_conv_net(
-      cnn_opt, open_end=True, first_layer=BroadcastConv2D
+      cnn_opt,
+      open_end=True,
+      first_layer=functools.partial(BroadcastConv2D, modulate=modulate),
     )
     self._mlp = None
     if mlp_opt is not None:

@@ -640,6 +640,37 @@ class TestBroadcastConv:
       np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
   @MODES
+  @pytest.mark.parametrize("kernel", [1, 3])
+  def test_modulated_coordinates(self, mode, kernel):
+    decoder = self._build(
+      modulate=True,
+      cnn_opt=dict(output_channels=[None], kernel_shapes=[kernel], strides=[1]),
+    )
+    decode = lambda z: decoder(z, (H, W, C)).params
+    z = _random(B, Z)
+    decode(tf.constant(z))
+    module_checks.perturb(decoder)
+    values = {k.rsplit("/", 1)[1]: v for k, v in _values(decoder).items()}
+    w_z, w_coords = np.split(values["w"], [Z], axis=2)
+    tiled = np.broadcast_to(z[:, None, None], (B, H, W, Z))
+    coords = utils.coordinate_channels(H, W, "linear", 1, order="hw")[None]
+    gain = 1 + z @ values["w_gain"]
+    expected = _np_conv(tiled, w_z, values["b"], (1, 1))
+    expected += gain[:, None, None] * _np_conv(coords, w_coords, 0, (1, 1))
+    outputs = module_checks.call(mode, decode, z)
+    np.testing.assert_allclose(outputs, expected, **TOLERANCE)
+    module_checks.check_gradients(mode, decoder, decode, z)
+
+  def test_first_gains(self):
+    decoder = self._build(
+      modulate=True,
+      cnn_opt=dict(output_channels=[128], kernel_shapes=[1], strides=[1]),
+    )
+    decoder(_tensor(B, 64), (H, W, 128))
+    gains = next(v for v in decoder.variables if "w_gain" in v.name)
+    _check_truncated_normal(gains.numpy(), 0.3 / 8)
+
+  @MODES
   def test_names_and_gradients(self, mode):
     # No relu: a dead unit would have a zero gradient.
     decoder = self._build(mlp_opt=dict(output_sizes=[7], activation="elu"))
@@ -685,6 +716,11 @@ class TestBroadcastConv:
       (
         dict(coord_type="cos", coord_freqs=0),
         "coord_freqs=0: expected an integer of at least 1",
+      ),
+      (dict(modulate=1), "modulate=1: expected True or False"),
+      (
+        dict(modulate=True, coord_type=None),
+        "modulate=True: there are no coordinates to scale with coord_type=None",
       ),
       (
         dict(mlp_opt=dict(output_sizes=[4, None])),
