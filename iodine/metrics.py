@@ -20,6 +20,7 @@ __all__ = [
   "average_precision",
   "frame",
   "is_score",
+  "matched_segments",
   "mean_of_defined",
   "mean_squared_error",
   "measure",
@@ -206,18 +207,41 @@ def segmentation_scores(
     segment_count: 1 if there are as many segments as entities, else 0.
     NaN where there is nothing to compare.
   """
-  entities = _points(true_mask)
-  segments = tf.one_hot(tf.argmax(_points(pred_mask), -1), pred_mask.shape[1])
-  segments *= tf.reduce_max(entities, axis=-1, keepdims=True)
-  overlaps = _Overlaps(
-    tf.einsum("bnl,bnk->blk", entities, segments),
-    tf.reduce_sum(entities, axis=1),
-    tf.reduce_sum(segments, axis=1),
-  )
+  overlaps = _overlaps(true_mask, pred_mask)
   return {
     **_matched_scores(overlaps, num_background_entities),
     **_coverings(overlaps, num_background_entities),
   }
+
+
+def _overlaps(true_mask: tf.Tensor, pred_mask: tf.Tensor) -> _Overlaps:
+  entities = _points(true_mask)
+  segments = tf.one_hot(tf.argmax(_points(pred_mask), -1), pred_mask.shape[1])
+  segments *= tf.reduce_max(entities, axis=-1, keepdims=True)
+  return _Overlaps(
+    tf.einsum("bnl,bnk->blk", entities, segments),
+    tf.reduce_sum(entities, axis=1),
+    tf.reduce_sum(segments, axis=1),
+  )
+
+
+def matched_segments(true_mask: tf.Tensor, pred_mask: tf.Tensor) -> tf.Tensor:
+  """Finds the segment of every entity, in pairs of the highest sum of IoUs.
+
+  Args:
+    true_mask: see `segmentation_scores`, whose mIoU is of these pairs.
+    pred_mask: see `segmentation_scores`.
+
+  Returns:
+    [B, L] int64, indices of segments; -1 for an entity that overlaps with none,
+    or with none that is left for it.
+  """
+  overlaps = _overlaps(true_mask, pred_mask)
+  pairs = assign(-overlaps.iou)
+  iou = tf.gather_nd(overlaps.iou, tf.transpose(pairs, [0, 2, 1]), 1)
+  rows = tf.one_hot(pairs[:, 0], true_mask.shape[1], dtype=tf.int64)
+  numbers = tf.where(iou > 0, pairs[:, 1] + 1, 0)  # 0: none
+  return tf.einsum("bpl,bp->bl", rows, numbers) - 1
 
 
 def _coverings(

@@ -102,6 +102,18 @@ def test_segmentation_scores_agree_with_scikit_learn(run, background):
   assert not np.isnan(scores["miou"]).any()
 
 
+def test_segments_of_entities(run):
+  # Entity 3 is nowhere; entity 1 has a pixel of the segment of entity 0 alone.
+  true = np.array([[0, 0, 0, 1, 2, 2], [2, 2, 1, 1, 0, 0]])
+  segments = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 2, 1, 1, 1]])
+  masks = [
+    np.eye(size, dtype=np.float32)[x].transpose(0, 2, 1)[:, :, None, :, None]
+    for size, x in ((4, true), (3, segments))
+  ]
+  actual = run(metrics.matched_segments)(*masks)
+  np.testing.assert_array_equal(actual, [[1, -1, 0, -1], [1, 2, 0, -1]])
+
+
 @pytest.mark.parametrize("entities, slots", [(3, 6), (6, 3), (4, 4)])
 def test_segmentation_scores_of_any_numbers(run, entities, slots):
   rng = np.random.default_rng(entities)

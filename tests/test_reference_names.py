@@ -57,11 +57,9 @@ _MOVED = {
     for name in _REFERENCE["plotting"]
     if not name.endswith("_plot")
   },
-  **{
-    f"plotting.{name}": "iodine.pictures.decompositions"
-    for name in _REFERENCE["plotting"]
-    if name.endswith("_plot")
-  },
+  "plotting.example_plot": "iodine.pictures.decompositions",
+  "plotting.inputs_plot": "iodine.pictures.refinements",
+  "plotting.iterations_plot": "iodine.pictures.refinements",
   "utils.color_transform": "iodine.pictures.tiles",
   "utils.construct_diagnostic_image": "iodine.pictures.tiles",
   "utils.construct_iterations_image": "iodine.pictures.tiles",

@@ -289,7 +289,9 @@ def _measure(
   info = infer_from(entries, model, batch)
   decomposed = None
   if shows_decomposition(info):
-    decomposed = comparisons.of_info(candidate.name, info)
+    decomposed = comparisons.of_info(
+      candidate.name, info, model.num_background_entities
+    )
   compared = Compared(
     name=candidate.name,
     checkpoint=trained.prefix,

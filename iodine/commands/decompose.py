@@ -18,6 +18,7 @@ from iodine.data.opening import data_errors_as_config_errors
 from iodine.errors import ConfigError
 from iodine.files import new_files, plain_name, source_of
 from iodine.pictures import animations, sections
+from iodine.pictures.masks import segmentation
 from iodine.runs import loading
 from iodine.scene_model import shows_decomposition
 
@@ -72,7 +73,7 @@ def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
         f"decompose: a {type(model).__name__} does not reconstruct images"
       )
     _save_slots(new, info)
-    sections.decomposition(info, new, files[-1])
+    sections.decomposition(model, info, new, files[-1])
   _LOG.info("Wrote %s", folder)
   return folder
 
@@ -91,7 +92,8 @@ def _save_slots(folder: pathlib.Path, info: Mapping[str, Any]) -> None:
   masks = outputs["pred_mask"]
   save_image(folder / "image.png", info["data"]["image"][0, -1])
   save_image(folder / "reconstruction.png", outputs["recons"][0])
-  save_image(folder / "masks.png", animations.segmentation(masks))
+  colors = segmentation(np.moveaxis(masks[..., 0], 0, -1))
+  save_image(folder / "masks.png", colors)
   for k, component in enumerate(outputs["components"]):
     rgb = np.broadcast_to(component, (*component.shape[:2], 3))
     rgba = np.concatenate([rgb, masks[k]], axis=-1)

@@ -55,7 +55,11 @@ def describe_data(entries: Mapping[str, Any]) -> pathlib.Path:
   names = [dataset.name, None if shift is None else shift.name, "scenes.png"]
   path = folder / "_".join(filter(None, names))
   masks = batch["mask"][:, 0, ..., 0].numpy() if "mask" in batch else None
-  figure = scene_pictures.scenes_plot(batch["image"][:, 0].numpy(), masks)
+  figure = scene_pictures.scenes_plot(
+    batch["image"][:, 0].numpy(),
+    masks,
+    num_background=dataset.num_background_entities,
+  )
   picture = io.BytesIO()
   figure.savefig(picture, format="png", dpi=150)
   write_whole(path, picture.getvalue())

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from iodine.checks import check_shapes
 from iodine.pictures.attention import shaded
 from iodine.pictures.colors import get_mask_plot_colors
+from iodine.pictures.masks import on_checkerboard, segmentation
 
 __all__ = [
   "Animation",
@@ -26,7 +27,6 @@ __all__ = [
   "magnification",
   "refinement_frames",
   "save_gif",
-  "segmentation",
   "traversal_frames",
   "upscale",
 ]
@@ -72,8 +72,8 @@ def refinement_frames(
 ) -> Animation:
   """Animates reconstruction, masks and slots, one frame per step.
 
-  Each scene is a row: image, reconstruction, masks, and each slot, white where
-  its mask hides it. A bar at the bottom counts the steps.
+  Each scene is a row: image, reconstruction, masks, and each slot, on a
+  checkerboard where its mask hides it. A bar at the bottom counts the steps.
 
   Args:
     rinfo: result of the model's `eval`, as NumPy arrays.
@@ -104,8 +104,8 @@ def refinement_frames(
     pictures = [
       image[b, min(t, image.shape[1] - 1)],
       outputs["recons"][b, t, 0],
-      segmentation(masks),
-      *_on_white(outputs["components"][b, t], masks),
+      segmentation(np.moveaxis(masks[..., 0], 0, -1)),
+      *on_checkerboard(outputs["components"][b, t], masks),
     ]
     return list(zip(pictures, colors, strict=True))
 
@@ -180,7 +180,8 @@ def traversal_frames(
   """Animates latents that sweep their ranges simultaneously.
 
   Each latent is a column, in the traversal's order: at the top the slot alone,
-  white where its mask hides it, if it has a picture; at the bottom the scene.
+  on a checkerboard where its mask hides it, if it has a picture; at the bottom
+  the scene.
 
   Args:
     traversal: result of `exploration.traverse`.
@@ -197,7 +198,7 @@ def traversal_frames(
   factor = magnification(sizes["H"], height)
   rows = [(traversal.scenes, _GRAY)]
   if traversal.components is not None and traversal.masks is not None:
-    alone = _on_white(traversal.components, traversal.masks)
+    alone = on_checkerboard(traversal.components, traversal.masks)
     rows.insert(0, (alone, get_mask_plot_colors(traversal.slot + 1)[-1]))
   frames = [
     _tile(
@@ -235,15 +236,6 @@ def save_gif(path: str | pathlib.Path, animation: Animation) -> None:
     loop=0,
     optimize=True,
   )
-
-
-def segmentation(masks: np.ndarray) -> np.ndarray:
-  """Colours masks [K, H, W, 1] as in figures; returns [H, W, 3]."""
-  return np.moveaxis(masks[..., 0], 0, -1) @ get_mask_plot_colors(len(masks))
-
-
-def _on_white(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
-  return images * masks + (1.0 - masks)
 
 
 def _tile(

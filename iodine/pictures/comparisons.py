@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib import figure as mpl_figure
 
+from iodine.pictures.colors import get_mask_plot_colors
 from iodine.pictures.decompositions import (
   decomposition_figure,
   show_decomposition,
 )
+from iodine.pictures.masks import object_colors
 from iodine.pictures.panels import new_figure, show_img, show_mask
 
 __all__ = ["Decomposed", "of_info", "scenes_plot", "slots_plot"]
@@ -35,6 +37,7 @@ class Decomposed(NamedTuple):
     recons: [N, H, W, C].
     masks: [N, K, H, W, 1].
     components: [N, K, H, W, C].
+    num_background: how many true masks are background.
   """
 
   name: str
@@ -43,10 +46,32 @@ class Decomposed(NamedTuple):
   recons: np.ndarray
   masks: np.ndarray
   components: np.ndarray
+  num_background: int = 1
+
+  def colors(self, n: int) -> tuple[np.ndarray | None, np.ndarray]:
+    """Colours of a scene's true entities and of its slots.
+
+    Args:
+      n: index of the scene.
+
+    Returns:
+      See `masks.object_colors`; without true masks, None and those of slots.
+    """
+    if self.true_masks is None:
+      return None, get_mask_plot_colors(self.masks.shape[1])
+    return object_colors(self.true_masks[n], self.masks[n], self.num_background)
 
 
-def of_info(name: str, info: Mapping[str, Any]) -> Decomposed:
-  """Takes the last step of the result of `exploration.infer`."""
+def of_info(
+  name: str, info: Mapping[str, Any], num_background: int = 1
+) -> Decomposed:
+  """Takes the last step of the result of `exploration.infer`.
+
+  Args:
+    name: of the model.
+    info: what it inferred.
+    num_background: how many true masks are background.
+  """
   data, outputs = info["data"], info["outputs"]
   true_masks = data.get("true_mask")
   return Decomposed(
@@ -56,6 +81,7 @@ def of_info(name: str, info: Mapping[str, Any]) -> Decomposed:
     outputs["recons"][:, -1, 0],
     outputs["pred_mask"][:, -1],
     outputs["components"][:, -1],
+    num_background,
   )
 
 
@@ -71,7 +97,8 @@ def scenes_plot(
 
   Returns:
     A column for each scene: the image and its true masks, if any, as the first
-    model sees them; below, reconstruction and masks of each model.
+    model sees them; below, reconstruction and masks of each model. Objects and
+    the slots that found them have the same colours, see `Decomposed.colors`.
   """
   first = models[0]
   has_masks = first.true_masks is not None
@@ -91,10 +118,12 @@ def scenes_plot(
     panels = iter(column)
     show_img(first.image[n], ax=next(panels))
     if first.true_masks is not None:
-      show_mask(first.true_masks[n, ..., 0], ax=next(panels))
+      colors, _ = first.colors(n)
+      show_mask(first.true_masks[n, ..., 0], ax=next(panels), colors=colors)
     for model in models:
+      _, colors = model.colors(n)
       show_img(model.recons[n], ax=next(panels))
-      show_mask(model.masks[n, ..., 0], ax=next(panels))
+      show_mask(model.masks[n, ..., 0], ax=next(panels), colors=colors)
   return fig
 
 
@@ -110,7 +139,7 @@ def slots_plot(
 
   Returns:
     A row for each model: image, reconstruction, masks, true masks, if any, and
-    its slots where their masks are.
+    its slots where their masks are, in the colours of `scenes_plot`.
   """
   first = models[0]
   most = max(len(model.masks[n]) for model in models)
@@ -126,6 +155,7 @@ def slots_plot(
   for model, row in zip(models, axes, strict=True):
     missing = most - len(model.masks[n])
     shown = len(row) - missing
+    true_colors, colors = model.colors(n)
     show_decomposition(
       row[:shown],
       model.image[n],
@@ -135,6 +165,8 @@ def slots_plot(
       true_mask=None if model.true_masks is None else model.true_masks[n],
       mask_components=True,
       lw=2.0 * size,
+      colors=colors,
+      true_colors=true_colors,
     )
     for ax in row[shown:]:
       ax.set_visible(False)

@@ -45,8 +45,8 @@ def traversal_plot(
 ) -> mpl_figure.Figure:
   """Plots a slot as its latents vary, one row per latent.
 
-  At the left is the slot alone, white where its mask hides it, if it has a
-  picture; at the right the scene. A triangle marks the inferred value.
+  At the left is the slot alone, on a checkerboard where its mask hides it, if
+  it has a picture; at the right the scene. A triangle marks the inferred value.
 
   Args:
     traversal: result of `exploration.traverse`.

@@ -17,6 +17,7 @@ from matplotlib import image as mpl_image
 
 from iodine.checks import check_shapes
 from iodine.pictures.colors import get_mask_plot_colors
+from iodine.pictures.masks import on_checkerboard, segmentation
 
 __all__ = (
   "GAP",
@@ -56,7 +57,7 @@ def show_img(
   color: Any = None,
   lw: float = 4.0,
 ) -> mpl_image.AxesImage:
-  """Shows an image, white where a mask hides it.
+  """Shows an image, and a checkerboard where a mask hides it.
 
   Args:
     img: [H, W, C]. Only the first three channels are shown; of two, only the
@@ -73,8 +74,7 @@ def show_img(
   img = _stretch(img) if norm else np.clip(img, 0.0, 1.0)
   if mask is not None:
     check_shapes({"img": (img, "H W C"), "mask": (mask, "H W 1")})
-    mask = np.clip(mask, 0.0, 1.0)
-    img = img * mask + (1.0 - mask)
+    img = on_checkerboard(img, np.clip(mask, 0.0, 1.0))
   return _show_rgb(img, ax, color, lw)
 
 
@@ -83,15 +83,16 @@ def show_mask(
   ax: mpl_axes.Axes | None = None,
   color: Any = None,
   lw: float = 4.0,
+  colors: np.ndarray | None = None,
 ) -> mpl_image.AxesImage:
   """Shows soft masks [K, H, W] as a segmentation, one colour per slot.
 
-  The other arguments are those of `show_img`.
+  `colors` are those of the slots, see `masks.segmentation`; the other arguments
+  are those of `show_img`.
   """
   m = np.asarray(m, np.float32)
   check_shapes({"m": (m, "K H W")})
-  m = np.moveaxis(np.clip(m, 0.0, 1.0), 0, -1)
-  return _show_rgb(m @ get_mask_plot_colors(m.shape[-1]), ax, color, lw)
+  return _show_rgb(segmentation(np.moveaxis(m, 0, -1), colors), ax, color, lw)
 
 
 def show_mat(

@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib import figure as mpl_figure
 
 from iodine.checks import check_shapes
+from iodine.pictures.colors import get_mask_plot_colors
+from iodine.pictures.masks import after_greys
 from iodine.pictures.panels import clean_ax, new_figure, show_img, show_mask
 
 __all__ = ["scenes_plot"]
@@ -16,6 +18,7 @@ def scenes_plot(
   masks: np.ndarray | None = None,
   num_cols: int = 6,
   size: float = 1.5,
+  num_background: int = 0,
 ) -> mpl_figure.Figure:
   """Shows scenes, each above its true masks.
 
@@ -24,6 +27,7 @@ def scenes_plot(
     masks: [N, L, H, W] in [0, 1], one colour per entity; None: no masks.
     num_cols: scenes in a row.
     size: width of a panel, in inches.
+    num_background: how many of the first masks are background, which is grey.
 
   Returns:
     The figure.
@@ -48,6 +52,10 @@ def scenes_plot(
     height / width,
     row_labels=names * (num_rows // panels),
   )
+  colors = None
+  if masks is not None:
+    objects = get_mask_plot_colors(masks.shape[1] - num_background)
+    colors = after_greys(objects, num_background)
   for ax in axes.ravel():
     clean_ax(ax)
   for i in range(num_rows // panels * num_cols):
@@ -58,5 +66,5 @@ def scenes_plot(
       continue
     show_img(images[i], ax=axes[row, column])
     if masks is not None:
-      show_mask(masks[i], ax=axes[row + 1, column])
+      show_mask(masks[i], ax=axes[row + 1, column], colors=colors)
   return fig

@@ -22,6 +22,7 @@ from iodine.pictures import (
   compositions,
   curves,
   decompositions,
+  refinements,
 )
 from iodine.pictures import latents as latent_pictures
 from iodine.pictures import scenes as scene_pictures
@@ -121,7 +122,7 @@ def _inferred(
   """Draws how the model explains the scenes."""
   draws, has_steps = shows_decomposition(info), model.num_steps > 1
   if draws:
-    yield decomposition(info, folder, "decomposition.png")
+    yield decomposition(model, info, folder, "decomposition.png")
   if {"boxes", "presence", "depth"} <= info["outputs"].keys():
     yield _boxes(info, folder)
   if can_render(model, info) and "pred_mask_logits" not in info["outputs"]:
@@ -176,21 +177,26 @@ def can_traverse(model: SceneModel, info: Mapping[str, Any]) -> bool:
 
 
 def decomposition(
-  info: Mapping[str, Any], folder: pathlib.Path, name: str
+  model: SceneModel, info: Mapping[str, Any], folder: pathlib.Path, name: str
 ) -> Section:
   """Draws every scene beside its decomposition."""
-  _save(decompositions.scenes_decomposition_plot(info), folder, name)
-  about_ari = ""
+  figure = decompositions.scenes_decomposition_plot(
+    info, num_background=model.num_background_entities
+  )
+  _save(figure, folder, name)
+  about_true = ""
   if "true_mask" in info["data"]:
-    about_ari = (
-      " ARI compares the masks with the true ones over the pixels of objects: "
-      "1 is perfect, 0 is chance."
+    about_true = (
+      " A true object has the colour of the slot that found it, the true "
+      "background is grey. ARI compares the masks with the true ones over the "
+      "pixels of objects: 1 is perfect, 0 is chance."
     )
   return Section(
     "Decomposition",
     "A row for each scene: the image, its reconstruction, which slot explains "
-    "which pixel, and every slot where its mask is. A slot keeps its colour in "
-    f"all pictures of this page.{about_ari}",
+    "which pixel (the paler, the less surely), and every slot where its mask "
+    "is, on a checkerboard. A slot keeps its colour in all pictures of this "
+    f"page.{about_true}",
     [name],
   )
 
@@ -276,8 +282,17 @@ def comparison(
     "Decompositions",
     "The same scenes by each model: its reconstruction, and which slot "
     "explains which pixel. Then all slots of the first scene where their masks "
-    "are. Slots have no order; colours tell those of one model apart.",
+    f"are. {_about_colors(models)}",
     names,
+  )
+
+
+def _about_colors(models: Sequence[comparisons.Decomposed]) -> str:
+  if models[0].true_masks is None:
+    return "Slots have no order; colours tell those of one model apart."
+  return (
+    "A slot has the colour of the true object that it has found, or grey where "
+    "it has found the background."
   )
 
 
@@ -287,8 +302,12 @@ def _refinement(
   scenes = range(min(_SHOWN_SCENES, len(info["data"]["image"])))
   animation = animations.refinement_frames(info, scenes)
   animations.save_gif(folder / "refinement.gif", animation)
-  figure = decompositions.iterations_plot(
-    info, mask_components=True, size=1.4, first_step=model.first_step
+  figure = refinements.iterations_plot(
+    info,
+    mask_components=True,
+    size=1.4,
+    first_step=model.first_step,
+    num_background=model.num_background_entities,
   )
   _save(figure, folder, "refinement.png")
   return Section(
@@ -319,7 +338,7 @@ def _scores(
 
 
 def _inputs(info: Mapping[str, Any], folder: pathlib.Path) -> Section:
-  _save(decompositions.inputs_plot(info, t=-1, size=1.2), folder, "inputs.png")
+  _save(refinements.inputs_plot(info, t=-1, size=1.2), folder, "inputs.png")
   return Section(
     "What the refinement network sees",
     "The inputs that led to the last step, for the first scene: the image, "

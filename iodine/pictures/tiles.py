@@ -2,7 +2,7 @@
 
 Dimensions: B batch, T time or refinement step, K slots, H height, W width,
 C channels (1 or 3). All pictures work eagerly and inside `tf.function`, where
-all sizes but K and C may be unknown. Images are floats in [0, 1].
+all sizes but C may be unknown. Images are floats in [0, 1].
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from iodine.checks import check_shapes
-from iodine.pictures.colors import get_mask_plot_colors
+from iodine.pictures.masks import segmentation
 from iodine.scene_model import shows_decomposition
 
 __all__ = (
@@ -31,26 +31,17 @@ _MASK_BORDER_VALUE = 1.0  # sets the masks apart in the diagnostic image
 
 
 def color_transform(masks: tf.Tensor) -> tf.Tensor:
-  """Colours soft masks: each pixel is the mean of its slots' colours.
+  """Colours soft masks, see `masks.segmentation`.
 
   Args:
     masks: [..., K] float, in [0, 1] and summing to 1 over K.
 
   Returns:
     [..., 3] RGB, same type as `masks`.
-
-  Raises:
-    ValueError: if K is unknown while tracing.
   """
   masks = tf.convert_to_tensor(masks)
-  num_slots = masks.shape[-1]
-  if num_slots is None:
-    raise ValueError(
-      f"masks has shape {masks.shape}; its last dimension, the number of "
-      "slots, must be known."
-    )
-  colors = tf.constant(get_mask_plot_colors(num_slots), masks.dtype)
-  return tf.tensordot(masks, colors, axes=1)
+  rgb = tf.numpy_function(segmentation, [masks], tf.float32, stateful=False)
+  return tf.cast(tf.ensure_shape(rgb, [*masks.shape[:-1], 3]), masks.dtype)
 
 
 def construct_diagnostic_image(

@@ -7,7 +7,7 @@ from PIL import Image, ImageSequence
 from iodine.pictures import animations
 from iodine.pictures.attention import shaded
 from iodine.pictures.colors import get_mask_plot_colors
-from tests.support import explored
+from tests.support import explored, inferred
 
 # Odd and distinct, so that swapped axes fail.
 B, S, K, H, W = 2, 3, 4, 7, 9
@@ -65,9 +65,9 @@ def test_a_refinement_has_a_frame_per_step(channels, num_frames):
     for row, b in enumerate([1, 0]):
       masks = outputs["pred_mask"][b, t]
       image = rinfo["data"]["image"][b, min(t, num_frames - 1)]
-      segmentation = np.einsum("khw,kc->hwc", masks[..., 0], colors)
+      segmentation = inferred.segmentation(masks[..., 0])
       panels = [image, outputs["recons"][b, t, 0], segmentation]
-      panels += list(outputs["components"][b, t] * masks + 1.0 - masks)
+      panels += list(inferred.through(outputs["components"][b, t], masks))
       for column, panel in enumerate(panels):
         np.testing.assert_array_equal(_panel(frame, row, column), _bytes(panel))
     # Just above the picture of the first slot, its frame.
@@ -102,7 +102,7 @@ def test_a_traversal_goes_there_and_back(channels):
   for frame, n in zip(frames, [0, 1, 2, 3, 4, 3, 2, 1], strict=True):
     for row in range(3):
       mask = traversal.masks[row, n]
-      alone = traversal.components[row, n] * mask + 1.0 - mask
+      alone = inferred.through(traversal.components[row, n], mask)
       np.testing.assert_array_equal(_panel(frame, 0, row), _bytes(alone))
       np.testing.assert_array_equal(
         _panel(frame, 1, row), _bytes(traversal.scenes[row, n])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from iodine.pictures import comparisons
-from iodine.pictures.colors import get_mask_plot_colors
+from tests.support import inferred
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -54,10 +54,35 @@ def test_scenes(has_masks):
       models, column[1 + has_masks :].reshape(2, 2), strict=True
     ):
       np.testing.assert_allclose(_shown(recons), model.recons[n], 1e-5)
-      colors = get_mask_plot_colors(len(model.masks[n]))
-      expected = np.moveaxis(model.masks[n, ..., 0], 0, -1) @ colors
+      expected = inferred.segmentation(
+        model.masks[n, ..., 0], model.colors(n)[1]
+      )
       np.testing.assert_allclose(_shown(mask), expected, 1e-5)
   assert not plt.get_fignums()
+
+
+def test_models_that_find_the_same_have_the_same_colors():
+  true = np.zeros([1, 3, 4, 6, 1])
+  true[0, 0], true[0, 0, :2, :5] = 1, 0
+  true[0, 1, :2, :2] = 1
+  true[0, 2, :2, 2:5] = 1
+  first = _decomposed("a", 3)._replace(
+    image=np.zeros([1, 4, 6, 3]),
+    recons=np.zeros([1, 4, 6, 3]),
+    masks=true,
+    true_masks=true,
+    components=np.zeros([1, 3, 4, 6, 3]),
+  )
+  second = first._replace(name="b", masks=true[:, [2, 0, 1]])
+  fig = comparisons.scenes_plot([first, second], [1])
+  shown = [_shown(ax) for ax in fig.axes]
+  np.testing.assert_array_equal(shown[1], shown[3])
+  np.testing.assert_array_equal(shown[1], shown[5])
+  rows = _panels(comparisons.slots_plot([first, second]), 7)
+  frames = [
+    [ax.spines["top"].get_edgecolor() for ax in row[4:]] for row in rows
+  ]
+  assert frames[1] == [frames[0][k] for k in (2, 0, 1)]
 
 
 @pytest.mark.parametrize("has_masks", [True, False])
@@ -74,7 +99,7 @@ def test_slots_of_a_scene(has_masks):
     assert [ax.get_visible() for ax in slots] == [k < count for k in range(6)]
     for k in range(count):
       mask = model.masks[1, k]
-      expected = model.components[1, k] * mask + 1.0 - mask
+      expected = inferred.through(model.components[1, k], mask)
       np.testing.assert_allclose(_shown(slots[k]), expected, rtol=1e-5)
 
 

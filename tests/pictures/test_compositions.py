@@ -9,7 +9,7 @@ from matplotlib import colors as mpl_colors
 
 from iodine.pictures import compositions
 from iodine.pictures.colors import get_mask_plot_colors
-from tests.support import explored
+from tests.support import explored, inferred
 from tests.support.explored import H, W
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -44,7 +44,7 @@ def test_a_composition_is_below_its_sources(count):
     np.testing.assert_allclose(_shown(row[1]), collage.recons[n], rtol=1e-5)
     for k, ax in enumerate(row[2 : 2 + K]):
       mask = collage.masks[n, k]
-      expected = collage.components[n, k] * mask + 1.0 - mask
+      expected = inferred.through(collage.components[n, k], mask)
       np.testing.assert_allclose(_shown(ax), expected, rtol=1e-5)
       is_chosen = (n, k) in CHOSEN[:count]
       width = ax.spines["top"].get_linewidth()
@@ -126,7 +126,7 @@ def test_an_edited_scene(num_slots, shape):
   colors = get_mask_plot_colors(num_slots)
   for k, ax in enumerate(axes[4:shown]):
     mask = edited.masks[k]
-    expected = edited.components[k] * mask + 1.0 - mask
+    expected = inferred.through(edited.components[k], mask)
     np.testing.assert_allclose(_shown(ax), expected, rtol=1e-5)
     np.testing.assert_allclose(_frame(ax), colors[k], atol=1e-6)
     width = ax.spines["top"].get_linewidth()
@@ -152,7 +152,7 @@ def test_an_edited_scene_of_slots_that_are_not_decoded_individually():
   ]
   assert [len(ax.patches) for ax in fig.axes] == [0, 0, 1, 0]
   mask = edited.masks[3]
-  expected = edited.components[3] * mask + 1.0 - mask
+  expected = inferred.through(edited.components[3], mask)
   np.testing.assert_allclose(_shown(fig.axes[3]), expected, rtol=1e-5)
   with pytest.raises(ValueError, match="slot=4: expected from 0 to 3"):
     compositions.edited_plot(edited, slot=4)

@@ -12,7 +12,7 @@ from matplotlib import text as mpl_text
 from iodine.pictures import curves as curve_pictures
 from iodine.pictures import latents as latent_pictures
 from iodine.pictures.colors import get_mask_plot_colors
-from tests.support import explored
+from tests.support import explored, inferred
 from tests.support.explored import H, N, R, W
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -66,9 +66,7 @@ def _rgb(image):
 
 
 def _segmentation(masks):
-  return np.einsum(
-    "khw,kc->hwc", masks[..., 0], get_mask_plot_colors(len(masks))
-  )
+  return inferred.segmentation(masks[..., 0])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -108,7 +106,7 @@ def test_a_traversal_shows_the_slot_through_its_mask_and_the_scene():
   alone, scene = fig.axes
   assert len(alone.images) == len(scene.images) == R * N
   masks = traversal.masks
-  expected = traversal.components * masks + 1.0 - masks
+  expected = inferred.through(traversal.components, masks)
   for i, (row, column) in enumerate(np.ndindex(R, N)):
     np.testing.assert_allclose(
       _shown(alone, i), _rgb(expected[row, column]), atol=1e-6
@@ -207,7 +205,7 @@ def test_a_swap_shows_both_scenes_before_and_after():
       swap.images[i],
       swap.before.recons[i],
       _segmentation(swap.before.masks[i]),
-      swap.components[i] * mask + 1.0 - mask,
+      inferred.through(swap.components[i], mask),
       swap.after.recons[i],
       _segmentation(swap.after.masks[i]),
     ]
