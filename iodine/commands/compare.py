@@ -24,6 +24,7 @@ from iodine.evaluation.comparison import Compared
 from iodine.evaluation.report import aligned, check_paper
 from iodine.files import new_files
 from iodine.pictures import comparisons, page, sections
+from iodine.pictures.saving import Album, forms
 from iodine.progress import progress
 from iodine.runs import loading
 from iodine.scene_model import shows_decomposition
@@ -103,7 +104,7 @@ def compare(entries: Mapping[str, Any]) -> list[Compared]:
   numbers = _check_data(entries, candidates)
   _check_fit(candidates)
   folder = pictures_folder(entries, scenes, "compare")
-  files = [*PICTURES, JSON_FILE, MARKDOWN_FILE, INDEX_FILE]
+  files = [*forms(*PICTURES), JSON_FILE, MARKDOWN_FILE, INDEX_FILE]
   with new_files(folder, files) as new:
     models, drawn = [], []
     for candidate in candidates:
@@ -323,7 +324,8 @@ def _write(
     title += f", protocol {entries['protocol']}"
   shown = [page.Section("Scores", " ".join(notes), table=table)]
   if drawn:
-    shown.append(sections.comparison(drawn, numbers, folder, PICTURES))
+    album = Album(folder, entries["pictures_format"])
+    shown.append(sections.comparison(drawn, numbers, album, PICTURES))
   html = page.page(
     title,
     f"The first {models[0].evaluation.scenes:,} scenes of the file that pass "

@@ -13,6 +13,7 @@ from iodine.data.opening import chosen_scenes, scenes_from
 from iodine.errors import ConfigError
 from iodine.files import new_files
 from iodine.pictures import sections
+from iodine.pictures.saving import Album, forms
 from iodine.runs import loading
 from iodine.scene_model import SceneModel
 
@@ -56,8 +57,9 @@ def compose(entries: Mapping[str, Any]) -> pathlib.Path:
   if not sections.can_render(model, info):
     raise _cannot(model)
   collage = exploration.collage(model, info, _chosen(entries, numbers, info))
-  with new_files(folder, [OVERVIEW_FILE, SCENE_FILE]) as new:
-    sections.composition(collage, numbers, new, OVERVIEW_FILE)
+  with new_files(folder, [*forms(OVERVIEW_FILE), SCENE_FILE]) as new:
+    album = Album(new, entries["pictures_format"])
+    sections.composition(collage, numbers, album, OVERVIEW_FILE)
     save_image(new / SCENE_FILE, collage.scene.recons)
   _LOG.info("Wrote %s and %s", folder / OVERVIEW_FILE, folder / SCENE_FILE)
   return folder / OVERVIEW_FILE

@@ -19,10 +19,13 @@ from iodine.errors import ConfigError
 from iodine.files import new_files, plain_name, source_of
 from iodine.pictures import animations, sections
 from iodine.pictures.masks import segmentation
+from iodine.pictures.saving import Album, forms
 from iodine.runs import loading
 from iodine.scene_model import shows_decomposition
 
 __all__ = ["decompose", "save_image"]
+
+OVERVIEW_FILE = "overview.png"
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,15 +68,17 @@ def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
   folder = _own_folder(
     pictures_folder(entries, dataset, "decompose"), path.stem, source
   )
-  files = ["image.png", "reconstruction.png", "masks.png", "overview.png"]
-  with new_files(folder, [*files, "slot_*.png"], source) as new:
+  files = ["image.png", "reconstruction.png", "masks.png", "slot_*.png"]
+  files += forms(OVERVIEW_FILE)
+  with new_files(folder, files, source) as new:
     info = exploration.infer(model, batch, entries["seed"])
     if not shows_decomposition(info):
       raise ConfigError(
         f"decompose: a {type(model).__name__} does not reconstruct images"
       )
     _save_slots(new, info)
-    sections.decomposition(model, info, new, files[-1])
+    album = Album(new, entries["pictures_format"])
+    sections.decomposition(model, info, album, OVERVIEW_FILE)
   _LOG.info("Wrote %s", folder)
   return folder
 

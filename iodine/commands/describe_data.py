@@ -1,6 +1,5 @@
 """What the data files hold."""
 
-import io
 import logging
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -10,8 +9,9 @@ from iodine.config import resolution
 from iodine.data import description as data_description
 from iodine.data import opening, shifts
 from iodine.data.pipeline import IODINEDataset
-from iodine.files import make_folder, write_whole
+from iodine.files import make_folder
 from iodine.pictures import scenes as scene_pictures
+from iodine.pictures.saving import replace
 from iodine.progress import progress
 
 __all__ = ["describe_data"]
@@ -60,9 +60,7 @@ def describe_data(entries: Mapping[str, Any]) -> pathlib.Path:
     masks,
     num_background=dataset.num_background_entities,
   )
-  picture = io.BytesIO()
-  figure.savefig(picture, format="png", dpi=150)
-  write_whole(path, picture.getvalue())
+  replace(figure, folder, path.name, entries["pictures_format"])
   _LOG.info("Wrote %s", path)
   return path
 

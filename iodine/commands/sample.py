@@ -9,6 +9,7 @@ from iodine.commands.visualize import pictures_folder
 from iodine.errors import ConfigError
 from iodine.files import new_files
 from iodine.pictures import sections
+from iodine.pictures.saving import Album, forms
 from iodine.runs import loading
 
 __all__ = ["sample"]
@@ -39,7 +40,8 @@ def sample(entries: Mapping[str, Any]) -> pathlib.Path:
     raise ConfigError(f"sample: a {type(model).__name__} cannot sample scenes")
   trained.restore()
   folder = pictures_folder(entries, dataset, "sample")
-  with new_files(folder, [SAMPLES_FILE]) as new:
-    sections.samples(model, new, SAMPLES_FILE, entries["seed"])
+  with new_files(folder, forms(SAMPLES_FILE)) as new:
+    album = Album(new, entries["pictures_format"])
+    sections.samples(model, album, SAMPLES_FILE, entries["seed"])
   _LOG.info("Wrote %s", folder / SAMPLES_FILE)
   return folder / SAMPLES_FILE

@@ -19,6 +19,7 @@ from iodine.data.opening import data_errors_as_config_errors, scenes_from
 from iodine.errors import ConfigError
 from iodine.files import new_files
 from iodine.pictures import sections
+from iodine.pictures.saving import Album, forms
 from iodine.progress import progress
 from iodine.runs import loading
 from iodine.scene_model import SceneModel
@@ -100,9 +101,10 @@ def _by_kl(
   """Draws the latents of one slot that have the highest KL."""
   slot = chosen_slot(entries, info)
   name = _name(entries, slot)
-  with new_files(folder, _pictures([name])) as new:
+  with new_files(folder, forms(*_pictures([name]))) as new:
+    album = Album(new, entries["pictures_format"])
     pair = sections.traverse(model, info, slot, entries["latents"], range_of)
-    sections.traversal(*pair, new, name)
+    sections.traversal(*pair, album, name)
   _LOG.info("Wrote %s and %s", *(folder / file for file in _pictures([name])))
 
 
@@ -118,8 +120,9 @@ def _by_activeness(
   if entries["slot"] is not None:
     slots = range(entries["slot"] - 1, entries["slot"])
   names = {slot: _name(entries, slot) for slot in slots}
-  files = [*_pictures(names.values()), LIMITS_FILE, ACTIVENESS_FILE]
+  files = [*forms(*_pictures(names.values())), LIMITS_FILE, ACTIVENESS_FILE]
   with new_files(folder, files) as new:
+    album = Album(new, entries["pictures_format"])
     z = _sampled(entries, model, dataset)
     limits = exploration.latent_limits(z)
     np.savetxt(new / LIMITS_FILE, limits, fmt="%.9g", delimiter=",")
@@ -140,7 +143,7 @@ def _by_activeness(
         limits=limits,
         importance=importance,
       )
-      sections.traversal(traversal, traversal, new, name, _VALUE_MS)
+      sections.traversal(traversal, traversal, album, name, _VALUE_MS)
   _LOG.info("Wrote %s", folder)
 
 

@@ -11,6 +11,7 @@ from iodine.data.opening import scenes_from
 from iodine.errors import ConfigError
 from iodine.files import new_files
 from iodine.pictures import page, sections
+from iodine.pictures.saving import Album, forms
 from iodine.runs import loading, summaries
 from iodine.scene_model import SceneModel, shows_decomposition
 
@@ -49,12 +50,12 @@ def visualize(entries: Mapping[str, Any]) -> pathlib.Path:
   batch = scenes_from(dataset, entries["scene"], entries["batch_size"])
   trained.restore()
   folder = pictures_folder(entries, dataset, "visualize")
-  with new_files(folder, [*sections.PICTURES, INDEX_FILE]) as new:
+  with new_files(folder, [*forms(*sections.PICTURES), INDEX_FILE]) as new:
     info = infer_from(entries, model, batch)
     drawn = sections.sections(
       model,
       info,
-      new,
+      Album(new, entries["pictures_format"]),
       chosen_slot(entries, info),
       entries["latents"],
       entries["seed"],

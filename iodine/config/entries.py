@@ -12,6 +12,7 @@ from iodine.errors import did_you_mean
 
 __all__ = [
   "ENTRIES",
+  "FIGURE_FORMATS",
   "PATHS",
   "PLANS",
   "TEXT_LISTS",
@@ -38,6 +39,8 @@ PATHS = (
   "style_path",
   "cache_dir",
 )
+# What figures can be saved as; the first is the usual one.
+FIGURE_FORMATS = ("png", "pdf", "svg")
 # Entries that are lists of text, such as [a, b], of which numbers are text.
 TEXT_LISTS = ("checkpoints", "names")
 
@@ -358,6 +361,13 @@ ENTRIES: dict[str, Entry] = {
     "describe_data, visualize, traverse, compose, sample, decompose, compare: "
     "folder of the pictures",
     _path,
+  ),
+  "pictures_format": Entry(
+    FIGURE_FORMATS[0],
+    "evaluate, probe, describe_data, visualize, traverse, compose, sample, "
+    "decompose, compare: pdf or svg, for papers, writes figures in this format "
+    "beside their PNG files; animations stay GIFs",
+    _choice(*FIGURE_FORMATS),
   ),
   "checkpoints": Entry(
     None,

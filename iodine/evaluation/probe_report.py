@@ -3,7 +3,6 @@
 Dimensions: Z latent size.
 """
 
-import io
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from iodine.evaluation.report import (
 )
 from iodine.evaluation.scores import Score
 from iodine.files import write_whole
-from iodine.pictures import page
+from iodine.pictures import page, saving
 from iodine.pictures import probes as pictures
 
 __all__ = ["Findings", "Probed", "text", "write"]
@@ -122,12 +121,9 @@ def write(
   """
   figures = _figures(findings)
   for name in (PROPERTIES_FILE, IMPORTANCES_FILE, ACTIVENESS_FILE):
-    if name in figures:
-      picture = io.BytesIO()
-      figures[name].savefig(picture, format="png", dpi=150)
-      write_whole(folder / name, picture.getvalue())
-    else:
-      (folder / name).unlink(missing_ok=True)
+    saving.replace(
+      figures.get(name), folder, name, config.get("pictures_format", "png")
+    )
   parts = [f"Checkpoint {page.markdown_code(checkpoint)}"]
   for title, rows in _tables(findings):
     parts += [page.markdown(title), markdown_table(rows)]

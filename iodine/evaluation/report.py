@@ -3,7 +3,6 @@
 Other reports take from here how rows, scores and a record are written.
 """
 
-import io
 import json
 import math
 import pathlib
@@ -21,7 +20,7 @@ from iodine.errors import ConfigError
 from iodine.evaluation.scores import Evaluation, Score
 from iodine.files import write_whole
 from iodine.metrics import SCENE_SCORES
-from iodine.pictures import curves, page
+from iodine.pictures import curves, page, saving
 
 __all__ = [
   "aligned",
@@ -219,9 +218,9 @@ def write(
     {score_label(k, s): s.per_step for k, s in evaluation.scores.items()},
     first_step=evaluation.first_step,
   )
-  picture = io.BytesIO()
-  figure.savefig(picture, format="png", bbox_inches="tight")
-  write_whole(folder / FIGURE_FILE, picture.getvalue())
+  saving.replace(
+    figure, folder, FIGURE_FILE, config.get("pictures_format", "png")
+  )
   write_whole(folder / MARKDOWN_FILE, text)
   write_whole(folder / JSON_FILE, result_text)
 

@@ -1,17 +1,15 @@
 """Picture files, each with a text that explains it.
 
-Every function writes files named as in `PICTURES` to a folder, and returns a
+Every function writes files named as in `PICTURES` to a album, and returns a
 section of a page. `info` is the result of `exploration.infer`.
 """
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from iodine import exploration
 from iodine.pictures import (
@@ -27,6 +25,7 @@ from iodine.pictures import (
 from iodine.pictures import latents as latent_pictures
 from iodine.pictures import scenes as scene_pictures
 from iodine.pictures.page import Section
+from iodine.pictures.saving import Album
 from iodine.scene_model import SceneModel, shows_decomposition
 
 __all__ = [
@@ -64,7 +63,6 @@ PICTURES = (
 _SHOWN_SCENES = 4
 _NUM_SAMPLES = 12
 _SMOOTH_VALUES = 15  # number of values of a latent in an animation
-_DPI = 100
 # What latents are ranked by, see `exploration.IMPORTANCE`.
 _IMPORTANCE_TEXTS = {
   "KL": "KL is what a latent tells beyond the prior, in nats, on average over "
@@ -90,7 +88,7 @@ _CURVES = {
 def sections(
   model: SceneModel,
   info: Mapping[str, Any],
-  folder: pathlib.Path,
+  album: Album,
   slot: int,
   latents: Sequence[int] | None,
   seed: int,
@@ -101,7 +99,7 @@ def sections(
   Args:
     model: model that inferred `info`.
     info: result of `exploration.infer`.
-    folder: folder for the pictures.
+    album: where the pictures go.
     slot: slot of the first scene to traverse and to swap.
     latents: latents to traverse; None: the most important.
     seed: seed of the samples.
@@ -110,49 +108,49 @@ def sections(
   Yields:
     The sections, in the order of `PICTURES`.
   """
-  yield from _inferred(model, info, folder)
-  yield from _explored(model, info, folder, slot, latents, seed)
+  yield from _inferred(model, info, album)
+  yield from _explored(model, info, album, slot, latents, seed)
   if scalars:
-    yield _training(scalars, folder)
+    yield _training(scalars, album)
 
 
 def _inferred(
-  model: SceneModel, info: Mapping[str, Any], folder: pathlib.Path
+  model: SceneModel, info: Mapping[str, Any], album: Album
 ) -> Iterator[Section]:
   """Draws how the model explains the scenes."""
   draws, has_steps = shows_decomposition(info), model.num_steps > 1
   if draws:
-    yield decomposition(model, info, folder, "decomposition.png")
+    yield decomposition(model, info, album, "decomposition.png")
   if {"boxes", "presence", "depth"} <= info["outputs"].keys():
-    yield _boxes(info, folder)
+    yield _boxes(info, album)
   if can_render(model, info) and "pred_mask_logits" not in info["outputs"]:
-    yield _reconstruction(model, info, folder)
+    yield _reconstruction(model, info, album)
   if draws and has_steps:
-    yield _refinement(model, info, folder)
+    yield _refinement(model, info, album)
   if "attention" in info["outputs"]:
-    yield _attention(model, info, folder)
+    yield _attention(model, info, album)
   scores = exploration.step_scores(info)
   if scores and has_steps:
-    yield _scores(model, scores, len(info["data"]["image"]), folder)
+    yield _scores(model, scores, len(info["data"]["image"]), album)
   if "inputs" in info:
-    yield _inputs(info, folder)
+    yield _inputs(info, album)
 
 
 def _explored(
   model: SceneModel,
   info: Mapping[str, Any],
-  folder: pathlib.Path,
+  album: Album,
   slot: int,
   latents: Sequence[int] | None,
   seed: int,
 ) -> Iterator[Section]:
   """Draws other scenes than those that were inferred."""
   if can_traverse(model, info):
-    yield traversal(*traverse(model, info, slot, latents), folder, "traversal")
+    yield traversal(*traverse(model, info, slot, latents), album, "traversal")
   if can_edit(model, info):
-    yield _edits(model, info, folder, slot)
+    yield _edits(model, info, album, slot)
   if model.can("sample"):
-    yield samples(model, folder, "samples.png", seed)
+    yield samples(model, album, "samples.png", seed)
 
 
 def can_render(model: SceneModel, info: Mapping[str, Any]) -> bool:
@@ -177,13 +175,13 @@ def can_traverse(model: SceneModel, info: Mapping[str, Any]) -> bool:
 
 
 def decomposition(
-  model: SceneModel, info: Mapping[str, Any], folder: pathlib.Path, name: str
+  model: SceneModel, info: Mapping[str, Any], album: Album, name: str
 ) -> Section:
   """Draws every scene beside its decomposition."""
   figure = decompositions.scenes_decomposition_plot(
     info, num_background=model.num_background_entities
   )
-  _save(figure, folder, name)
+  album.add(figure, name)
   about_true = ""
   if "true_mask" in info["data"]:
     about_true = (
@@ -201,8 +199,8 @@ def decomposition(
   )
 
 
-def _boxes(info: Mapping[str, Any], folder: pathlib.Path) -> Section:
-  _save(boxes.boxes_plot(info), folder, "boxes.png")
+def _boxes(info: Mapping[str, Any], album: Album) -> Section:
+  album.add(boxes.boxes_plot(info), "boxes.png")
   return Section(
     "Boxes",
     "A box around every object that is more likely there than not, in its "
@@ -212,14 +210,14 @@ def _boxes(info: Mapping[str, Any], folder: pathlib.Path) -> Section:
 
 
 def _reconstruction(
-  model: SceneModel, info: Mapping[str, Any], folder: pathlib.Path
+  model: SceneModel, info: Mapping[str, Any], album: Album
 ) -> Section:
   figure = compositions.reconstruction_plot(
     info["data"]["image"][:, -1],
     info["outputs"]["recons"][:, -1, 0],
     exploration.render(model, info["latent"]["z"][:, -1]).recons,
   )
-  _save(figure, folder, "reconstruction.png")
+  album.add(figure, "reconstruction.png")
   return Section(
     "Reconstruction",
     "Every scene above its reconstruction, and above what the model renders "
@@ -229,13 +227,13 @@ def _reconstruction(
 
 
 def _attention(
-  model: SceneModel, info: Mapping[str, Any], folder: pathlib.Path
+  model: SceneModel, info: Mapping[str, Any], album: Album
 ) -> Section:
   scenes = range(min(_SHOWN_SCENES, len(info["data"]["image"])))
   animation = animations.attention_frames(info, scenes)
-  animations.save_gif(folder / "attention.gif", animation)
+  animations.save_gif(album.folder / "attention.gif", animation)
   figure = attention.attention_plot(info, first_step=model.first_step)
-  _save(figure, folder, "attention.png")
+  album.add(figure, "attention.png")
   return Section(
     "Attention",
     "Where every slot looks: the stronger its colour on a pixel, the larger "
@@ -248,7 +246,7 @@ def _attention(
 def composition(
   collage: exploration.Collage,
   numbers: Sequence[int],
-  folder: pathlib.Path,
+  album: Album,
   name: str,
 ) -> None:
   """Draws a composed scene below those that its slots come from.
@@ -256,16 +254,16 @@ def composition(
   Args:
     collage: result of `exploration.collage`.
     numbers: numbers of the batch's scenes, from 1 on.
-    folder: folder for the picture.
+    album: where the picture goes.
     name: name of the file.
   """
-  _save(compositions.composition_plot(collage, numbers), folder, name)
+  album.add(compositions.composition_plot(collage, numbers), name)
 
 
 def comparison(
   models: Sequence[comparisons.Decomposed],
   numbers: Sequence[int],
-  folder: pathlib.Path,
+  album: Album,
   names: Sequence[str],
 ) -> Section:
   """Draws what several models make of the same scenes.
@@ -273,11 +271,11 @@ def comparison(
   Args:
     models: at least one.
     numbers: numbers of the scenes, from 1 on.
-    folder: folder for the pictures.
+    album: where the pictures go.
     names: names of the two files, of all scenes and of the first one's slots.
   """
-  _save(comparisons.scenes_plot(models, numbers), folder, names[0])
-  _save(comparisons.slots_plot(models), folder, names[1])
+  album.add(comparisons.scenes_plot(models, numbers), names[0])
+  album.add(comparisons.slots_plot(models), names[1])
   return Section(
     "Decompositions",
     "The same scenes by each model: its reconstruction, and which slot "
@@ -297,11 +295,11 @@ def _about_colors(models: Sequence[comparisons.Decomposed]) -> str:
 
 
 def _refinement(
-  model: SceneModel, info: Mapping[str, Any], folder: pathlib.Path
+  model: SceneModel, info: Mapping[str, Any], album: Album
 ) -> Section:
   scenes = range(min(_SHOWN_SCENES, len(info["data"]["image"])))
   animation = animations.refinement_frames(info, scenes)
-  animations.save_gif(folder / "refinement.gif", animation)
+  animations.save_gif(album.folder / "refinement.gif", animation)
   figure = refinements.iterations_plot(
     info,
     mask_components=True,
@@ -309,7 +307,7 @@ def _refinement(
     first_step=model.first_step,
     num_background=model.num_background_entities,
   )
-  _save(figure, folder, "refinement.png")
+  album.add(figure, "refinement.png")
   return Section(
     "Refinement",
     "How the decomposition comes about. In motion: image, reconstruction, "
@@ -323,12 +321,12 @@ def _scores(
   model: SceneModel,
   scores: Mapping[str, np.ndarray],
   num_scenes: int,
-  folder: pathlib.Path,
+  album: Album,
 ) -> Section:
   figure = curves.scores_plot(
     scores, num_cols=3, size=3.0, first_step=model.first_step
   )
-  _save(figure, folder, "scores.png")
+  album.add(figure, "scores.png")
   text = f"Means over {num_scenes} scenes"
   if model.first_step <= 0:
     text += "; step 0 comes before the first refinement"
@@ -337,8 +335,8 @@ def _scores(
   return Section("Scores over refinement steps", f"{text}.", ["scores.png"])
 
 
-def _inputs(info: Mapping[str, Any], folder: pathlib.Path) -> Section:
-  _save(refinements.inputs_plot(info, t=-1, size=1.2), folder, "inputs.png")
+def _inputs(info: Mapping[str, Any], album: Album) -> Section:
+  album.add(refinements.inputs_plot(info, t=-1, size=1.2), "inputs.png")
   return Section(
     "What the refinement network sees",
     "The inputs that led to the last step, for the first scene: the image, "
@@ -375,7 +373,7 @@ def traverse(
 def traversal(
   moving: exploration.Traversal,
   still: exploration.Traversal,
-  folder: pathlib.Path,
+  album: Album,
   name: str,
   value_ms: int | None = None,
 ) -> Section:
@@ -384,15 +382,15 @@ def traversal(
   Args:
     moving: what is animated.
     still: the same latents, perhaps at fewer values.
-    folder: folder for the pictures.
+    album: where the pictures go.
     name: name of the files, without extension.
     value_ms: duration of a value of the animation, in milliseconds; None: short
       enough for many values.
   """
   timing = {} if value_ms is None else {"value_ms": value_ms}
   animation = animations.traversal_frames(moving, **timing)
-  animations.save_gif(folder / f"{name}.gif", animation)
-  _save(latent_pictures.traversal_plot(still), folder, f"{name}.png")
+  animations.save_gif(album.folder / f"{name}.gif", animation)
+  album.add(latent_pictures.traversal_plot(still), f"{name}.png")
   shown = ", ".join(map(str, moving.latents))
   what = "the scene"
   if still.components is not None:
@@ -408,10 +406,10 @@ def traversal(
 
 
 def _edits(
-  model: SceneModel, info: Mapping[str, Any], folder: pathlib.Path, slot: int
+  model: SceneModel, info: Mapping[str, Any], album: Album, slot: int
 ) -> Section:
   removal = exploration.remove_slots(info, model=model)
-  _save(latent_pictures.removal_plot(removal), folder, "removal.png")
+  album.add(latent_pictures.removal_plot(removal), "removal.png")
   text = "The first scene without each of its slots in turn: the other slots "
   text += (
     "are rendered without it."
@@ -423,18 +421,16 @@ def _edits(
   swap = exploration.swap_slots(
     info, (0, slot), (1, exploration.object_slot(info, 1)), model
   )
-  _save(latent_pictures.swap_plot(swap), folder, "swap.png")
+  album.add(latent_pictures.swap_plot(swap), "swap.png")
   text += " Then two scenes that swap a slot, an object in most cases."
   return Section("Editing scenes", text, ["removal.png", "swap.png"])
 
 
-def samples(
-  model: SceneModel, folder: pathlib.Path, name: str, seed: int
-) -> Section:
+def samples(model: SceneModel, album: Album, name: str, seed: int) -> Section:
   """Draws scenes of the prior."""
   scenes = exploration.prior_samples(model, _NUM_SAMPLES, seed)
   masks = None if scenes.masks is None else scenes.masks[..., 0]
-  _save(scene_pictures.scenes_plot(scenes.recons, masks), folder, name)
+  album.add(scene_pictures.scenes_plot(scenes.recons, masks), name)
   above = "" if masks is None else ", each above its masks"
   text = f"Scenes of random latents{above}."
   if model.prior is not None:  # of each slot alone
@@ -446,19 +442,15 @@ def samples(
 
 
 def _training(
-  scalars: Mapping[str, tuple[np.ndarray, np.ndarray]], folder: pathlib.Path
+  scalars: Mapping[str, tuple[np.ndarray, np.ndarray]], album: Album
 ) -> Section:
   names = [name for name in _CURVES if name in scalars]
   names += sorted(set(scalars) - set(names))
   labelled = {_CURVES.get(name, name): scalars[name] for name in names}
-  _save(curves.curves_plot(labelled), folder, "training.png")
+  album.add(curves.curves_plot(labelled), "training.png")
   return Section(
     "Training",
     "Scalars over training steps, from the event files beside the checkpoint, "
     "and their running means.",
     ["training.png"],
   )
-
-
-def _save(figure: Figure, folder: pathlib.Path, name: str) -> None:
-  figure.savefig(folder / name, dpi=_DPI)

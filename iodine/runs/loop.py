@@ -5,7 +5,6 @@ import iodine.quiet_tensorflow
 import collections
 import contextlib
 import dataclasses
-import io
 import logging
 import math
 import pathlib
@@ -19,8 +18,7 @@ import tensorflow as tf
 from iodine import metrics, signals
 from iodine.data.datasets import IODINEDataset, Position
 from iodine.errors import ConfigError, RunError, did_you_mean
-from iodine.files import write_whole
-from iodine.pictures import decompositions, tiles
+from iodine.pictures import decompositions, saving, tiles
 from iodine.progress import Progress, progress
 from iodine.runs import summaries
 from iodine.runs.checkpoints import RunCheckpoints, explain_failed_writes
@@ -365,9 +363,7 @@ class _Loop:
       components=outputs["components"],
     )
     path = folder / PICTURE_NAME
-    content = io.BytesIO()
-    figure.savefig(content, format="png", bbox_inches="tight")
-    write_whole(path, content.getvalue())
+    saving.replace(figure, folder, PICTURE_NAME)
     return path
 
 

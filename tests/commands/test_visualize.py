@@ -117,6 +117,14 @@ def test_visualize_again_replaces_its_own_files_only(
   assert b"training.png" not in after["index.html"]
 
 
+def test_figures_for_papers_go_when_none_are_asked_for(words, folder):
+  folder = folder / "sample"
+  run("sample", *words, "pictures_format=pdf")
+  assert _names(folder) == {"samples.png", "samples.pdf"}
+  run("sample", *words)
+  assert _names(folder) == {"samples.png"}
+
+
 @pytest.mark.parametrize("there", [False, True], ids=["first", "again"])
 def test_visualize_that_is_interrupted_changes_nothing(
   words, folder, monkeypatch, there

@@ -786,6 +786,10 @@ def test_two_whole_configurations_are_warned_of(tmp_path, caplog):
     ("checkpoint_dir='a\\0b'", "checkpoint_dir='a\\x00b': has a zero byte"),
     ("data.path='a\\0b'", "path='a\\x00b': has a zero byte"),
     ("pictures_dir=''", "pictures_dir='': expected a path"),
+    (
+      "pictures_format=eps",
+      "pictures_format='eps': no such value. Valid values: pdf, png, svg",
+    ),
     ("data_file={'a': 3}", "data_file={'a': 3}: expected a path"),
     ("seed=-1", "seed=-1: expected an integer from 0 to 2147483646"),
     ("seed=99999999999", "seed=99999999999: expected an integer from 0 to"),
