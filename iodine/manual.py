@@ -17,8 +17,11 @@ __all__ = [
   "GROUPS",
   "MODELS",
   "Command",
+  "EntryHelp",
   "about",
+  "by_model",
   "configurations",
+  "entry_help",
   "helps_by_command",
   "overview",
 ]
@@ -72,6 +75,22 @@ class Command(NamedTuple):
     return self.text.partition("\n")[0]
 
 
+class EntryHelp(NamedTuple):
+  """What help says of an entry of a configuration.
+
+  Attributes:
+    text: what it is; where that differs between commands, it names them.
+    value: what it may be.
+    default: its value where nothing is set.
+    commands: that it is of; none: all that have a configuration.
+  """
+
+  text: str
+  value: str
+  default: str
+  commands: Sequence[str]
+
+
 def overview(
   commands: Mapping[str, Command], named: Mapping[str, Mapping[str, Any]]
 ) -> str:
@@ -111,15 +130,29 @@ def configurations(named: Mapping[str, Mapping[str, Any]]) -> str:
     named: {name: entries}.
   """
   lines = ["Configurations:"]
-  by_model: dict[str, dict[str, str]] = {}
+  for model, sentences in by_model(named).items():
+    lines += [f"  {model}:", *_table(sentences, "    ")]
+  return "\n".join(lines)
+
+
+def by_model(
+  named: Mapping[str, Mapping[str, Any]],
+) -> dict[str, dict[str, str]]:
+  """What the named configurations are.
+
+  Args:
+    named: {name: entries}.
+
+  Returns:
+    {what papers call a model: {name: a sentence}}.
+  """
+  found: dict[str, dict[str, str]] = {model: {} for model in MODELS.values()}
   for name, entries in named.items():
     *_, module, _ = entries["model"]["constructor"].split(".")
-    comment = reading.head_comment(name)
-    sentence = _first_sentence(comment).removeprefix(f"{MODELS[module]} on ")
-    by_model.setdefault(module, {})[name] = sentence
-  for module in sorted(by_model, key=list(MODELS).index):
-    lines += [f"  {MODELS[module]}:", *_table(by_model[module], "    ")]
-  return "\n".join(lines)
+    sentence = _first_sentence(reading.head_comment(name))
+    model = MODELS[module]
+    found[model][name] = sentence.removeprefix(f"{model} on ")
+  return {model: own for model, own in found.items() if own}
 
 
 def about(word: str, commands: Mapping[str, Command]) -> str:
@@ -194,6 +227,22 @@ def helps_by_command(text: str, commands: Collection[str]) -> dict[str, str]:
 
 
 def _about_entry(name: str, commands: Mapping[str, Command]) -> str:
+  found = entry_help(name, commands)
+  rows = {
+    "value": found.value,
+    "default": found.default,
+    "of": ", ".join(found.commands) or "every command that has a configuration",
+  }
+  return "\n".join([*_wrapped(f"{name}: {found.text}"), "", *_table(rows)])
+
+
+def entry_help(name: str, commands: Collection[str]) -> EntryHelp:
+  """What help says of an entry of a configuration.
+
+  Args:
+    name: of the entry.
+    commands: names of all commands.
+  """
   entry = ENTRIES[name]
   fault = entry.fault(name, _Nothing()) or ""
   expected = fault.partition(f"{_Nothing()!r}: ")[2].removeprefix("expected ")
@@ -203,12 +252,7 @@ def _about_entry(name: str, commands: Mapping[str, Command]) -> str:
   users = helps_by_command(entry.help, commands)
   texts = set(users.values())
   text = texts.pop() if len(texts) == 1 else entry.help
-  rows = {
-    "value": expected,
-    "default": repr(entry.default),
-    "of": ", ".join(users) or "every command that has a configuration",
-  }
-  return "\n".join([*_wrapped(f"{name}: {text}"), "", *_table(rows)])
+  return EntryHelp(text, expected, repr(entry.default), tuple(users))
 
 
 class _Nothing:

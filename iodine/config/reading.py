@@ -21,6 +21,7 @@ __all__ = [
   "load_file",
   "merged",
   "named_configs",
+  "source_text",
   "warn_of_mixture",
 ]
 
@@ -51,9 +52,17 @@ def head_comment(name: str) -> str:
 
   A description, then command, hardware, hours and score.
   """
-  text = _named_files()[name].read_text(encoding="utf-8")
-  lines = itertools.takewhile(lambda x: x.startswith("#"), text.splitlines())
+  lines = itertools.takewhile(_is_comment, source_text(name).splitlines())
   return "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)
+
+
+def source_text(name: str) -> str:
+  """The file of a named configuration, as text."""
+  return _named_files()[name].read_text(encoding="utf-8")
+
+
+def _is_comment(line: str) -> bool:
+  return line.startswith("#")
 
 
 def _named_files() -> dict[str, pathlib.Path]:

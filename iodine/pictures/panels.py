@@ -7,6 +7,7 @@ magenta.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -208,17 +209,17 @@ def label_font_size(extent: float) -> float:
 
 
 def new_figure(
-  num_rows,
-  num_cols,
-  size,
-  aspect,
-  titles=None,
-  row_labels=None,
-  footer=False,
-  right=_MARGIN,
-  titled_rows=False,
-):
-  """Returns a figure and its axes; lengths are in inches.
+  num_rows: int,
+  num_cols: int,
+  size: float,
+  aspect: float,
+  titles: Sequence[str | None] | None = None,
+  row_labels: Sequence[str] | None = None,
+  footer: bool = False,
+  right: float = _MARGIN,
+  titled_rows: bool = False,
+) -> tuple[NotebookFigure, np.ndarray]:
+  """Returns a figure and its axes, [rows, columns]; lengths are in inches.
 
   Args:
     num_rows: number of rows of panels.
