@@ -1,5 +1,6 @@
 """What a user asks for: entries, files, plans."""
 
-from iodine.config.reading import load_file
+from iodine.config.reading import load_file, named_configs
+from iodine.config.resolution import build, resolve
 
-__all__ = ["load_file"]
+__all__ = ["build", "load_file", "named_configs", "resolve"]
