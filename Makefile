@@ -36,7 +36,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test test-all test-faults golden lint fix lock audit demo \
-  notebook clean distclean FORCE
+  notebook lab docs clean distclean FORCE
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' \
@@ -161,10 +161,31 @@ demo: setup  ## Train on synthetic scenes and draw their decomposition
 notebook: setup  ## Execute Eval.ipynb and store what it shows
 	$(VENV_PYTHON) scripts/execute_notebook.py Eval.ipynb
 
+lab: $(VENV)/.lab-done  ## Open Eval.ipynb in JupyterLab
+	$(VENV_PYTHON) -m jupyterlab Eval.ipynb
+
+# --- Documentation ------------------------------------------------------------
+
+docs: $(VENV)/.docs-done  ## Build the documentation site in site/
+	@# It would advertise other programs.
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict --quiet
+	@echo "Wrote site/index.html"
+
+# What only these two need is added to the environment when they first run.
+$(VENV)/.lab-done: $(SETUP_DONE)
+	@echo "Installing JupyterLab in $(VENV)"
+	@$(VENV_PYTHON) -m pip install -qq --no-build-isolation -e '.[notebook]'
+	@touch $@
+
+$(VENV)/.docs-done: $(SETUP_DONE) requirements-docs.txt
+	@echo "Installing MkDocs in $(VENV)"
+	@$(VENV_PYTHON) -m pip install -qq -r requirements-docs.txt
+	@touch $@
+
 # --- Cleaning -----------------------------------------------------------------
 
 clean:  ## Remove caches and build products
-	rm -rf build dist *.egg-info sbom.json .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist site .cache *.egg-info sbom.json .mypy_cache .pytest_cache .ruff_cache
 	find iodine tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## Remove .venv, too; data and checkpoints stay

@@ -16,6 +16,7 @@ from importlib import metadata
 import pytest
 from packaging import requirements, utils
 
+from iodine import __version__
 from tests.support.places import REPOSITORY
 
 _PACKAGE = REPOSITORY / "iodine"
@@ -160,6 +161,11 @@ class TestWheel:
   def test_offers_the_extras(self, wheel: pathlib.Path):
     assert set(_wheel_metadata(wheel).get_all("Provides-Extra", [])) == _EXTRAS
 
+  def test_has_the_name_and_the_version(self, wheel: pathlib.Path):
+    found = _wheel_metadata(wheel)
+    # `iodine` on PyPI is another project.
+    assert (found["Name"], found["Version"]) == ("iodine-tf2", __version__)
+
   def test_names_its_licence(self, wheel: pathlib.Path):
     assert _wheel_metadata(wheel)["License-Expression"] == "Apache-2.0"
     with zipfile.ZipFile(wheel) as archive:
@@ -242,7 +248,8 @@ def test_every_import_is_a_requirement():
 
 
 @pytest.mark.parametrize(
-  "name", ["requirements.txt", "requirements-dev.txt", "requirements-ci.txt"]
+  "name",
+  [f"requirements{kind}.txt" for kind in ("", "-dev", "-ci", "-docs")],
 )
 def test_every_requirement_has_a_lower_bound(name: str):
   for entry in _requirements(name).values():
@@ -307,6 +314,7 @@ _FAKE_VENV_PYTHON = """\
 case "$*" in
   "-m pip install"*" -r "*) echo "$@" >> pip.log; test ! -e offline;;
   "-m pip install"*) echo "$@" >> pip.log;;
+  "-m jupyterlab"* | "-m mkdocs"*) echo "$@" >> run.log;;
   *) exec {python} "$@";;
 esac
 """
@@ -347,6 +355,7 @@ def checkout(tmp_path: pathlib.Path) -> pathlib.Path:
     "pyproject.toml",
     "requirements.txt",
     "requirements-dev.txt",
+    "requirements-docs.txt",
   ):
     shutil.copy(REPOSITORY / name, folder)
   return folder
@@ -444,6 +453,24 @@ class TestSetup:
     assert first.endswith("--require-hashes -r requirements.lock")
     assert "--no-deps" in own  # nothing else is fetched, not even pip
 
+  @pytest.mark.parametrize(
+    "target, packages, command",
+    [
+      ("lab", "-e .[notebook]", "-m jupyterlab Eval.ipynb"),
+      ("docs", "-r requirements-docs.txt", "-m mkdocs build --strict --quiet"),
+    ],
+  )
+  def test_installs_what_one_command_needs_when_it_first_runs(
+    self, checkout: pathlib.Path, target: str, packages: str, command: str
+  ):
+    make = ["make", target, f"PYTHON={_fake_python(checkout, '')}"]
+    for runs in (1, 2):
+      _checked(make, cwd=checkout)
+      assert (checkout / "run.log").read_text() == f"{command}\n" * runs
+      installed = (checkout / "pip.log").read_text().splitlines()
+      assert len(installed) == 4  # pip, requirements, the project, and these
+      assert installed[-1].endswith(packages)
+
   def test_makes_the_environment_anew_for_another_python(
     self, checkout: pathlib.Path
   ):
@@ -461,5 +488,5 @@ class TestSetup:
 @needs_make
 def test_make_alone_lists_the_commands():
   printed = _checked(["make"], cwd=REPOSITORY)
-  for command in ("setup", "test", "test-all", "lint", "demo", "clean"):
+  for command in ("setup", "test", "test-all", "lint", "demo", "lab", "docs"):
     assert f"make {command} " in printed
