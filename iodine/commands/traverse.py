@@ -2,7 +2,7 @@
 
 import logging
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from iodine.commands.visualize import (
   check_choices,
   chosen_slot,
   infer_from,
+  latent_factors_of,
   pictures_folder,
 )
 from iodine.data.datasets import IODINEDataset
@@ -64,7 +65,7 @@ def traverse(entries: Mapping[str, Any]) -> pathlib.Path:
   if range_of == "samples":
     _by_activeness(entries, model, dataset, info, folder)
   else:
-    _by_kl(entries, model, info, folder, range_of)
+    _by_kl(entries, model, dataset, info, folder, range_of)
   return folder
 
 
@@ -94,6 +95,7 @@ def _range_of(
 def _by_kl(
   entries: Mapping[str, Any],
   model: SceneModel,
+  dataset: IODINEDataset,
   info: Mapping[str, Any],
   folder: pathlib.Path,
   range_of: str,
@@ -104,7 +106,8 @@ def _by_kl(
   with new_files(folder, forms(*_pictures([name]))) as new:
     album = Album(new, entries["pictures_format"])
     pair = sections.traverse(model, info, slot, entries["latents"], range_of)
-    sections.traversal(*pair, album, name)
+    names = _latent_names(entries, model, dataset, info)
+    sections.traversal(*pair, album, name, names=names)
   _LOG.info("Wrote %s and %s", *(folder / file for file in _pictures([name])))
 
 
@@ -131,6 +134,7 @@ def _by_activeness(
       variances = activeness_of(entries, model, z, limits)
       np.save(new / ACTIVENESS_FILE, variances)
       importance = variances.mean(axis=0)
+    latent_names = _latent_names(entries, model, dataset, info)
     for slot, name in names.items():
       traversal = exploration.traverse(
         model,
@@ -143,8 +147,21 @@ def _by_activeness(
         limits=limits,
         importance=importance,
       )
-      sections.traversal(traversal, traversal, album, name, _VALUE_MS)
+      sections.traversal(
+        traversal, traversal, album, name, _VALUE_MS, latent_names
+      )
   _LOG.info("Wrote %s", folder)
+
+
+def _latent_names(
+  entries: Mapping[str, Any],
+  model: SceneModel,
+  dataset: IODINEDataset,
+  info: Mapping[str, Any],
+) -> Callable[[int], str] | None:
+  """The factors that latents follow, where scenes have factors."""
+  correlations = latent_factors_of(entries, model, dataset, info)
+  return None if correlations is None else correlations.name
 
 
 def _sampled(

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from iodine import checks, exploration
+from iodine.commands.evaluate import eval_batches
 from iodine.data.datasets import IODINEDataset
 from iodine.data.opening import scenes_from
 from iodine.errors import ConfigError
+from iodine.evaluation import latent_factors
 from iodine.files import new_files
 from iodine.pictures import page, sections
 from iodine.pictures.saving import Album, forms
+from iodine.progress import progress
 from iodine.runs import loading, summaries
 from iodine.scene_model import SceneModel, shows_decomposition
 
@@ -19,6 +22,7 @@ __all__ = [
   "check_choices",
   "chosen_slot",
   "infer_from",
+  "latent_factors_of",
   "pictures_folder",
   "visualize",
 ]
@@ -60,6 +64,7 @@ def visualize(entries: Mapping[str, Any]) -> pathlib.Path:
       entries["latents"],
       entries["seed"],
       summaries.read_scalars(pathlib.Path(prefix).parent),
+      latent_factors_of(entries, model, dataset, info),
     )
     text = page.page(
       f"What {type(model).__name__} makes of {dataset.name}",
@@ -103,6 +108,34 @@ def infer_from(
   first = entries["scene"] - 1
   scenes = range(first, first + len(batch["image"]))
   return exploration.infer(model, batch, entries["seed"], scenes)
+
+
+def latent_factors_of(
+  entries: Mapping[str, Any],
+  model: SceneModel,
+  dataset: IODINEDataset,
+  info: Mapping[str, Any],
+) -> exploration.Correlations | None:
+  """Tells which factors latents follow, over the first `range_scenes` scenes.
+
+  Args:
+    entries: the whole configuration.
+    model: restored model that inferred `info`.
+    dataset: of the scenes.
+    info: result of `exploration.infer`.
+
+  Returns:
+    See `latent_factors.measure`; None, too, where scenes have no factors or the
+    model infers no slots.
+  """
+  if not info["data"].get("factors") or "z" not in info.get("latent", {}):
+    return None
+  count = entries["range_scenes"]
+  first = dataset.variant(take=count, shuffle_buffer=None)
+  with progress(count, "scenes", _LOG, first_compiles=True) as update:
+    return latent_factors.measure(
+      model, eval_batches(first), entries["seed"], update
+    )
 
 
 def pictures_folder(

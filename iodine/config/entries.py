@@ -404,7 +404,8 @@ ENTRIES: dict[str, Entry] = {
   ),
   "range_scenes": Entry(
     100,
-    "traverse, probe: how many scenes range_of=samples, or activeness, samples",
+    "traverse, visualize, probe: of how many scenes latents are sampled, for "
+    "range_of=samples, activeness, and the factors that they follow",
     _integer(1),
   ),
   "scenes": Entry(

@@ -85,7 +85,10 @@ def check_installed() -> None:
 
 
 def match_objects(
-  iou: np.ndarray, pixels: np.ndarray, is_object: np.ndarray
+  iou: np.ndarray,
+  pixels: np.ndarray,
+  is_object: np.ndarray,
+  least_pixels: int = _LEAST_PIXELS,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Assigns objects of a scene to slots, for the largest sum of IoUs.
 
@@ -93,23 +96,27 @@ def match_objects(
     iou: [L, K], see `Representations`.
     pixels: [L], of each entity.
     is_object: [L] bool, which entities are objects in the scene.
+    least_pixels: of an object that counts.
 
   Returns:
     Indices of entities and of their slots, as many of each. Without objects of
-    fewer than 50 pixels, and those of an IoU below 0.1.
+    fewer pixels, and those of an IoU below 0.1.
   """
   (slots,) = by_cost(-iou[np.newaxis], is_object[np.newaxis])
-  is_kept = (slots >= 0) & (pixels >= _LEAST_PIXELS)
+  is_kept = (slots >= 0) & (pixels >= least_pixels)
   is_kept &= iou[np.arange(len(slots)), slots] >= _LEAST_IOU
   entities = np.flatnonzero(is_kept)
   return entities, slots[entities]
 
 
-def matched_objects(scenes: Representations) -> Objects:
+def matched_objects(
+  scenes: Representations, least_pixels: int = _LEAST_PIXELS
+) -> Objects:
   """Collects the objects of scenes with the latents of their slots.
 
   Args:
     scenes: of a model with masks.
+    least_pixels: of an object that counts.
 
   Returns:
     The objects. Of a factor of several columns, each is a factor by itself.
@@ -119,7 +126,7 @@ def matched_objects(scenes: Representations) -> Objects:
   for b, measures in enumerate(
     zip(scenes.iou, scenes.pixels, scenes.is_object, strict=True)
   ):
-    entities, slots = match_objects(*measures)
+    entities, slots = match_objects(*measures, least_pixels)
     places.append(np.stack([np.full_like(slots, b), entities, slots]))
   b, entities, slots = np.concatenate(places, axis=1)
   apart = true_factors.columns(scenes.factors)

@@ -10,6 +10,7 @@ scenes are counted from 0. Images and masks are in [0, 1]; KL is in nats.
 
 import iodine.quiet_tensorflow
 
+from iodine.exploration.correlations import Correlations, correlate
 from iodine.exploration.decoding import (
   Varied,
   compose,
@@ -59,6 +60,7 @@ from iodine.scene_model import Composition, DecodedSlots
 __all__ = [
   "Collage",
   "Composition",
+  "Correlations",
   "DecodedSlots",
   "Edited",
   "EditedScene",
@@ -72,6 +74,7 @@ __all__ = [
   "background_slot",
   "collage",
   "compose",
+  "correlate",
   "decode_slots",
   "infer",
   "inferred_latents",

@@ -11,7 +11,7 @@ labelled from 1.
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,9 @@ _LINE = 0.022  # height of a line of text, in inches per point of font size
 
 
 def traversal_plot(
-  traversal: Traversal, size: float = 0.75
+  traversal: Traversal,
+  size: float = 0.75,
+  names: Callable[[int], str] | None = None,
 ) -> mpl_figure.Figure:
   """Plots a slot as its latents vary, one row per latent.
 
@@ -51,6 +53,7 @@ def traversal_plot(
   Args:
     traversal: result of `exploration.traverse`.
     size: width of a panel.
+    names: what else to say of a latent, such as `Correlations.name`.
 
   Returns:
     The figure.
@@ -67,7 +70,7 @@ def traversal_plot(
       "offsets": (traversal.offsets, "N"),
     }
   )
-  font_size = min(9.0, 13.0 * size)
+  font_size = min(11.0, 14.5 * size)
   aspect = sizes["H"] / sizes["W"]
   scenes = traversal.scenes
   blocks = [("Scene", scenes, np.ones_like(scenes[..., :1]), _GRAY)]
@@ -75,8 +78,9 @@ def traversal_plot(
     color = get_mask_plot_colors(traversal.slot + 1)[-1]
     title = f"Slot {traversal.slot + 1} alone"
     blocks.insert(0, (title, traversal.components, traversal.masks, color))
+  labels = _labels(traversal, names)
   fig, axes = _grids_figure(
-    len(blocks), sizes["R"], sizes["N"], aspect, size, font_size
+    len(blocks), sizes["R"], sizes["N"], aspect, size, font_size, labels
   )
   for ax, (title, images, masks, frame) in zip(axes, blocks, strict=True):
     _fill_grid(ax, images, masks, frame)
@@ -87,12 +91,7 @@ def traversal_plot(
     ax.set_yticks([])
     ax.tick_params(length=0, labelsize=0.9 * font_size, pad=1.0)
   axes[0].set_yticks(_pitch(aspect) * np.arange(sizes["R"]))
-  axes[0].set_yticklabels(
-    f"latent {latent}\n{_narrow(importance_text(traversal.range_of, value))}"
-    for latent, value in zip(
-      traversal.latents, traversal.importance, strict=True
-    )
-  )
+  axes[0].set_yticklabels(labels)
   fig.text(
     0.5,
     0.4 * _LINE * font_size / fig.get_figheight(),
@@ -101,6 +100,20 @@ def traversal_plot(
     ha="center",
   )
   return fig
+
+
+def _labels(
+  traversal: Traversal, names: Callable[[int], str] | None
+) -> list[str]:
+  """A label of a few lines for each latent."""
+  labels = []
+  for latent, value in zip(
+    traversal.latents.tolist(), traversal.importance, strict=True
+  ):
+    lines = [f"latent {latent}", names(latent) if names else ""]
+    lines.append(_narrow(importance_text(traversal.range_of, value)))
+    labels.append("\n".join(filter(None, lines)))
+  return labels
 
 
 def importance_text(range_of: str, value: float) -> str:
@@ -133,10 +146,12 @@ def _grids_figure(
   aspect: float,
   size: float,
   font_size: float,
+  labels: Sequence[str],
 ) -> tuple[mpl_figure.Figure, Sequence[mpl_axes.Axes]]:
   """A figure with axes for grids; their unit is the width of a panel."""
   line = _LINE * font_size
-  left, right, between = 3.8 * line, 0.1, 0.4 * size
+  longest = max(len(x) for label in labels for x in label.splitlines())
+  left, right, between = (0.4 * longest + 0.6) * line, 0.1, 0.4 * size
   top, bottom = 2.4 * line, 2.6 * line
   grid_width = size * num_cols * _pitch(1.0)
   grid_height = size * num_rows * _pitch(aspect)

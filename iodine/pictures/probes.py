@@ -6,6 +6,7 @@ Dimensions: Z latent size, F factors, P properties. Sizes are in inches.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import axes as mpl_axes
@@ -15,12 +16,18 @@ from iodine.checks import check_shapes
 from iodine.pictures.colors import get_mask_plot_colors
 from iodine.pictures.panels import NotebookFigure
 
-__all__ = ["activeness_plot", "importances_plot", "properties_plot"]
+__all__ = [
+  "activeness_plot",
+  "correlations_plot",
+  "importances_plot",
+  "properties_plot",
+]
 
 _BASELINE_COLOR = "#BBBBBB"
 _BAR_COLOR = "#0072B2"
 _GROUP = 0.8  # width of a group of bars, of the space between two
 _MOST_LABELS = 24  # of latents along an axis
+_DARK = 0.6  # correlation from which on its colour is dark
 
 
 def properties_plot(
@@ -96,15 +103,67 @@ def importances_plot(
   Raises:
     ValueError: if the shapes do not match.
   """
-  check_shapes({"importances": (importances, f"Z {len(factors)}")})
-  num_latents = len(importances)
+  return _factors_plot(
+    importances, factors, "importance", cmap="Blues", vmin=0.0
+  )
+
+
+def correlations_plot(
+  correlations: np.ndarray, factors: Sequence[str]
+) -> mpl_figure.Figure:
+  """Plots how closely every latent follows every factor.
+
+  Args:
+    correlations: [Z, F], from -1 to 1.
+    factors: F labels.
+
+  Returns:
+    The figure: a row for each factor, a column for each latent, with numbers
+    where there is room for them.
+
+  Raises:
+    ValueError: if the shapes do not match.
+  """
+  return _factors_plot(
+    correlations,
+    factors,
+    "correlation",
+    has_numbers=len(correlations) <= _MOST_LABELS,
+    cmap="RdBu_r",
+    vmin=-1.0,
+    vmax=1.0,
+  )
+
+
+def _factors_plot(
+  values: np.ndarray,
+  factors: Sequence[str],
+  title: str,
+  has_numbers: bool = False,
+  **colors: Any,
+) -> mpl_figure.Figure:
+  """A matrix of latents and factors, values [Z, F], with a bar of colours."""
+  check_shapes({f"{title}s": (values, f"Z {len(factors)}")})
+  num_latents = len(values)
   cell = min(0.4, 12.0 / num_latents)
   fig = NotebookFigure(
     figsize=(2.2 + cell * num_latents, 1.0 + 0.32 * len(factors)),
     layout="constrained",
   )
   ax = fig.subplots()
-  image = ax.imshow(importances.T, cmap="Blues", vmin=0.0, aspect="auto")
+  image = ax.imshow(values.T, aspect="auto", **colors)
+  if has_numbers:
+    for latent, factor in np.ndindex(values.shape):
+      value = values[latent, factor].round(1) + 0.0  # no negative zero
+      ax.text(
+        latent,
+        factor,
+        f"{value:.1f}".replace("-", "\u2212"),
+        color="white" if abs(value) > _DARK else "black",
+        fontsize=7,
+        ha="center",
+        va="center",
+      )
   ax.set_yticks(range(len(factors)), factors, fontsize=8)
   every = -(-num_latents // _MOST_LABELS)
   ax.set_xticks(range(0, num_latents, every))
@@ -112,7 +171,7 @@ def importances_plot(
   ax.set_xlabel("latent", fontsize=8)
   bar = fig.colorbar(image, ax=ax, pad=0.02)
   bar.ax.tick_params(labelsize=7)
-  bar.set_label("importance", fontsize=8)
+  bar.set_label(title, fontsize=8)
   return fig
 
 

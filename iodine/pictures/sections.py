@@ -6,7 +6,7 @@ section of a page. `info` is the result of `exploration.infer`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from iodine.pictures import (
   compositions,
   curves,
   decompositions,
+  probes,
   refinements,
 )
 from iodine.pictures import latents as latent_pictures
@@ -53,6 +54,7 @@ PICTURES = (
   "attention.png",
   "scores.png",
   "inputs.png",
+  "factors.png",
   "traversal.gif",
   "traversal.png",
   "removal.png",
@@ -71,6 +73,10 @@ _IMPORTANCE_TEXTS = {
   "goes from its lowest value to its highest: the variance, on average over "
   "the scene.",
 }
+_ABOUT_NAMES = (
+  "Below its number is the factor that a latent follows best, with their "
+  "correlation. "
+)
 # Scalars of training in the order of their panels, with titles.
 _CURVES = {
   "loss/total": "total loss",
@@ -93,6 +99,7 @@ def sections(
   latents: Sequence[int] | None,
   seed: int,
   scalars: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  correlations: exploration.Correlations | None = None,
 ) -> Iterator[Section]:
   """Draws all pictures that model and data allow.
 
@@ -104,12 +111,16 @@ def sections(
     latents: latents to traverse; None: the most important.
     seed: seed of the samples.
     scalars: scalars of training, {name: (steps, values)}.
+    correlations: of the model's latents with factors of objects; None: unknown.
 
   Yields:
     The sections, in the order of `PICTURES`.
   """
   yield from _inferred(model, info, album)
-  yield from _explored(model, info, album, slot, latents, seed)
+  if correlations is not None:
+    yield _factors(correlations, album)
+  names = None if correlations is None else correlations.name
+  yield from _explored(model, info, album, slot, latents, seed, names)
   if scalars:
     yield _training(scalars, album)
 
@@ -143,10 +154,12 @@ def _explored(
   slot: int,
   latents: Sequence[int] | None,
   seed: int,
+  names: Callable[[int], str] | None,
 ) -> Iterator[Section]:
   """Draws other scenes than those that were inferred."""
   if can_traverse(model, info):
-    yield traversal(*traverse(model, info, slot, latents), album, "traversal")
+    pair = traverse(model, info, slot, latents)
+    yield traversal(*pair, album, "traversal", names=names)
   if can_edit(model, info):
     yield _edits(model, info, album, slot)
   if model.can("sample"):
@@ -347,6 +360,19 @@ def _inputs(info: Mapping[str, Any], album: Album) -> Section:
   )
 
 
+def _factors(correlations: exploration.Correlations, album: Album) -> Section:
+  figure = probes.correlations_plot(correlations.values, correlations.factors)
+  album.add(figure, "factors.png")
+  return Section(
+    "Latents and factors",
+    "How closely the latents of slots follow the true factors of the objects "
+    f"in them: correlations over {correlations.num_objects:,} objects. Where a "
+    "row and a column have one strong value, a latent stands for a factor. A "
+    "factor of categories has no sign.",
+    ["factors.png"],
+  )
+
+
 def traverse(
   model: SceneModel,
   info: Mapping[str, Any],
@@ -376,6 +402,7 @@ def traversal(
   album: Album,
   name: str,
   value_ms: int | None = None,
+  names: Callable[[int], str] | None = None,
 ) -> Section:
   """Draws the effect of a slot's latents, as <name>.gif and <name>.png.
 
@@ -386,11 +413,13 @@ def traversal(
     name: name of the files, without extension.
     value_ms: duration of a value of the animation, in milliseconds; None: short
       enough for many values.
+    names: see `latents.traversal_plot`.
   """
   timing = {} if value_ms is None else {"value_ms": value_ms}
   animation = animations.traversal_frames(moving, **timing)
   animations.save_gif(album.folder / f"{name}.gif", animation)
-  album.add(latent_pictures.traversal_plot(still), f"{name}.png")
+  figure = latent_pictures.traversal_plot(still, names=names)
+  album.add(figure, f"{name}.png")
   shown = ", ".join(map(str, moving.latents))
   what = "the scene"
   if still.components is not None:
@@ -400,6 +429,7 @@ def traversal(
     f"Slot {still.slot + 1} of the first scene as one of its latents varies "
     f"and all others stay: {what}. In motion: latents {shown}, from left to "
     "right. "
+    f"{_ABOUT_NAMES if names else ''}"
     f"{_IMPORTANCE_TEXTS[exploration.IMPORTANCE[still.range_of]]}",
     [f"{name}.gif", f"{name}.png"],
   )

@@ -38,19 +38,23 @@ _PLACE_TEXT = (
   "x, y: shares of the image's width and height, from its upper left corner"
 )
 _PANEL = 1.2  # width of a panel, in inches
+_SLIDER = 14  # least width of a slider and its number, in em
 _DIGIT = 0.6  # width of a character of a description, in em
 
 _LOG = logging.getLogger(__name__)
 
 
 def explore_latents(
-  model: SceneModel, info: Mapping[str, Any]
+  model: SceneModel,
+  info: Mapping[str, Any],
+  names: Callable[[int], str] | None = None,
 ) -> LatentSliders | Figure:
   """Makes sliders that change the latents of slots, above the edited scene.
 
   Args:
     model: model that inferred `info`, and which `can("compose")`.
     info: result of `exploration.infer`.
+    names: what else to say of a latent, such as `Correlations.name`.
 
   Returns:
     An object that a notebook displays: the sliders or, without ipywidgets, the
@@ -68,7 +72,7 @@ def explore_latents(
     )
     scene = exploration.EditedScene(model, info)
     return _figure(scene, exploration.object_slot(info))
-  return LatentSliders(ipywidgets, model, info)
+  return LatentSliders(ipywidgets, model, info, names)
 
 
 class LatentSliders:
@@ -92,7 +96,11 @@ class LatentSliders:
   """
 
   def __init__(
-    self, widgets: ModuleType, model: SceneModel, info: Mapping[str, Any]
+    self,
+    widgets: ModuleType,
+    model: SceneModel,
+    info: Mapping[str, Any],
+    names: Callable[[int], str] | None = None,
   ):
     """Makes the sliders and draws the first scene.
 
@@ -100,11 +108,13 @@ class LatentSliders:
       widgets: the package ipywidgets.
       model: model that inferred `info`.
       info: result of `exploration.infer`.
+      names: see `explore_latents`.
 
     Raises:
       ValueError: see `explore_latents`.
     """
     self._widgets, self._model, self._info = widgets, model, info
+    self._factor_of = names or (lambda latent: "")
     self._scenes = {0: exploration.EditedScene(model, info)}
     self._places = model.place_latents or ()
     self._settling = False
@@ -128,8 +138,9 @@ class LatentSliders:
     self.message = widgets.Label()
     self.picture = widgets.Image(format="png", layout={"max_width": "100%"})
     self.values: dict[int, Any] = {}
+    column = f"minmax({self._description_width() + _SLIDER:.0f}em, 1fr)"
     self._grid = widgets.GridBox(
-      layout={"grid_template_columns": "repeat(auto-fill, minmax(24em, 1fr))"}
+      layout={"grid_template_columns": f"repeat(auto-fill, {column})"}
     )
     self._box = self._arranged()
     for control in (self.scene, self.slot, self.range_of, self.show_all):
@@ -153,7 +164,10 @@ class LatentSliders:
     """Names of all latents, place first, then the most important."""
     names = {latent: self._name(latent) for latent in self._places}
     latents: Sequence[int] = range(self._model.n_z)
-    texts = [self._name(latent).capitalize() for latent in latents]
+    texts = [
+      ": ".join(filter(None, [f"Latent {latent}", self._factor_of(latent)]))
+      for latent in latents
+    ]
     # To render a scene for every value of every latent takes too long.
     if self._model.can("decode_slots"):
       importance = exploration.latent_importance(
@@ -187,9 +201,12 @@ class LatentSliders:
       ]
     )
 
+  def _description_width(self) -> float:
+    """Width of the longest name, in em."""
+    return _DIGIT * max(map(len, self._names.values()))
+
   def _make_slider(self, latent: int) -> Any:
     """A slider for a latent, whose value and bounds are set later."""
-    width = _DIGIT * max(map(len, self._names.values()))
     is_place = latent in self._places
     slider = self._widgets.FloatSlider(
       min=-1.0,
@@ -199,7 +216,7 @@ class LatentSliders:
       description=self._names[latent],
       # Whole scenes take too long to follow the mouse.
       continuous_update=self._model.can("decode_slots"),
-      style={"description_width": f"{width:.0f}em"},
+      style={"description_width": f"{self._description_width():.0f}em"},
       layout={"width": "auto"},
     )
     changed = functools.partial(self._change, latent)

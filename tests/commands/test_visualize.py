@@ -18,11 +18,12 @@ from tests.support.tiny_runs import NUM_SCENES, TINY, contents, fail, run
 
 K, Z, H, W = 2, 5, 9, 7
 # IODINE has no attention and no boxes, and its decomposition shows the
-# reconstruction.
+# reconstruction. So few scenes tell of no factors.
 PAGE = {*sections.PICTURES, "index.html"} - {
   "attention.gif",
   "attention.png",
   "boxes.png",
+  "factors.png",
   "reconstruction.png",
 }
 DECOMPOSED = {"image.png", "reconstruction.png", "masks.png", "overview.png"}
@@ -202,9 +203,9 @@ def test_traverse_draws_the_latents_of_a_slot_of_a_scene(
   drawn = []
   plot = latent_pictures.traversal_plot
 
-  def remember(traversal):
+  def remember(traversal, **kwargs):
     drawn.append(traversal)
-    return plot(traversal)
+    return plot(traversal, **kwargs)
 
   monkeypatch.setattr(latent_pictures, "traversal_plot", remember)
   run("traverse", *words, "slot=2", "latents=[3,0]", "scene=4")

@@ -143,6 +143,19 @@ def test_a_traversal_names_latents_values_and_what_was_inferred():
   assert "(posterior)" in fig.texts[0].get_text()
 
 
+def test_a_traversal_names_the_factors_that_latents_follow():
+  names = {122: "position_1 \N{MINUS SIGN}0.88"}
+  fig = latent_pictures.traversal_plot(
+    explored.traversal(), names=lambda latent: names.get(latent, "")
+  )
+  assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == [
+    "latent 122\nposition_1 \N{MINUS SIGN}0.88\nKL 12.35",
+    "latent 121\nKL 6.18",
+    "latent 120\nKL 0.01",
+  ]
+  _assert_readable(fig)
+
+
 def test_a_traversal_between_samples_says_so():
   fig = latent_pictures.traversal_plot(
     explored.traversal(range_of="samples", alone=False)

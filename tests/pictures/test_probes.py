@@ -54,3 +54,18 @@ def test_numbers_that_do_not_match_are_errors():
     probes.properties_plot({"": {"linear": [0.1]}}, ["x", "y"], "dummy")
   with pytest.raises(ValueError, match="importances"):
     probes.importances_plot(np.zeros([5, 3]), ["x"])
+
+
+@pytest.mark.parametrize("num_latents", [5, 40])
+def test_correlations_have_numbers_where_there_is_room(num_latents):
+  values = np.linspace(-1, 1, num_latents * 2).reshape(num_latents, 2)
+  figure = probes.correlations_plot(values, ["x", "shape"])
+  ax = figure.axes[0]
+  (image,) = ax.images
+  np.testing.assert_allclose(image.get_array(), values.T)
+  assert image.get_clim() == (-1, 1)
+  texts = {text.get_position(): text.get_text() for text in ax.texts}
+  if num_latents == 5:
+    assert texts[0, 0] == "\N{MINUS SIGN}1.0" and texts[4, 1] == "1.0"
+  assert len(texts) == (10 if num_latents == 5 else 0)
+  figure.savefig(io.BytesIO())

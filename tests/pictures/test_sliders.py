@@ -95,6 +95,18 @@ def test_the_sliders_start_with_what_was_inferred(sliders, drawn, model, info):
   assert sliders.show_all.layout.display == "none"
 
 
+def test_sliders_tell_which_factors_latents_follow(model, info):
+  widgets = latent_sliders.explore_latents(
+    model, info, lambda latent: "x 0.88" if latent == 2 else ""
+  )
+  names = {
+    latent: slider.description.partition(", ")[0]
+    for latent, slider in widgets.values.items()
+  }
+  expected = {k: f"Latent {k}" for k in names} | {2: "Latent 2: x 0.88"}
+  assert names == expected
+
+
 @pytest.mark.parametrize("range_of", exploration.RANGES)
 def test_a_value_redraws_the_scene(sliders, drawn, model, info, range_of):
   sliders.range_of.value = range_of
