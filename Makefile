@@ -169,7 +169,7 @@ lab: $(VENV)/.lab-done  ## Open Eval.ipynb in JupyterLab
 docs: $(VENV)/.docs-done  ## Build the documentation site in site/
 	@# It would advertise other programs.
 	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict --quiet
-	@echo "Wrote site/index.html"
+	@echo "Wrote site/index.html; for its search: python -m http.server -d site"
 
 # What only these two need is added to the environment when they first run.
 $(VENV)/.lab-done: $(SETUP_DONE)

@@ -53,9 +53,8 @@ def configurations() -> str:
     *_WIDE,
     "# Configurations",
     "",
-    "Train one with `python -m iodine.main with NAME`; "
-    "`python -m iodine.main help NAME` shows its head. Scores are those of the "
-    "paper or the published code where they say so, else those of this project "
+    "`python -m iodine.main with NAME` trains one. Scores are those of the "
+    "paper or of published code where they say so, else those of this project "
     "on scenes that training has not seen.",
   ]
   named = reading.named_configs()

@@ -1,6 +1,7 @@
 """What the documentation site says of configurations and entries."""
 
 import re
+import types
 
 import pytest
 
@@ -66,3 +67,48 @@ def test_every_document_is_in_the_navigation():
   text = (REPOSITORY / "mkdocs.yml").read_text()
   for path in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")):
     assert f": {path.relative_to(REPOSITORY)}\n" in text, path
+
+
+# --- Hooks, where `make docs` has installed MkDocs ----------------------------
+
+
+@pytest.fixture
+def hooks():
+  pytest.importorskip("mkdocs")
+  return pytest.importorskip("scripts.site_hooks")
+
+
+@pytest.mark.parametrize(
+  "link, expected",
+  [
+    (
+      "[`IODINE.decode`](../iodine/modules/iodine.py)",
+      "[`IODINE.decode`][iodine.modules.iodine.IODINE.decode]",
+    ),
+    (
+      "[`IODINE._decode_step`](../iodine/modules/iodine.py)",
+      "[`IODINE._decode_step`][iodine.modules.iodine.IODINE]",
+    ),
+    ("[`geco.py`](../iodine/geco.py)", "[`geco.py`][iodine.geco]"),
+    ("[`A`](../iodine/modules/_info.py)", "`A`"),
+    ("[a](../configs)", "[a](configurations.md)"),
+    ("[a](model.md#dimensions)", "[a](model.md#dimensions)"),
+    ("[a](https://a.b/iodine/geco.py)", "[a](https://a.b/iodine/geco.py)"),
+  ],
+)
+def test_links_to_sources_lead_to_the_reference(hooks, link, expected):
+  page = types.SimpleNamespace(
+    file=types.SimpleNamespace(src_uri="docs/model.md")
+  )
+  assert hooks.on_page_markdown(f"See {link}.", page) == f"See {expected}."
+
+
+def test_formulas_are_rendered(hooks):
+  page = types.SimpleNamespace(
+    file=types.SimpleNamespace(src_uri="docs/model.md")
+  )
+  text = r'<div class="arithmatex">\[a &lt; b_1\]</div>'
+  html = hooks.on_page_content(text, page, {})
+  assert html.startswith("<math") and 'display="block"' in html
+  assert "<msub><mi>b</mi><mn>1</mn></msub>" in html
+  assert "&lt;" in html or "&#x0003C;" in html

@@ -75,12 +75,14 @@ def test_a_checkpoint_of_the_reference(folder):
   entries = iodine.resolve(iodine.named_configs()["tetrominoes"])
   _, model, optimizer = iodine.build(entries)
   model.initialize(image_shape=(35, 35, 3), factors=_FACTORS)
+  (folder / "checkpoints" / "tetrominoes").mkdir(parents=True)
   tf1_checkpoint.save("checkpoints/tetrominoes/model.ckpt", model, optimizer)
   report = _execute(code)["report"]
   assert not report.missing and not report.unused
   assert (folder / "exported" / "model.ckpt.index").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "name, words",
   [("gnm_small", TINY_GNM), ("slate_tetrominoes_small", TINY_SLATE)],
