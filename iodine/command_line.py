@@ -226,6 +226,7 @@ def compose(_config):
 def decompose(_config):
   """Decompose your own image.
 
+  Prints how well it is reconstructed, beside scenes of the model's own data.
   Writes image, reconstruction, masks, and every slot as a PNG that is
   transparent outside its mask, to `pictures_dir`/DATASET/decompose/IMAGE.
   """

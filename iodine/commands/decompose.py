@@ -2,9 +2,10 @@
 
 import itertools
 import logging
+import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,18 @@ import tensorflow as tf
 from PIL import Image
 
 from iodine import exploration
+from iodine.commands.evaluate import EVALUATION_FOLDER
 from iodine.commands.visualize import pictures_folder
 from iodine.data import image_files
 from iodine.data.opening import data_errors_as_config_errors
 from iodine.errors import ConfigError
+from iodine.evaluation import report
 from iodine.files import new_files, plain_name, source_of
+from iodine.metrics import SCENE_SCORES
 from iodine.pictures import animations, sections
 from iodine.pictures.masks import segmentation
 from iodine.pictures.saving import Album, forms
-from iodine.runs import loading
+from iodine.runs import loading, summaries
 from iodine.scene_model import shows_decomposition
 
 __all__ = ["decompose", "save_image"]
@@ -30,13 +34,18 @@ OVERVIEW_FILE = "overview.png"
 _LOG = logging.getLogger(__name__)
 
 _SLOT_PIXELS = 256  # about the height of a slot's own file
+_UNLIKE = 4.0  # times the MSE of its data: that of a picture unlike them
 
 
 def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
   """Decomposes the image in a file.
 
+  Prints how well the picture is reconstructed, and scenes of the data that the
+  model was trained on.
+
   Args:
-    entries: the whole configuration, of which `image` names the file.
+    entries: the whole configuration, of which `image` names the file and `fit`
+      says what is done to one of another aspect ratio.
 
   Returns:
     A folder, `pictures_dir`/<the data's name>/decompose/<the file's name>, of
@@ -51,13 +60,14 @@ def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
     raise ConfigError("image: missing; name a picture, image=PATH")
   path = pathlib.Path(entries["image"]).expanduser()
   trained = loading.open_trained(entries)
-  model, dataset, _ = trained
+  model, dataset, prefix = trained
   with data_errors_as_config_errors(dataset):
     grayscale = dataset.num_channels == 1
   try:
     pixels = image_files.load_image(
-      path, size=dataset.image_dim, grayscale=grayscale
+      path, dataset.image_dim, grayscale, fit=entries["fit"]
     )
+    _tell_of_fit(image_files.image_size(path), dataset.image_dim, entries)
   except (OSError, image_files.ImageFileError) as error:
     raise ConfigError(f"image: {error}") from error
   trained.restore()
@@ -79,8 +89,56 @@ def decompose(entries: Mapping[str, Any]) -> pathlib.Path:
     _save_slots(new, info)
     album = Album(new, entries["pictures_format"])
     sections.decomposition(model, info, album, OVERVIEW_FILE)
+  _print_scores(info, pathlib.Path(prefix).parent)
   _LOG.info("Wrote %s", folder)
   return folder
+
+
+def _tell_of_fit(
+  stored: tuple[int, int], size: Sequence[int], entries: Mapping[str, Any]
+) -> None:
+  """Logs what is done to a picture of another aspect ratio."""
+  if stored[0] * size[1] == stored[1] * size[0]:
+    return
+  fit = entries["fit"]
+  others = [f"fit={name}" for name in image_files.FITS if name != fit]
+  _LOG.info(
+    "%s x %s pixels become %s x %s by fit=%s; see `help fit` for %s",
+    *stored,
+    *size,
+    fit,
+    " and ".join(others),
+  )
+
+
+def _print_scores(info: Mapping[str, Any], folder: pathlib.Path) -> None:
+  """Prints scores of the picture beside those of scenes, in a run's folder."""
+  metrics, losses = info["metrics"], info.get("losses", {})
+  own = {"mse": float(metrics["mse"][0, -1])}
+  if {"recons", "kl"} <= losses.keys():
+    elbo = -losses["recons"][0, -1] - losses["kl"][0, -1].sum()
+    own["elbo"] = float(elbo)
+  usual, source = _usual_scores(folder)
+  for name, value in own.items():
+    line = f"{SCENE_SCORES[name]}: {value:.4g}"
+    if name in usual:
+      line += f" (its data: {usual[name]:.4g}, {source})"
+    print(line)
+  if own["mse"] > _UNLIKE * usual.get("mse", math.inf):
+    _LOG.warning("This picture is unlike what the model was trained on")
+
+
+def _usual_scores(folder: pathlib.Path) -> tuple[dict[str, float], str]:
+  """Mean scores of the data that a run was trained on, and whence they are."""
+  if stored := report.stored_means(folder / EVALUATION_FOLDER):
+    means, scenes = stored
+    return means, f"evaluation of {scenes:,} scenes"
+  scalars = summaries.read_scalars(folder)
+  if "loss/mse" not in scalars:
+    return {}, ""
+  values = scalars["loss/mse"][1]
+  last = values[-max(1, len(values) // 10) :]
+  return {"mse": float(np.mean(last))}, "end of training"
 
 
 def _own_folder(parent: pathlib.Path, stem: str, source: str) -> pathlib.Path:

@@ -420,6 +420,13 @@ ENTRIES: dict[str, Entry] = {
     _integers(1),
   ),
   "image": Entry(None, "decompose: file of the picture", _optional(_path)),
+  "fit": Entry(
+    "crop",
+    "decompose: what is done to a picture of another shape than the model's "
+    "images: crop takes its middle, pad adds stripes in the colour of its "
+    "edges, stretch distorts it",
+    _choice("crop", "pad", "stretch"),
+  ),
   "from_checkpoint": Entry(
     None,
     "convert_checkpoint: the published checkpoint, as in `checkpoint_dir`",

@@ -13,9 +13,10 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 __all__ = [
+  "FITS",
   "IMAGE_SUFFIXES",
   "ImageFileError",
   "MAX_PIXELS",
@@ -32,6 +33,7 @@ IMAGE_SUFFIXES = (
   *(".apng", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png"),
   ".webp",
 )
+FITS = ("crop", "pad", "stretch")
 # 8192 x 8192. A file of a few kilobytes may claim to be of any size.
 MAX_PIXELS = 2**26
 _TOO_LARGE = f"more than {MAX_PIXELS:,} pixels. Scale the image down"
@@ -70,6 +72,7 @@ def load_image(
   grayscale: bool = False,
   crop_region: Region | None = None,
   keep_alpha: bool = True,
+  fit: str = "stretch",
 ) -> np.ndarray:
   """Reads the first image of a PNG, JPEG, BMP, WebP or GIF file.
 
@@ -78,13 +81,16 @@ def load_image(
 
   Args:
     path: path of the file.
-    size: (H, W) to resize to, ignoring the aspect ratio, by antialiased
-      bilinear interpolation; None: no resizing.
+    size: (H, W) to resize to, by antialiased bilinear interpolation; None: no
+      resizing.
     grayscale: whether to replace the channels by their mean.
     crop_region: ((top, bottom), (left, right)) in pixels of the displayed
       image, cropped before resizing; None: the whole image.
     keep_alpha: whether transparency counts; False: pixels have their stored
       colours.
+    fit: one of `FITS`, what is done to an image of another aspect ratio than
+      `size`: "crop" takes as much of its middle as fits, "pad" adds stripes in
+      the mean colour of its edges, "stretch" distorts it.
 
   Returns:
     [H, W, C] uint8, C = 1 if `grayscale`, else 3.
@@ -100,13 +106,26 @@ def load_image(
     image = _oriented(_with_exact_alpha(stored), crop_region)
     image = _rgb(image, step) if keep_alpha else image.convert("RGB")
     if size is not None:
-      image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+      image = _resized(image, (size[1], size[0]), fit)
     pixels = np.array(image)
     if not grayscale:
       return pixels
     return np.rint(pixels.mean(axis=-1, keepdims=True)).astype(np.uint8)
 
   return _read(path, _FORMATS, convert)
+
+
+def _resized(image: Image.Image, size: tuple[int, int], fit: str) -> Any:
+  """Resizes an RGB image to (W, H), see `load_image`."""
+  method = Image.Resampling.BILINEAR
+  if fit == "crop":
+    return ImageOps.fit(image, size, method)
+  if fit == "pad":
+    pixels = np.asarray(image, np.float64)
+    edges = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
+    mean = np.concatenate(edges).mean(axis=0).round().astype(int).tolist()
+    return ImageOps.pad(image, size, method, color=tuple(mean))
+  return image.resize(size, method)
 
 
 def load_labels(

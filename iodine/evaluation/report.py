@@ -225,6 +225,25 @@ def write(
   write_whole(folder / JSON_FILE, result_text)
 
 
+def stored_means(folder: pathlib.Path) -> tuple[dict[str, float], int] | None:
+  """Reads the mean scores of an earlier evaluation.
+
+  Args:
+    folder: of its results.
+
+  Returns:
+    {name: mean} of those that are defined, and the number of scenes; None if
+    there is no evaluation, or one that cannot be read.
+  """
+  try:
+    result = json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))
+    means = {k: v["mean"] for k, v in result["metrics"].items()}
+    scenes = result["scenes"]
+  except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    return None
+  return {k: float(v) for k, v in means.items() if is_number(v)}, int(scenes)
+
+
 def _markdown(
   evaluation: Evaluation,
   paper: _Published,

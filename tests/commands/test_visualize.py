@@ -359,6 +359,31 @@ def test_decompose_saves_every_slot_with_its_mask(
     np.testing.assert_allclose(rgba[..., 3:], outputs["pred_mask"][k], **close)
 
 
+def test_decompose_tells_how_well_it_does(
+  words, tmp_path, trained, inferred, capsys, caplog
+):
+  path = _photo(tmp_path / "photo.png", "RGB", (20, 30))
+  copy = tmp_path / "run"
+  shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("evaluation"))
+  given = (*words, f"checkpoint_dir={copy}", f"image={path}")
+  run("decompose", *given)
+  own = inferred[0]["metrics"]["mse"][0, -1]
+  assert f"MSE: {own:.4g} (its data: " in (printed := capsys.readouterr().out)
+  assert "end of training" in printed and "ELBO (nats): " in printed
+  assert f"30 x 20 pixels become {H} x {W} by fit=crop" in caplog.text
+  unlike = "unlike what the model was trained on"
+  (copy / "evaluation").mkdir()
+  for usual, is_unlike in ((own, False), (own / 5, True)):
+    (copy / "evaluation" / "evaluation.json").write_text(
+      f'{{"scenes": 1234, "metrics": {{"mse": {{"mean": {usual}}}}}}}'
+    )
+    caplog.clear()
+    run("decompose", *given)
+    told = f"(its data: {usual:.4g}, evaluation of 1,234 scenes)"
+    assert told in capsys.readouterr().out
+    assert (unlike in caplog.text) == is_unlike
+
+
 def test_decompose_again_leaves_no_slots_of_before(words, folder, tmp_path):
   path = _photo(tmp_path / "photo.png", "RGB", (20, 20))
   run("decompose", *words, f"image={path}", "num_components=4")

@@ -524,3 +524,24 @@ def test_damaged_files_are_told_or_read(tmp_path, file_format):
         faults.append(str(error))
   assert faults
   assert all(fault.startswith(f"{path}: ") for fault in faults)
+
+
+def test_another_aspect_ratio_is_cropped_padded_or_stretched(tmp_path):
+  size = 8, 8
+  pixels = np.full([8, 16, 3], (200, 100, 0), np.uint8)
+  pixels[:, 4:12] = (0, 0, 255)  # the middle square
+  path = tmp_path / "wide.png"
+  Image.fromarray(pixels).save(path)
+  cropped, padded, stretched = (
+    image_files.load_image(path, size, fit=fit) for fit in image_files.FITS
+  )
+  assert cropped.shape == padded.shape == stretched.shape == (*size, 3)
+  np.testing.assert_array_equal(cropped, np.full_like(cropped, (0, 0, 255)))
+  # Above and below, the mean colour of the four sides.
+  sides = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
+  mean = np.rint(np.concatenate(sides).mean(axis=0))
+  np.testing.assert_array_equal(padded[0], np.tile(mean, (size[1], 1)))
+  np.testing.assert_array_equal(padded[-1], padded[0])
+  middle = size[0] // 2, size[1] // 2
+  assert padded[middle].tolist() == stretched[middle].tolist() == [0, 0, 255]
+  assert (stretched[:, 0] == (200, 100, 0)).all()

@@ -279,3 +279,15 @@ def test_scores_are_over_the_steps_of_the_model():
 def test_no_score_is_an_error():
   with pytest.raises(ValueError, match="nothing to plot"):
     curves.scores_plot({})
+
+
+def test_means_of_an_earlier_evaluation(tmp_path):
+  stored_means = evaluation_report.stored_means
+  assert stored_means(tmp_path) is None
+  (tmp_path / "evaluation.json").write_text(
+    '{"scenes": 7, "metrics": {"mse": {"mean": 0.5}, "ari": {"mean": null}}}'
+  )
+  assert stored_means(tmp_path) == ({"mse": 0.5}, 7)
+  for text in ("", "[]", '{"metrics": {"mse": 3}, "scenes": 2}', "{}"):
+    (tmp_path / "evaluation.json").write_text(text)
+    assert stored_means(tmp_path) is None
