@@ -1,7 +1,8 @@
 """Metrics that compare decompositions with images and true masks.
 
 Dimensions: B batch, T frames, S steps, L true entities, K slots, H height,
-W width, N points. docs/scores.md has the formulas.
+W width, N points or objects, M predictions, D distances. docs/scores.md has
+the formulas.
 """
 
 import iodine.quiet_tensorflow
@@ -9,8 +10,8 @@ import iodine.quiet_tensorflow
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from iodine.assignment import assign
 from iodine.multi_object_datasets import segmentation_metrics
@@ -284,33 +285,34 @@ def _matched_scores(
 
 
 def average_precision(
-  confidences: np.ndarray,
-  objects: np.ndarray,
-  is_near: np.ndarray,
-  num_objects: int,
-) -> float:
-  """Area under the curve of precision over recall.
+  confidences: tf.Tensor,
+  objects: tf.Tensor,
+  is_near: tf.Tensor,
+  is_real: tf.Tensor,
+) -> tf.Tensor:
+  """Area under the curve of precision over recall, for several distances.
 
   Of the predictions of an object that are near enough, the one of the highest
   confidence is right; all others are wrong. Precision is that of the best point
   of at least the same recall.
 
   Args:
-    confidences: [M] of the predictions.
-    objects: [M] int, which object each is of.
-    is_near: [M] bool, whether it is near enough to be right.
-    num_objects: number of objects that there are.
+    confidences: [M] float32, of the predictions.
+    objects: [M] int32, which object each is of, from 0 to N - 1.
+    is_near: [M, D] bool, whether it is near enough to be right.
+    is_real: [N] bool, which objects there are.
 
   Returns:
-    A number in [0, 1]; NaN if there is no object.
+    [D] float32 in [0, 1]; NaN if there is no object.
   """
-  if not num_objects:
-    return float("nan")
-  order = np.argsort(-confidences, kind="stable")
-  near = np.flatnonzero(is_near[order])
-  is_right = np.zeros(len(order))
-  is_right[near[np.unique(objects[order][near], return_index=True)[1]]] = 1
-  right = np.cumsum(is_right)
-  precision = right / np.arange(1, len(right) + 1)
-  best = np.maximum.accumulate(precision[::-1])[::-1]
-  return float(np.sum(best * is_right) / num_objects)
+  order = tf.argsort(confidences, direction="DESCENDING", stable=True)
+  objects, is_near = tf.gather(objects, order), tf.gather(is_near, order)
+  places = tf.range(tf.size(order))[:, tf.newaxis]
+  first = tf.math.unsorted_segment_min(
+    tf.where(is_near, places, tf.int32.max), objects, tf.size(is_real)
+  )
+  is_right = tf.cast(tf.gather(first, objects) == places, tf.float32)
+  precision = tf.cumsum(is_right) / tf.cast(places + 1, tf.float32)
+  best = tfp.math.scan_associative(tf.maximum, precision[::-1])[::-1]
+  num_real = tf.reduce_sum(tf.cast(is_real, tf.float32))
+  return tf.reduce_sum(best * is_right, axis=0) / num_real

@@ -11,6 +11,7 @@ of the true masks, H and W those of the images.
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from iodine import metrics
@@ -65,9 +66,17 @@ def resized(masks: tf.Tensor, size: tf.TensorShape) -> tf.Tensor:
   """[B, K, H, W, 1] to [B, K, h, w, 1], bicubic as in Pillow."""
   if masks.shape[2:4] == size:
     return masks
-  images = tf.reshape(masks, [-1, *masks.shape[2:]])
-  images = tf.image.resize(images, size, "bicubic", antialias=True)
-  return tf.reshape(images, [-1, masks.shape[1], *images.shape[1:]])
+  rows, columns = map(_resizing, masks.shape[2:4], size)
+  return tf.einsum("yh,xw,bkhwc->bkyxc", rows, columns, masks)
+
+
+def _resizing(old: int, new: int) -> np.ndarray:
+  """[new, old] float32, the matrix that resizes columns of `old` pixels."""
+  with tf.init_scope():  # an operation that XLA does not have
+    columns = tf.eye(old)[:, :, tf.newaxis]
+    return tf.image.resize(
+      columns, [new, old], "bicubic", antialias=True
+    ).numpy()[..., 0]
 
 
 def _measure(

@@ -126,8 +126,8 @@ class Properties:
     return (objects * visible)[:, num_background_entities:]
 
   def average_precision(
-    self, predictions: np.ndarray, target: np.ndarray
-  ) -> np.ndarray:
+    self, predictions: tf.Tensor, target: tf.Tensor
+  ) -> tf.Tensor:
     """Average precision by several largest distances.
 
     A prediction is that of the nearest object in its image that has the same
@@ -135,43 +135,40 @@ class Properties:
     object is.
 
     Args:
-      predictions: [B, K, P].
-      target: [B, N, P], from `encode`.
+      predictions: [B, K, P] float32.
+      target: [B, N, P] float32, from `encode`.
 
     Returns:
       [5] float32 in [0, 1], at distances below infinity, 1, 0.5, 0.25 and
       0.125, in the position's unit; NaN if there are no objects.
     """
-    objects = np.reshape(np.arange(target[..., 0].size), target.shape[:2])
+    predictions = tf.cast(predictions, tf.float32)
+    target = tf.cast(target, tf.float32)
     is_real = target[..., -1] > 0.5
-    same = np.broadcast_to(
-      is_real[:, np.newaxis], (*predictions.shape[:2], target.shape[1])
-    )
+    same = is_real[:, tf.newaxis]
     start = self._position_size
     for count in self._categories.values():
       part = slice(start, start + count)
       start += count
-      predicted = predictions[..., part].argmax(-1)[:, :, np.newaxis]
-      same = same & (predicted == target[..., part].argmax(-1)[:, np.newaxis])
+      predicted = tf.argmax(predictions[..., part], -1)[:, :, tf.newaxis]
+      same &= predicted == tf.argmax(target[..., part], -1)[:, tf.newaxis]
     position = slice(self._position_size)
     differences = (
-      predictions[:, :, np.newaxis, position]
-      - target[:, np.newaxis, :, position]
+      predictions[:, :, tf.newaxis, position]
+      - target[:, tf.newaxis, :, position]
     )
-    distances = np.linalg.norm(differences * self._extent, axis=-1)
-    distances = np.where(same, distances, np.inf)
-    nearest = distances.argmin(-1)[..., np.newaxis]
-    found = np.take_along_axis(objects[:, np.newaxis], nearest, -1)
-    scores = [
-      metrics.average_precision(
-        predictions[..., -1].ravel(),
-        found.ravel(),
-        np.take_along_axis(distances, nearest, -1).ravel() < most,
-        int(is_real.sum()),
-      )
-      for most in _MAX_DISTANCES
-    ]
-    return np.array(scores, np.float32)
+    distances = tf.norm(differences * self._extent, axis=-1)  # [B, K, N]
+    distances = tf.where(same, distances, np.inf)
+    nearest = tf.argmin(distances, -1, output_type=tf.int32)
+    batch, num_objects = tf.unstack(tf.shape(target)[:2])
+    found = num_objects * tf.range(batch)[:, tf.newaxis] + nearest
+    is_near = tf.reduce_min(distances, -1, keepdims=True) < _MAX_DISTANCES
+    return metrics.average_precision(
+      tf.reshape(predictions[..., -1], [-1]),
+      tf.reshape(found, [-1]),
+      tf.reshape(is_near, [-1, len(_MAX_DISTANCES)]),
+      tf.reshape(is_real, [-1]),
+    )
 
 
 def _is_entry(entry: Any, length: int) -> bool:

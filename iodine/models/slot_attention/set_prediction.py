@@ -113,14 +113,16 @@ class SlotAttentionSetPredictor(SlotModel):
     assignment = assign(costs)
     pairs = tf.gather_nd(costs, tf.transpose(assignment, [0, 2, 1]), 1)
     loss = tf.reduce_mean(tf.reduce_sum(pairs, axis=1))
-    names = self.properties.score_names
-    scores = tf.numpy_function(
-      self.properties.average_precision, [predictions, target], tf.float32
+    scores = dict(
+      zip(
+        self.properties.score_names,
+        tf.unstack(self.properties.average_precision(predictions, target)),
+        strict=True,
+      )
     )
-    scores = tf.unstack(tf.ensure_shape(scores, [len(names)]))
     return Loss(
       loss,
-      {"loss/total": loss, **dict(zip(names, scores, strict=True))},
+      {"loss/total": loss, **scores},
       _Record(encoded, updates, predictions, costs, assignment),
     )
 
