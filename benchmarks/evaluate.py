@@ -14,10 +14,9 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.train_step import random_batch, run
-from iodine import training
+from iodine import checks, training
 from iodine.config import reading, resolution
 from iodine.evaluation import scores as scoring
-from iodine.modules import utils
 
 # That are timed at once.
 _NUM_BATCHES = 8
@@ -80,7 +79,7 @@ def _parse() -> argparse.Namespace:
   )
   parser.add_argument("--batch-size", type=int, default=8)
   parser.add_argument(
-    "--precision", default="float32", choices=utils.PRECISIONS
+    "--precision", default="float32", choices=checks.PRECISIONS
   )
   parser.add_argument("--rounds", type=int, default=3)
   args = parser.parse_args()

@@ -25,10 +25,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from iodine import training
+from iodine import checks, devices
+from iodine.commands.train import make_trainer
 from iodine.config import reading, resolution
-from iodine.modules import utils
-from iodine.runs import loading
+from iodine.training import replicas
 
 
 def main() -> None:
@@ -65,8 +65,11 @@ def measure(
   dataset, model, optimizer = resolution.build(
     entries, ("data", "model", "optimizer")
   )
-  trainer = training.Trainer(model, optimizer, seed=0)
-  loading.initialize(trainer, dataset)
+  devices.set_up(resolution.precision(entries))
+  distribution = replicas.create(entries["strategy"], entries["accumulate"])
+  trainer = make_trainer(
+    dataset, model, optimizer, 0, distribution, xla=entries["xla"]
+  )
   batch = random_batch(dataset.batch_spec(batch_size))
   before_mb = _peak_rss_mb()
   start = time.perf_counter()
@@ -117,8 +120,9 @@ def _parse() -> argparse.Namespace:
   )
   parser.add_argument("--batch-size", type=int, default=8)
   parser.add_argument(
-    "--precision", default="float32", choices=utils.PRECISIONS
+    "--precision", default="float32", choices=checks.PRECISIONS
   )
+  parser.add_argument("--xla", action="store_true")
   parser.add_argument("--recompute", action="store_true")
   parser.add_argument("--steps", type=int, default=5)
   args = parser.parse_args()

@@ -20,6 +20,7 @@ __all__ = [
   "MOST_FREQUENCIES",
   "MOST_ITERS",
   "MOST_SIZE",
+  "PRECISIONS",
   "above_zero_fault",
   "above_zero_to_fault",
   "bound_faults",
@@ -56,6 +57,8 @@ MOST_SIZE = 8_192  # of a layer, a latent, a kernel, the side of an image
 MOST_FREQUENCIES = 64  # of coordinates, whose square is a number of channels
 MOST_ITERS = 1_000
 MOST_BATCH = 65_536
+# What convolutions compute in, TF32 and bfloat16 where devices can.
+PRECISIONS = ("float32", "tf32", "bfloat16")
 _MOST_WEIGHTS = 2**30  # of a layer: 4 GiB
 _MOST_INT = 2**63 - 1  # that TensorFlow holds
 _MOST_SHOWN = 80  # characters of a value

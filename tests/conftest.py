@@ -21,6 +21,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Several test processes may share one GPU.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+# XLA's code for a processor need not be fast, if it is soon there.
+os.environ.setdefault(
+  "XLA_FLAGS",
+  "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
 # Several test processes share the cores, too: with every process using all of
 # them, each would wait for the others.
 _num_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

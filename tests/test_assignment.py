@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from iodine import assignment
+from iodine.compiling import compiled
 
 
 @pytest.mark.parametrize("rows, columns", [(3, 3), (2, 4), (4, 2)])
@@ -24,6 +25,26 @@ def test_assignment_is_the_cheapest(rows, columns, run):
       for order in itertools.permutations(range(wide.shape[1]), len(wide))
     )
     np.testing.assert_allclose(table[first, second].sum(), cheapest, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows, columns", [(5, 7), (7, 5)])
+def test_xla_s_assignment_is_scipy_s(rows, columns):
+  rng = np.random.default_rng(0)
+  costs = rng.uniform(size=[30, rows, columns]).astype(np.float32)
+  costs[:2, 1, 2] = np.nan, np.inf
+  assign = compiled(assignment.assign, xla=True)
+  np.testing.assert_array_equal(
+    assign(tf.constant(costs)), assignment.assign(tf.constant(costs))
+  )
+  ties = np.round(3 * rng.uniform(size=costs.shape)).astype(np.float32)
+  found, expected = (
+    [table[tuple(pair)].sum() for table, pair in zip(ties, pairs, strict=True)]
+    for pairs in (
+      assign(tf.constant(ties)).numpy(),
+      assignment.assign(tf.constant(ties)).numpy(),
+    )
+  )
+  np.testing.assert_array_equal(found, expected)
 
 
 def test_costs_that_are_not_finite_are_avoided():

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from iodine.commands.evaluate import enough_memory, score_scenes
 from iodine.commands.visualize import infer_from, pictures_folder
+from iodine.compiling import check_xla
 from iodine.config import resolution
 from iodine.data.datasets import IODINEDataset
 from iodine.data.opening import (
@@ -103,6 +104,8 @@ def compare(entries: Mapping[str, Any]) -> list[Compared]:
   candidates = _candidates(entries, scenes)
   numbers = _check_data(entries, candidates)
   _check_fit(candidates)
+  if entries["xla"]:
+    check_xla()
   folder = pictures_folder(entries, scenes, "compare")
   files = [*forms(*PICTURES), JSON_FILE, MARKDOWN_FILE, INDEX_FILE]
   with new_files(folder, files) as new:

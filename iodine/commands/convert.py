@@ -11,10 +11,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from iodine import tf1_checkpoint
+from iodine import devices, tf1_checkpoint
 from iodine.commands.train import make_trainer
 from iodine.config import plans, resolution
-from iodine.data.pipeline import Position
+from iodine.data.pipeline import IODINEDataset, Position
 from iodine.errors import ConfigError
 from iodine.files import (
   make_folder,
@@ -26,6 +26,7 @@ from iodine.files import (
 from iodine.runs import checkpoint_files, loading
 from iodine.runs import checkpoints as run_checkpoints
 from iodine.runs import folder as run_folder
+from iodine.training import Trainer
 
 __all__ = ["convert_checkpoint", "export_tf1"]
 
@@ -52,8 +53,7 @@ def convert_checkpoint(entries: Mapping[str, Any]) -> str:
     raise ConfigError(
       f"checkpoint_dir={str(folder)!r}: exists already. Name a new folder."
     )
-  dataset, model, optimizer = resolution.build(entries)
-  trainer = make_trainer(dataset, model, optimizer, entries["seed"])
+  dataset, trainer = _build(entries)
   checkpoint_files.restore(source, trainer.model, trainer.optimizer)
   # What the original was trained with, for `evaluate`.
   size = loading.inner_batch_size(entries, checkpoint_files.find(source))
@@ -90,8 +90,7 @@ def export_tf1(entries: Mapping[str, Any]) -> str:
       f"tf1_checkpoint={prefix!r}: exists already. Name a new prefix, such as "
       f"exported/model.ckpt."
     )
-  dataset, model, optimizer = resolution.build(entries)
-  trainer = make_trainer(dataset, model, optimizer, entries["seed"])
+  _, trainer = _build(entries)
   checkpoint_files.restore(
     entries["checkpoint_dir"], trainer.model, trainer.optimizer
   )
@@ -142,6 +141,13 @@ def _source(entries: Mapping[str, Any]) -> str:
       "files, or a file of PyTorch"
     )
   return entries[given[0]]
+
+
+def _build(entries: Mapping[str, Any]) -> tuple[IODINEDataset, Trainer]:
+  """Builds what a configuration describes, with all variables."""
+  dataset, model, optimizer = resolution.build(entries)
+  devices.set_up(resolution.precision(entries))
+  return dataset, make_trainer(dataset, model, optimizer, entries["seed"])
 
 
 def _required(entries: Mapping[str, Any], key: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from iodine import errors
+from iodine.compiling import check_xla, xla_errors_explained
 from iodine.data import shifts
 from iodine.data.datasets import IODINEDataset
 from iodine.data.opening import data_errors_as_config_errors, first_batch
@@ -55,6 +56,8 @@ def evaluate(entries: Mapping[str, Any]) -> scoring.Evaluation:
   """
   replicas.warn_without_gpu()
   trained = loading.open_trained(entries)
+  if entries["xla"]:
+    check_xla()
   paper = entries["paper_scores"]
   evaluation_report.check_paper(paper)
   dataset = trained.dataset.variant(
@@ -121,6 +124,7 @@ def score_scenes(
   with (
     progress(entries["num_scenes"], "scenes", _LOG) as update,
     enough_memory(dataset.batch_size),
+    xla_errors_explained(entries["xla"]),
   ):
     result = scoring.evaluate(
       model,
@@ -130,6 +134,7 @@ def score_scenes(
       num_samples=entries["num_samples"],
       on_progress=update,
       protocol=_PROTOCOLS[entries["protocol"]],
+      xla=entries["xla"],
     )
   if result.scenes < entries["num_scenes"]:
     _LOG.warning(

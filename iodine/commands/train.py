@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from iodine import console, training
+from iodine import console, devices, training
+from iodine.compiling import check_xla, xla_errors_explained
 from iodine.config import resolution
 from iodine.config.entries import ENTRIES
 from iodine.data import fingerprint, opening
@@ -85,16 +86,22 @@ def train(entries: Mapping[str, Any], parts: Parts, record: Record) -> None:
       saved.
   """
   replicas.warn_without_gpu()
+  precision = resolution.precision(entries)
+  devices.set_up(precision)
+  devices.check_training(precision)
   if entries["deterministic"]:
     tf.config.experimental.enable_op_determinism()
-  devices = replicas.create(entries["strategy"], entries["accumulate"])
+  distribution = replicas.create(entries["strategy"], entries["accumulate"])
+  if entries["xla"]:
+    check_xla()
   resolution.sub_batch_size(
-    parts.dataset.batch_size, entries["accumulate"], devices.num_replicas
+    parts.dataset.batch_size, entries["accumulate"], distribution.num_replicas
   )
   with contextlib.ExitStack() as lock:
-    run = _Run(entries, parts, record, devices, lock, entries["seed"])
+    run = _Run(entries, parts, record, distribution, lock, entries["seed"])
     try:
-      run.train()
+      with xla_errors_explained(entries["xla"]):
+        run.train()
     except tf.errors.UnimplementedError as error:
       if not entries["deterministic"]:
         raise
@@ -148,6 +155,7 @@ class _Run:
         self.seed,
         devices,
         self.parts.curriculum,
+        entries["xla"],
       )
     if self.folder is None and devices.is_chief:
       self.data = opening.fingerprint_of(dataset)
@@ -235,6 +243,7 @@ def make_trainer(
   seed: int | None,
   devices: Distribution | None = None,
   curriculum: training.Curriculum | None = None,
+  xla: bool = False,
 ) -> training.Trainer:
   """Makes a trainer with all variables that the data call for.
 
@@ -251,6 +260,6 @@ def make_trainer(
       devices.num_workers,
     )
   with devices.scope():
-    trainer = training.Trainer(model, optimizer, seed, devices, curriculum)
+    trainer = training.Trainer(model, optimizer, seed, devices, curriculum, xla)
     loading.initialize(trainer, dataset)
   return trainer

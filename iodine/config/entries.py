@@ -234,9 +234,16 @@ ENTRIES: dict[str, Entry] = {
   ),
   "precision": Entry(
     "float32",
-    "precision of convolutions: float32, or bfloat16, about twice as fast "
-    "where the processor or the GPU has instructions for it",
-    _text,
+    "float32; tf32, in which recent NVIDIA GPUs multiply faster and with a "
+    "thousandth's accuracy; or bfloat16, in which IODINE's convolutions are "
+    "faster on GPUs and some processors, with less",
+    _choice(*checks.PRECISIONS),
+  ),
+  "xla": Entry(
+    False,
+    "train, evaluate, compare: compile the model with XLA, which may be faster "
+    "and takes minutes at first",
+    _flag,
   ),
   "recompute": Entry(
     False,

@@ -24,6 +24,7 @@ __all__ = [
   "build",
   "check",
   "filled",
+  "precision",
   "resolve",
   "scaled_learn_rate",
   "sub_batch_size",
@@ -182,6 +183,7 @@ def build(
   if "model" in parts:
     found += _constrain(built.get("model"), entries["geco"])
   if not found:
+    found += _precision_faults(entries) if "model" in parts else []
     found += _memory_faults(entries, built)
   if found:
     raise ConfigError("\n".join(found))
@@ -223,6 +225,23 @@ def _constrain(model: Any, geco: Any) -> list[str]:
   except (ConfigError, ValueError) as error:
     return str(error).splitlines()
   return []
+
+
+def precision(entries: Mapping[str, Any]) -> str:
+  """The model's own precision, else that of the whole configuration."""
+  return entries["model"].get("precision", entries["precision"])
+
+
+def _precision_faults(entries: Mapping[str, Any]) -> list[str]:
+  """Tells of bfloat16 for a model that has no use for it."""
+  if entries["precision"] != "bfloat16":
+    return []
+  if "precision" in plans.filled(entries["model"], {"precision": "bfloat16"}):
+    return []
+  return [
+    "precision='bfloat16': this model does not compute in it; set "
+    "precision=float32, or precision=tf32, which is faster on recent GPUs"
+  ]
 
 
 def _memory_faults(

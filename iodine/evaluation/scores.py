@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from iodine import exploration
+from iodine.compiling import compiled
 from iodine.data.batch import check_pixels
 from iodine.metrics import SCENE_SCORES
 from iodine.modules.factor_eval import Factor, FactorRegressor
@@ -89,6 +90,7 @@ def evaluate(
   num_samples: int = 1,
   on_progress: Callable[[int], object] = lambda scenes: None,
   protocol: Protocol | None = None,
+  xla: bool = False,
 ) -> Evaluation:
   """Scores a model, without keeping the scenes' pixels in memory.
 
@@ -104,6 +106,7 @@ def evaluate(
     num_samples: posterior draws per scene, over which its scores are averaged.
     on_progress: called with the number of scenes of every batch.
     protocol: how scenes are scored; None: `OWN`.
+    xla: whether XLA compiles what the model computes of a batch.
 
   Returns:
     The scores.
@@ -112,9 +115,7 @@ def evaluate(
     ValueError: if there is no scene, or a pixel is outside [0, 1].
   """
   protocol = OWN if protocol is None else protocol
-  measure = tf.function(
-    functools.partial(protocol.measure, model), autograph=False
-  )
+  measure = compiled(functools.partial(protocol.measure, model), xla)
   collected = _Collected(model, num_samples, protocol.ddof)
   done, timed, start = 0, 0, 0.0
   for batch in batches:

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from iodine import checks
+from iodine import checks, random_numbers
 
 __all__ = ["slot_noise", "split_seed"]
 
@@ -19,7 +19,7 @@ __all__ = ["slot_noise", "split_seed"]
 def split_seed(seed: tf.Tensor | None, count: int) -> list[tf.Tensor]:
   """Seeds [2] int32 for `count` purposes; None: not repeatable."""
   seed = tfp.random.sanitize_seed(seed)
-  return tf.unstack(tfp.random.split_seed(seed, n=count))
+  return random_numbers.split(seed, count)
 
 
 def slot_noise(
@@ -48,7 +48,7 @@ def slot_noise(
   """
   if noise is None:
     shape = [num_draws, tf.shape(image)[0], num_slots, size]
-    return tf.random.stateless_normal(shape, tfp.random.sanitize_seed(seed))
+    return random_numbers.normal(shape, tfp.random.sanitize_seed(seed))
   noise = tf.convert_to_tensor(noise, tf.float32)
   expected = f"{num_draws} B {num_slots} {size}"
   checks.check_shapes({"image": (image, "B _ _ _"), "noise": (noise, expected)})

@@ -11,8 +11,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
-from iodine import checks, errors, metrics
-from iodine.modules import _info, utils
+from iodine import checks, metrics, random_numbers
+from iodine.modules import _info
 from iodine.modules._convolutions import ConvNet2D
 from iodine.modules._recompute import recomputed
 from iodine.modules.decoder import ComponentDecoder
@@ -115,8 +115,9 @@ class IODINE(SceneModel):
       inner_batch_size: divisor of the summed inner loss, whose gradients are
         inputs; None: the current batch size, as in the reference, so results
         depend slightly on it.
-      precision: type of the convolutions in decoder and refinement core,
-        "float32" or "bfloat16"; everything else is float32.
+      precision: of the convolutions in decoder and refinement core, "float32"
+        or "bfloat16"; everything else is float32. "tf32" is float32 here, and a
+        setting of the devices, see `iodine.devices`.
       recompute: whether to recompute each refinement step for its gradient:
         less memory, more time, the same results up to rounding.
       name: scope of the variables.
@@ -185,14 +186,11 @@ class IODINE(SceneModel):
     self.num_frames = self.num_steps if self.sequential else 1
 
   def _set_precision(self, precision: str) -> None:
-    if precision not in utils.PRECISIONS:
-      raise ValueError(
-        f"precision={precision!r}: unknown. "
-        f"{errors.did_you_mean(precision, utils.PRECISIONS)}"
-      )
+    checks.check(checks.choice_fault("precision", precision, checks.PRECISIONS))
+    dtype = tf.bfloat16 if precision == "bfloat16" else tf.float32
     for module in self.submodules:
       if isinstance(module, ConvNet2D):
-        module.dtype = tf.as_dtype(precision)
+        module.dtype = dtype
 
   @property
   def prior(self) -> tfd.Distribution:
@@ -319,7 +317,7 @@ class IODINE(SceneModel):
       )
     # Stateless, so that a recomputed step draws the same numbers.
     seed = tfp.random.sanitize_seed(seed)
-    seeds = tf.unstack(tfp.random.split_seed(seed, n=steps))
+    seeds = random_numbers.split(seed, steps)
     state = self.refinement_core.initial_state(batch * self.num_components)
     names = ("z", "zp", "z_dist", "x_dist", "inputs", "kl", "re")
     iterations: dict[str, list] = {name: [] for name in names}
@@ -375,7 +373,7 @@ class IODINE(SceneModel):
   ) -> _Step:
     z_dist = self.latent_dist(zp)
     if draw is None:
-      z = z_dist.sample(seed=seed)
+      z = random_numbers.of_latent(z_dist, seed)
     else:
       z = z_dist.mean() + z_dist.stddev() * draw
     x_params, x_dist = self.decode(z)

@@ -21,7 +21,6 @@ __all__ = [
   "ConfigError",
   "DISTS",
   "OnlineMeanVarEstimator",
-  "PRECISIONS",
   "build",
   "coordinate_channels",
   "did_you_mean",
@@ -58,10 +57,6 @@ DISTS: dict[str, type] = {
   "logistic": tfd.Logistic,
   "student_t": tfd.StudentT,
 }
-
-
-# Types that convolutions can compute in.
-PRECISIONS = ("float32", "bfloat16")
 
 
 def get_act_func(name_or_func: str | Callable | None) -> Callable:

@@ -15,7 +15,7 @@ _USUAL = (
   "when the run ends and saves (stop_after_steps, save_..._steps, "
   "keep_checkpoints, keep_best), the optimizer with learn_rate and batch_size, "
   "the places of data and results (data_dir, data.path, data.cache_dir), and "
-  "how it is computed (strategy, accumulate, precision, recompute, "
+  "how it is computed (strategy, accumulate, precision, xla, recompute, "
   "deterministic)"
 )
 

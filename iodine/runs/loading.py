@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from sacred.utils import convert_to_nested_dict
 
-from iodine import exploration, training
+from iodine import devices, exploration, training
 from iodine.config import plans, reading, resolution
 from iodine.data import opening
 from iodine.data.pipeline import IODINEDataset
@@ -69,6 +69,7 @@ def open_trained(entries: Mapping[str, Any]) -> Trained:
 def build_trained(entries: Mapping[str, Any]) -> Trained:
   """Builds what `checkpoint_dir` was trained with, and finds the checkpoint.
 
+  Sets up the devices for it.
   Inner losses are divided by what they were in training, so that what a model
   infers does not depend on the batch size.
 
@@ -90,6 +91,7 @@ def build_trained(entries: Mapping[str, Any]) -> Trained:
     raise
   shared = {"inner_batch_size": inner_batch_size(entries, prefix)}
   dataset, model = resolution.build(entries, ("data", "model"), shared)
+  devices.set_up(resolution.precision(entries))
   return Trained(model, dataset, prefix)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from iodine import metrics
+from iodine import metrics, random_numbers
+from iodine.compiling import compiled
 from iodine.data.batch import check_pixels
 from iodine.modules.utils import OnlineMeanVarEstimator
 from iodine.scene_model import SceneModel
@@ -54,6 +55,7 @@ class Trainer(tf.Module):
     seed: int | None = None,
     distribution: Distribution | None = None,
     curriculum: Curriculum | None = None,
+    xla: bool = False,
   ):
     """Makes a trainer; only the seed's variable is created.
 
@@ -64,6 +66,8 @@ class Trainer(tf.Module):
       distribution: make model, optimizer and trainer in its scope; None: one
         device, which processes a batch as a whole.
       curriculum: see the attribute.
+      xla: whether XLA compiles loss and gradients of a sub-batch; all else of a
+        step, such as the mean over replicas, is not compiled by it.
 
     Raises:
       ValueError: if the seed is out of range, or the curriculum does not suit
@@ -84,7 +88,11 @@ class Trainer(tf.Module):
     self.seed = tf.Variable(
       seed, dtype=tf.int64, trainable=False, name="trainer_seed"
     )
-    self._compiled_step = tf.function(self._step, autograph=False)
+    self._compiled_step = compiled(self._step)
+    # A part of that; XLA's compiled code is a part of its own.
+    self._gradients_of_part = (
+      compiled(self._gradients, xla) if xla else self._gradients
+    )
     self._gradient_norms: tf.Tensor | None = None
 
   def initialize(
@@ -164,7 +172,7 @@ class Trainer(tf.Module):
     estimators = self._shared_estimators()
     before = [estimator.state() for estimator in estimators]
     gradients, scalars, defined = self.distribution.mean(
-      lambda index: self._gradients(index, data, noise)
+      lambda index: self._gradients_of_part(index, data, noise)
     )
     sums = self.distribution.sum_of_replicas(
       [e.since(state) for e, state in zip(estimators, before, strict=True)]
@@ -228,7 +236,7 @@ class Trainer(tf.Module):
           lambda x: _part(x, index, count, axis=1), noise
         )
       else:
-        seed = tf.random.fold_in(seed, index)
+        seed = random_numbers.fold_in(seed, index)
     with tf.GradientTape() as tape:
       loss = self.model(
         data, noise=noise, seed=seed, step=tf.identity(self.optimizer.step)

@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from iodine import errors
 from iodine.config import plans
+from iodine.devices import has_avx512
 from iodine.modules import networks, utils
 from tests.support import module_checks
-from tests.support.processors import HAS_AVX512
 
 # Odd and distinct, so that swapped axes fail.
 B, K, H, W, C, Z = 2, 3, 5, 7, 3, 4
@@ -606,7 +606,7 @@ class TestBroadcastConv:
   def test_first_layer_is_a_convolution_of_the_tiled_latent(
     self, kernel, stride, rate, size, coord_type
   ):
-    if rate != 1 and not HAS_AVX512:
+    if rate != 1 and not has_avx512():
       pytest.skip("dilated convolutions have no gradient without AVX-512")
     decoder = self._build(
       coord_type=coord_type,

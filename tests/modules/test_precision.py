@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from iodine import training
 from iodine.config import reading, resolution
+from iodine.devices import has_avx512
 from iodine.errors import ConfigError
 from iodine.modules import _convolutions, networks, utils
 from tests.support import tiny
-from tests.support.processors import HAS_AVX512
 
 # Relative errors, in the Euclidean norm, of all steps' losses and latents.
 LOSS_BOUND, LATENT_BOUND = 0.02, 0.06
@@ -25,7 +25,8 @@ COSINE_BOUND, VARIABLE_COSINE_BOUND = 0.999, 0.99
 # A few hundred bfloat16 products and sums of one sign, added up in float32.
 ROUNDING = 0.01
 
-PRECISIONS = pytest.mark.parametrize("precision", utils.PRECISIONS)
+_PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = pytest.mark.parametrize("precision", _PRECISIONS)
 
 
 def _relative_error(actual, expected):
@@ -50,14 +51,14 @@ def _loss_and_gradients(precision):
 @pytest.fixture(scope="module")
 def results():
   """{precision: `_loss_and_gradients`}."""
-  return {p: _loss_and_gradients(p) for p in utils.PRECISIONS}
+  return {p: _loss_and_gradients(p) for p in _PRECISIONS}
 
 
 # --- The model ----------------------------------------------------------------
 
 
 def test_losses_and_latents_are_near(results):
-  (loss, expected, _), (low_loss, low, _) = map(results.get, utils.PRECISIONS)
+  (loss, expected, _), (low_loss, low, _) = map(results.get, _PRECISIONS)
   assert _relative_error(low_loss, loss) < LOSS_BOUND
   for t in range(tiny.S):
     assert _relative_error(low["re"][t], expected["re"][t]) < LOSS_BOUND
@@ -69,7 +70,7 @@ def test_losses_and_latents_are_near(results):
 
 
 def test_gradients_point_the_same_way(results):
-  expected, low = (results[p][2] for p in utils.PRECISIONS)
+  expected, low = (results[p][2] for p in _PRECISIONS)
   flat = [
     np.concatenate([np.ravel(g[n]) for n in expected]) for g in (low, expected)
   ]
@@ -123,7 +124,7 @@ def test_transposed_convolutions_compute_in_float32():
   )
   z = tf.constant(np.random.default_rng(0).normal(size=[2, 3]), tf.float32)
   outputs = []
-  for precision in reversed(utils.PRECISIONS):
+  for precision in reversed(_PRECISIONS):
     decoder._cnn.dtype = tf.as_dtype(precision)
     outputs.append(decoder(z, (4, 2, 3)).params)
   np.testing.assert_array_equal(*outputs)
@@ -133,7 +134,7 @@ def test_transposed_convolutions_compute_in_float32():
 # --- Sums over many pixels ----------------------------------------------------
 
 
-@pytest.mark.skipif(not HAS_AVX512, reason="the processor has no AVX-512")
+@pytest.mark.skipif(not has_avx512(), reason="the processor has no AVX-512")
 @pytest.mark.parametrize("channels", [3, 32])  # few, for which there is a way
 def test_gradients_add_up_many_pixels(channels):
   # A sum of ones in bfloat16 would end at 256.

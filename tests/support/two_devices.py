@@ -1,8 +1,9 @@
 """Trains with two logical CPU devices, in a process of its own.
 
 TensorFlow divides a device only before it executes anything:
-`two_devices.py ACCUMULATE` prints, as JSON, how far the results of five steps
-are from those of one device that takes the same sub-batches in turn.
+`two_devices.py ACCUMULATE [xla]` prints, as JSON, how far the results of five
+steps are from those of one device that takes the same sub-batches in turn; with
+xla, XLA compiles those of the two devices.
 """
 
 import json
@@ -28,7 +29,7 @@ _BATCH = 4
 
 
 def train(
-  strategy: str | None, accumulate: int, **overrides: Any
+  strategy: str | None, accumulate: int, xla: bool = False, **overrides: Any
 ) -> tuple[Any, list[dict]]:
   """Returns the trainer after five steps, and the scalars of each.
 
@@ -40,7 +41,9 @@ def train(
   with devices.scope():
     model = tiny.build(num_iters=1, **overrides)
     model.use_geco(Geco(target=1.0, step_size=1e-3, warmup_steps=2))
-    trainer = training.Trainer(model, training.make_optimizer(3e-3), 7, devices)
+    trainer = training.Trainer(
+      model, training.make_optimizer(3e-3), 7, devices, xla=xla
+    )
     trainer.initialize((tiny.H, tiny.W, tiny.C), tiny.FACTORS)
   batch = tiny.batch()
   scalars = [trainer.step(batch) for _ in range(STEPS)]
@@ -61,12 +64,12 @@ def saved(trainer: Any) -> dict[str, np.ndarray]:
     return checkpoint_files.read(run.save(dataset, Position(1, 2)))
 
 
-def main(accumulate: int) -> dict[str, Any]:
+def main(accumulate: int, xla: bool) -> dict[str, Any]:
   cpu = tf.config.list_physical_devices("CPU")[0]
   half = tf.config.LogicalDeviceConfiguration()
   tf.config.set_logical_device_configuration(cpu, [half, half])
   one, expected = train(None, 2 * accumulate)
-  two, scalars = train("mirrored", accumulate)
+  two, scalars = train("mirrored", accumulate, xla)
   of_one = {v.name: v.numpy() for v in one.variables}
   of_two = {v.name: v for v in two.variables}
   assert of_one.keys() == of_two.keys()
@@ -95,10 +98,10 @@ def main(accumulate: int) -> dict[str, Any]:
     "losses": [x["loss/total"] for x in scalars],
     "losses_without_factors": [
       x["loss/total"]
-      for x in train("mirrored", accumulate, factor_evaluator=None)[1]
+      for x in train("mirrored", accumulate, xla, factor_evaluator=None)[1]
     ],
   }
 
 
 if __name__ == "__main__":
-  print(json.dumps(main(int(sys.argv[1]))))
+  print(json.dumps(main(int(sys.argv[1]), "xla" in sys.argv[2:])))

@@ -311,11 +311,16 @@ def test_other_sub_batches_in_a_continued_run_are_told(
 
 
 @pytest.mark.parametrize(
-  "accumulate", [1, pytest.param(2, marks=pytest.mark.slow)]
+  "words",
+  [
+    ["1"],
+    pytest.param(["2"], marks=pytest.mark.slow),
+    pytest.param(["2", "xla"], marks=pytest.mark.slow),
+  ],
 )
-def test_two_devices_equal_one_that_takes_the_sub_batches_in_turn(accumulate):
+def test_two_devices_equal_one_that_takes_the_sub_batches_in_turn(words):
   process = subprocess.run(
-    [sys.executable, "-m", "tests.support.two_devices", str(accumulate)],
+    [sys.executable, "-m", "tests.support.two_devices", *words],
     cwd=REPOSITORY,
     env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     capture_output=True,

@@ -13,7 +13,7 @@ import sonnet as snt
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from iodine import checks
+from iodine import checks, random_numbers
 from iodine.models.efficient_morl import weights
 from iodine.models.efficient_morl.gaussian import Gaussian, stddev
 from iodine.models.efficient_morl.hierarchy import Hierarchy, Inference
@@ -308,9 +308,9 @@ class EfficientMORL(SceneModel):
     chain = max(self.num_layers - 1, 0) if is_chain else 0
     shape = [num, self.num_components, self.n_z]
     seeds = split_seed(seed, chain + 1)
-    z = tf.random.stateless_normal(shape, seeds[0])
+    z = random_numbers.normal(shape, seeds[0])
     for i in range(1, chain + 1):
-      noise = tf.random.stateless_normal(shape, seeds[i])
+      noise = random_numbers.normal(shape, seeds[i])
       z = self._prior_network(z).sample(noise)
     return mix(self.decode_slots(z))
 

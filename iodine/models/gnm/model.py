@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from iodine import checks
+from iodine import checks, random_numbers
 from iodine.models.gnm import counting, objective, renderer, slots, weights
 from iodine.models.gnm.annealing import (
   PRESENCE_PRIOR,
@@ -465,9 +465,7 @@ class GNM(SceneModel):
     seeds = dict(zip(shapes, split_seed(seed, len(shapes)), strict=True))
     return {
       key: (
-        tf.random.stateless_uniform
-        if key == _UNIFORM
-        else tf.random.stateless_normal
+        random_numbers.uniform if key == _UNIFORM else random_numbers.normal
       )([batch_size, *shape], seeds[key])
       for key, shape in shapes.items()
     }

@@ -12,7 +12,7 @@ import numpy as np
 import sonnet as snt
 import tensorflow as tf
 
-from iodine import checks
+from iodine import checks, random_numbers
 from iodine.models import layers
 from iodine.models.noise import slot_noise, split_seed
 from iodine.models.slate import weights
@@ -406,10 +406,9 @@ class SLATE(SceneModel):
       )
       return gumbel
     # Not 0, whose Gumbel draw is not finite.
-    uniform = tf.random.stateless_uniform(
-      [_NUM_TOKEN_DRAWS, tf.shape(image)[0], *shape],
-      seed,
-      minval=np.finfo(np.float32).tiny,
+    sizes = [_NUM_TOKEN_DRAWS, tf.shape(image)[0], *shape]
+    uniform = tf.maximum(
+      random_numbers.uniform(sizes, seed), np.finfo(np.float32).tiny
     )
     return -tf.math.log(-tf.math.log(uniform))
 

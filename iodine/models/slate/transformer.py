@@ -17,6 +17,7 @@ from typing import NamedTuple
 import sonnet as snt
 import tensorflow as tf
 
+from iodine import random_numbers
 from iodine.models import layers
 
 __all__ = ["Dropout", "KeysValues", "TransformerDecoder"]
@@ -54,9 +55,11 @@ class Dropout:
     """Drops entries of a tensor of any shape."""
     if not self._rate:
       return x
-    seed = tf.random.fold_in(self._seed, self._calls)
+    seed = random_numbers.fold_in(self._seed, self._calls)
     self._calls += 1
-    return tf.nn.experimental.stateless_dropout(x, self._rate, seed)
+    return tf.nn.experimental.general_dropout(
+      x, self._rate, lambda shape, dtype: random_numbers.uniform(shape, seed)
+    )
 
 
 class TransformerDecoder(snt.Module):
