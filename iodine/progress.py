@@ -115,12 +115,17 @@ class Progress:
     return (self._count - self._first) / max(seconds, 1e-9)
 
   @property
+  def seconds_left(self) -> float | None:
+    """At the rate so far; None if it is unknown."""
+    if self._bar.total is None or not self.rate:
+      return None
+    return (self._bar.total - self._count) / self.rate
+
+  @property
   def time_left(self) -> str:
     """Such as "03:20", or "1:02:03" from an hour on; "?" if it is unknown."""
-    if self._bar.total is None or not self.rate:
-      return "?"
-    left = (self._bar.total - self._count) / self.rate
-    return tqdm.tqdm.format_interval(left)
+    left = self.seconds_left
+    return "?" if left is None else tqdm.tqdm.format_interval(left)
 
   def _line(self) -> str:
     count, total = f"{self._count:,}", self._bar.total

@@ -35,6 +35,18 @@ def test_lines_tell_count_rate_and_time_left(caplog, clock):
   ]
 
 
+def test_seconds_left(clock):
+  with progress.progress(50, "steps", logging.getLogger("test")) as update:
+    assert update.seconds_left is None
+    clock[0] += 10
+    update(20)
+    assert update.seconds_left == pytest.approx(15)
+  with progress.progress(None, "steps", logging.getLogger("test")) as update:
+    clock[0] += 10
+    update(20)
+    assert update.seconds_left is None
+
+
 def test_unknown_total(caplog, clock):
   assert lines(caplog, clock, None, [30]) == ["30 scenes, 3.0 scenes/s"]
 

@@ -33,6 +33,8 @@ __all__ = ["Settings", "run"]
 PICTURE_NAME = "decomposition.png"
 _GRADIENT_NORM = "debug/global_grad_norm"
 _NUM_SAMPLES = 16  # in a picture
+_TIMED_STEPS = 10  # after which there is an estimate of the time
+_LONG = 86400.0  # seconds of training on a CPU that call for a warning
 # Means that a run reports, by Sacred's names: the scalars that they are of.
 _REPORTED = {"loss": "loss/total", "ari": "loss/ari_nobg"}
 
@@ -173,6 +175,7 @@ class _Loop:
   def _take_steps(self, stop: int, received: list[int]) -> None:
     settings, distribution = self.settings, self.trainer.distribution
     step, saved = self._step, self.checkpoints.latest is not None
+    timed = step + 1 + _TIMED_STEPS  # the first one compiles
     batches = iter(self.dataset.batches(self.position))
     with (
       progress(
@@ -192,6 +195,8 @@ class _Loop:
           values = self._check_finite(step, self._train_on(batch, step))
         self.position = position
         steps(1)
+        if step == timed:
+          _warn_of_days(steps)
         self._means.add(values)
         self._scores.add(self._with_best(values))
         if step % settings.save_summaries_steps == 0 or step == stop:
@@ -365,6 +370,19 @@ class _Loop:
     path = folder / PICTURE_NAME
     saving.replace(figure, folder, PICTURE_NAME)
     return path
+
+
+def _warn_of_days(steps: Progress) -> None:
+  """Warns if the rest of a training takes days, and there is no GPU."""
+  seconds = steps.seconds_left or 0.0
+  if seconds > _LONG and not tf.config.list_physical_devices("GPU"):
+    _LOG.warning(
+      "Training will take about %.1f days at this rate, %.2g s a step. A GPU "
+      "is faster; so are smaller images and networks. stop_after_steps=N ends "
+      "earlier",
+      seconds / 86400.0,
+      1.0 / steps.rate,
+    )
 
 
 class _Means:

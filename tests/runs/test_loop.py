@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import logging
 import os
 import pathlib
 import pty
@@ -11,12 +12,13 @@ import signal
 import struct
 import termios
 import threading
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from iodine import training
+from iodine import progress, training
 from iodine.data import datasets
 from iodine.errors import ConfigError
 from iodine.modules import iodine
@@ -210,6 +212,27 @@ def test_a_second_signal_ends_at_once(scenes, tmp_path):
     train(scenes, folder, on_metric=interrupt_twice)
   assert not checkpoints(folder)
   assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+  "steps, gpus, days",
+  [(1_000_000, [], "115.7"), (8_000, [], None)]
+  + [(1_000_000, ["a GPU"], None)],
+)
+def test_days_of_training_without_a_gpu_are_told(
+  steps, gpus, days, caplog, monkeypatch
+):
+  now = [100.0]
+  monkeypatch.setattr(time, "monotonic", lambda: now[0])
+  monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+  logger = logging.getLogger("test")
+  with progress.progress(steps, "steps", logger, done=10) as update:
+    now[0] += 100
+    update(10)  # 10 s a step
+    training_loop._warn_of_days(update)
+  told = [x for x in caplog.messages if x.startswith("Training will take")]
+  expected = f"Training will take about {days} days at this rate, 10 s a step."
+  assert [x.startswith(expected) for x in told] == [True] * bool(days)
 
 
 def test_nothing_is_left_to_do_at_the_last_step(copied_run, scenes, caplog):
