@@ -36,7 +36,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test test-all test-faults golden lint fix lock audit demo \
-  notebook lab docs clean distclean FORCE
+  notebook lab docs gpu-check clean distclean FORCE
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' \
@@ -181,6 +181,12 @@ $(VENV)/.docs-done: $(SETUP_DONE) requirements-docs.txt
 	@echo "Installing MkDocs in $(VENV)"
 	@$(VENV_PYTHON) -m pip install -qq -r requirements-docs.txt
 	@touch $@
+
+# --- Devices ------------------------------------------------------------------
+
+# More arguments: `make gpu-check GPU_CHECK_ARGS="--config tetrominoes"`.
+gpu-check: setup  ## Say what the GPUs can do; write gpu_check.json
+	$(VENV_PYTHON) -m benchmarks.gpu_check $(GPU_CHECK_ARGS)
 
 # --- Cleaning -----------------------------------------------------------------
 
