@@ -146,7 +146,7 @@ def test_its_page_shows_what_it_can(words, tmp_path):
   page = (pictures / "index.html").read_text()
   drawn = {path.name for path in pictures.iterdir()}
   drawn -= {"index.html", ".iodine.json"}
-  shown = re.findall(r'src="([^"]+)"', page)
+  shown = re.findall(r'(?:src|srcset)="([^"]+)"', page)
   assert set(shown) == drawn == set(_promised_pictures())
   assert "What MixtureAutoencoder makes of tetrominoes" in page
   assert "An encoder maps an image to a vector for each slot" in page

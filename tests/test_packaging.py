@@ -3,6 +3,7 @@
 import ast
 import email.message
 import email.parser
+import hashlib
 import os
 import pathlib
 import re
@@ -135,13 +136,17 @@ class TestWheel:
       str(path.relative_to(REPOSITORY))
       for path in (_PACKAGE / "pretrained").rglob("*.*")
     }
-    assert configs and models
+    web = {
+      str(path.relative_to(REPOSITORY))
+      for path in (_PACKAGE / "pictures" / "web").rglob("*.*")
+    }
+    assert configs and models and web
     with zipfile.ZipFile(wheel) as archive:
       members = {
         name for name in archive.namelist() if ".dist-info/" not in name
       }
     marker = {"iodine/py.typed"}  # for type checkers of users
-    assert members == expected | configs | models | marker
+    assert members == expected | configs | models | web | marker
 
   def test_requires_what_requirements_txt_lists(self, wheel: pathlib.Path):
     entries = [
@@ -269,6 +274,17 @@ def test_make_and_package_metadata_support_the_same_pythons():
   assert f"(3, {first}) <= version[:2] <= (3, {last})" in makefile
   (matrix,) = re.findall(r"python-version: \[(.*)\]", workflow)
   assert re.findall(r'"3\.(\d+)"', matrix) == versions
+
+
+def test_the_browser_s_runtime_is_what_its_table_lists():
+  folder = _PACKAGE / "pictures" / "web" / "tensorflow_js"
+  table = (folder / "README.md").read_text()
+  sums = dict(re.findall(r"\| (\S+) \| @\S+ \| ([0-9a-f]{64}) \|", table))
+  files = [path for path in folder.iterdir() if path.name != "README.md"]
+  assert sums == {
+    path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+  }
+  assert sum(path.stat().st_size for path in files) < 2e6
 
 
 # --- Supply chain -------------------------------------------------------------

@@ -27,7 +27,7 @@ from iodine.files import new_files
 from iodine.pictures import comparisons, page, sections
 from iodine.pictures.saving import Album, forms
 from iodine.progress import progress
-from iodine.runs import loading
+from iodine.runs import checkpoint_files, loading
 from iodine.scene_model import shows_decomposition
 from iodine.training import replicas
 
@@ -333,7 +333,10 @@ def _write(
     title,
     f"The first {models[0].evaluation.scenes:,} scenes of the file that pass "
     "the configuration's filter, as each model was trained to see them.",
-    [(model.name, model.checkpoint) for model in models],
+    [
+      (model.name, checkpoint_files.short_name(model.checkpoint))
+      for model in models
+    ],
     shown,
   )
   files = {

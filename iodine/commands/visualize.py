@@ -12,10 +12,10 @@ from iodine.data.opening import scenes_from
 from iodine.errors import ConfigError
 from iodine.evaluation import latent_factors
 from iodine.files import new_files
-from iodine.pictures import page, sections
+from iodine.pictures import explorer, page, sections
 from iodine.pictures.saving import Album, forms
 from iodine.progress import progress
-from iodine.runs import loading, summaries
+from iodine.runs import checkpoint_files, loading, summaries
 from iodine.scene_model import SceneModel, shows_decomposition
 
 __all__ = [
@@ -54,8 +54,10 @@ def visualize(entries: Mapping[str, Any]) -> pathlib.Path:
   batch = scenes_from(dataset, entries["scene"], entries["batch_size"])
   trained.restore()
   folder = pictures_folder(entries, dataset, "visualize")
-  with new_files(folder, [*forms(*sections.PICTURES), INDEX_FILE]) as new:
+  files = [*forms(*sections.PICTURES), explorer.SCRIPT_FILE, INDEX_FILE]
+  with new_files(folder, files) as new:
     info = infer_from(entries, model, batch)
+    factors = latent_factors_of(entries, model, dataset, info)
     drawn = sections.sections(
       model,
       info,
@@ -64,13 +66,18 @@ def visualize(entries: Mapping[str, Any]) -> pathlib.Path:
       entries["latents"],
       entries["seed"],
       summaries.read_scalars(pathlib.Path(prefix).parent),
-      latent_factors_of(entries, model, dataset, info),
+      factors,
     )
+    widget = explorer.explorer(model, info, factors and factors.name)
+    if widget is not None:
+      path = new / widget.script_file
+      path.write_text(widget.script, encoding="utf-8")
     text = page.page(
       f"What {type(model).__name__} makes of {dataset.name}",
       model.about,
       _facts(entries, dataset, model, prefix),
-      list(drawn),
+      drawn,
+      widget,
     )
     (new / INDEX_FILE).write_text(text, encoding="utf-8")
   _LOG.info("Wrote %s", folder / INDEX_FILE)
@@ -154,7 +161,7 @@ def _facts(
 ) -> list[tuple[str, str]]:
   height, width = dataset.image_dim
   return [
-    ("Checkpoint", prefix),
+    ("Checkpoint", checkpoint_files.short_name(prefix)),
     ("Images", f"{height} x {width} pixels, from scene {entries['scene']} on"),
     ("Slots", str(model.num_components)),
     ("Refinement steps", str(model.num_refinements)),

@@ -14,7 +14,7 @@ from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageSequence
 
 from iodine.checks import check_shapes
 from iodine.pictures.attention import shaded
@@ -27,6 +27,7 @@ __all__ = [
   "magnification",
   "refinement_frames",
   "save_gif",
+  "save_still",
   "traversal_frames",
   "upscale",
 ]
@@ -238,6 +239,17 @@ def save_gif(path: str | pathlib.Path, animation: Animation) -> None:
   )
 
 
+def save_still(gif: pathlib.Path, path: pathlib.Path) -> None:
+  """Writes the last frame of an animation, as a PNG.
+
+  Args:
+    gif: the animation.
+    path: file to write.
+  """
+  with Image.open(gif) as animation:
+    ImageSequence.all_frames(animation)[-1].convert("RGB").save(path)
+
+
 def _tile(
   rows: Sequence[Sequence[_Panel]], names: Sequence[str], factor: int
 ) -> np.ndarray:
@@ -272,8 +284,8 @@ def _framed(
 ) -> np.ndarray:
   """Magnifies an image [H, W, C], with a frame and a white gap around it."""
   rgb = np.broadcast_to(image, (*image.shape[:-1], 3))
-  rgb = upscale(_to_uint8(rgb), factor)
-  for width, value in ((_FRAME, _to_uint8(color)), (_GAP, 255)):
+  rgb = upscale(to_uint8(rgb), factor)
+  for width, value in ((_FRAME, to_uint8(color)), (_GAP, 255)):
     height, length, _ = rgb.shape
     framed = np.empty([height + 2 * width, length + 2 * width, 3], np.uint8)
     framed[:] = value
@@ -282,7 +294,8 @@ def _framed(
   return rgb
 
 
-def _to_uint8(values: Any) -> np.ndarray:
+def to_uint8(values: Any) -> np.ndarray:
+  """Rounds values to bytes; those outside [0, 1] are clipped."""
   return np.rint(255.0 * np.clip(values, 0.0, 1.0)).astype(np.uint8)
 
 
@@ -290,7 +303,7 @@ def _with_bar(frame: np.ndarray, step: int, num_steps: int) -> np.ndarray:
   """Adds the step's number below a frame, and a bar filled accordingly."""
   width = frame.shape[1]
   bar = np.full([_BAR_HEIGHT, width, 3], 255, np.uint8)
-  bar[:, : round(step / num_steps * width)] = _to_uint8(_BAR_COLOR)
+  bar[:, : round(step / num_steps * width)] = to_uint8(_BAR_COLOR)
   number = _text(f"Step {step} of {num_steps}", width)
   return np.concatenate([frame, number, bar])
 

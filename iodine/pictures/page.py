@@ -1,11 +1,24 @@
 """A self-contained page of pictures that works offline."""
 
 import html
+import importlib.resources
 import re
+import string
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-__all__ = ["Section", "markdown", "markdown_code", "page"]
+from iodine.pictures import descriptions
+
+__all__ = [
+  "WEB",
+  "Section",
+  "Widget",
+  "markdown",
+  "markdown_code",
+  "moves",
+  "page",
+  "still",
+]
 
 
 class Section(NamedTuple):
@@ -14,7 +27,7 @@ class Section(NamedTuple):
   Attributes:
     title: heading.
     text: explanation.
-    files: names of pictures.
+    files: names of pictures, see `descriptions`.
     table: rows of a table above the pictures; the first row, and of each row
       the first cell, are headers.
   """
@@ -25,26 +38,23 @@ class Section(NamedTuple):
   table: Sequence[Sequence[str]] = ()
 
 
-_STYLE = """\
-:root { color-scheme: light dark; }
-body {
-  font: 1rem/1.55 system-ui, sans-serif; max-width: 72rem;
-  margin: 2rem auto; padding: 0 1rem;
-}
-p, dl { max-width: 46rem; }
-h2 { margin-top: 2.5rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; }
-dd { margin: 0; overflow-wrap: anywhere; }
-div { overflow-x: auto; }
-table { border-collapse: collapse; }
-th, td { padding: .15rem .7rem; text-align: right; white-space: nowrap; }
-th:first-child { text-align: left; }
-tr { border-bottom: thin solid #8886; }
-img {
-  display: block; max-width: 100%; height: auto; margin: 1rem 0;
-  background: #fff; padding: .4rem; box-sizing: border-box;
-  border-radius: .4rem; box-shadow: 0 0 .4rem #8886;
-}"""
+class Widget(NamedTuple):
+  """A part of a page that a script brings to life; it is trusted as it is.
+
+  Attributes:
+    html: its elements.
+    style: its style sheet.
+    script_file: name of the file beside the page that holds the script.
+    script: content of that file.
+  """
+
+  html: str
+  style: str
+  script_file: str
+  script: str
+
+
+WEB = importlib.resources.files("iodine.pictures") / "web"
 
 
 def page(
@@ -52,6 +62,7 @@ def page(
   text: str,
   facts: Iterable[tuple[str, str]],
   sections: Iterable[Section],
+  widget: Widget | None = None,
 ) -> str:
   """Renders a page.
 
@@ -59,45 +70,78 @@ def page(
     title: heading of the page.
     text: introduction.
     facts: names and values, listed below the text.
-    sections: remaining sections; their pictures are in the page's folder.
+    sections: remaining sections; their pictures are in the page's folder, and
+      so is the `still` of every animation.
+    widget: comes before the sections; None: none. Its script is in the page's
+      folder, too.
 
   Returns:
     HTML; special characters in the arguments are escaped.
   """
-  title, text = _escaped(title), _escaped(text)
-  lines = [
-    "<!DOCTYPE html>",
-    '<html lang="en">',
-    "<head>",
-    '<meta charset="utf-8">',
-    '<meta name="viewport" content="width=device-width, initial-scale=1">',
-    f"<title>{title}</title>",
-    f"<style>\n{_STYLE}\n</style>",
-    "</head>",
-    "<body>",
-    f"<h1>{title}</h1>",
-    f"<p>{text}</p>",
-    "<dl>",
-  ]
+  lines = ["<dl>"]
   for name, value in facts:
-    name, value = _escaped(name), _escaped(value)
-    lines.append(f"<dt>{name}</dt><dd>{value}</dd>")
+    lines.append(f"<dt>{_escaped(name)}</dt><dd>{_escaped(value)}</dd>")
   lines.append("</dl>")
+  style = _part("page.css")
+  if widget is not None:
+    style += widget.style
+    lines.append(widget.html)
+    lines.append(
+      f'<script src="{_escaped(widget.script_file)}" defer></script>'
+    )
   for section in sections:
-    heading = _escaped(section.title)
-    lines.append(f"<h2>{heading}</h2>")
-    lines.append(f"<p>{_escaped(section.text)}</p>")
-    lines += _table(section.table)
-    for file in section.files:
-      name = _escaped(file)
-      lines.append(f'<img src="{name}" alt="{heading}: {name}">')
-  return "\n".join([*lines, "</body>", "</html>", ""])
+    lines += _section(section)
+  return string.Template(_part("page.html")).substitute(
+    title=_escaped(title),
+    text=_escaped(text),
+    style=style,
+    body="\n".join(lines),
+    script=_part("page.js"),
+  )
+
+
+def _part(name: str) -> str:
+  return (WEB / name).read_text(encoding="utf-8")
+
+
+def _section(section: Section) -> Iterator[str]:
+  yield "<section>"
+  yield f"<h2>{_escaped(section.title)}</h2>"
+  yield f"<p>{_escaped(section.text)}</p>"
+  yield from _table(section.table)
+  for file in section.files:
+    yield from _figure(file)
+  yield "</section>"
+
+
+def _figure(file: str) -> Iterator[str]:
+  """A picture that a click enlarges, with a still if it moves."""
+  name, words = _escaped(file), descriptions.description(file)
+  image = f'<img src="{name}" alt="{_escaped(words.alt)}">'
+  if moves(file):
+    source = f'<source class="still" srcset="{_escaped(still(file))}"'
+    source += ' media="(prefers-reduced-motion: reduce)">'
+    image = f"<picture>{source}{image}</picture>"
+  yield "<figure>"
+  yield f'<a class="enlarge" href="{name}" title="Enlarge">{image}</a>'
+  yield f"<figcaption>{_escaped(words.caption)}</figcaption>"
+  yield "</figure>"
+
+
+def moves(file: str) -> bool:
+  """Whether a picture is an animation."""
+  return file.endswith(".gif")
+
+
+def still(file: str) -> str:
+  """Name of the picture that stands for an animation that is stopped."""
+  return f"{file.removesuffix('.gif')}_still.png"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
   if not rows:
     return
-  yield "<div><table>"
+  yield '<div class="table"><table>'
   for i, row in enumerate(rows):
     tags = ["th" if i == 0 or j == 0 else "td" for j in range(len(row))]
     cells = zip(tags, map(_escaped, row), strict=True)

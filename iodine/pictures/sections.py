@@ -20,6 +20,7 @@ from iodine.pictures import (
   compositions,
   curves,
   decompositions,
+  page,
   probes,
   refinements,
 )
@@ -43,19 +44,22 @@ __all__ = [
   "traverse",
 ]
 
-# Pictures that a page may show, in this order.
+# Pictures that a page may show, in this order; a still stands for an animation.
 PICTURES = (
   "decomposition.png",
   "boxes.png",
   "reconstruction.png",
   "refinement.gif",
+  "refinement_still.png",
   "refinement.png",
   "attention.gif",
+  "attention_still.png",
   "attention.png",
   "scores.png",
   "inputs.png",
   "factors.png",
   "traversal.gif",
+  "traversal_still.png",
   "traversal.png",
   "removal.png",
   "swap.png",
@@ -100,7 +104,7 @@ def sections(
   seed: int,
   scalars: Mapping[str, tuple[np.ndarray, np.ndarray]],
   correlations: exploration.Correlations | None = None,
-) -> Iterator[Section]:
+) -> list[Section]:
   """Draws all pictures that model and data allow.
 
   Args:
@@ -113,16 +117,22 @@ def sections(
     scalars: scalars of training, {name: (steps, values)}.
     correlations: of the model's latents with factors of objects; None: unknown.
 
-  Yields:
+  Returns:
     The sections, in the order of `PICTURES`.
   """
-  yield from _inferred(model, info, album)
+  drawn = [*_inferred(model, info, album)]
   if correlations is not None:
-    yield _factors(correlations, album)
+    drawn.append(_factors(correlations, album))
   names = None if correlations is None else correlations.name
-  yield from _explored(model, info, album, slot, latents, seed, names)
+  drawn += _explored(model, info, album, slot, latents, seed, names)
   if scalars:
-    yield _training(scalars, album)
+    drawn.append(_training(scalars, album))
+  for section in drawn:
+    for file in filter(page.moves, section.files):
+      animations.save_still(
+        album.folder / file, album.folder / page.still(file)
+      )
+  return drawn
 
 
 def _inferred(

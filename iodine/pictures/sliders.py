@@ -10,7 +10,7 @@ import base64
 import functools
 import io
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -19,21 +19,17 @@ from matplotlib.figure import Figure
 
 from iodine import exploration
 from iodine.pictures import compositions
-from iodine.pictures.latents import importance_text
+from iodine.pictures.latent_controls import (
+  EXTENTS,
+  NUM_SHOWN,
+  RANGE_TEXTS,
+  latent_name,
+  ordered_names,
+)
 from iodine.scene_model import SceneModel
 
 __all__ = ["LatentSliders", "explore_latents"]
 
-_SHOWN = 8  # latents that have sliders at first
-# Values span at least +/- this, in standard deviations or, of samples, from the
-# lowest to the highest.
-_EXTENT = {"posterior": 3.0, "prior": 3.0, "samples": 1.0}
-_RANGE_TEXTS = {
-  "posterior": "standard deviations from the mean of what this batch has",
-  "prior": "standard deviations from the prior's mean",
-  "samples": "from this batch's lowest value (\u22121) to its highest (+1)",
-}
-_PLACE_NAMES = ("x", "y")
 _PLACE_TEXT = (
   "x, y: shares of the image's width and height, from its upper left corner"
 )
@@ -114,24 +110,23 @@ class LatentSliders:
       ValueError: see `explore_latents`.
     """
     self._widgets, self._model, self._info = widgets, model, info
-    self._factor_of = names or (lambda latent: "")
     self._scenes = {0: exploration.EditedScene(model, info)}
     self._places = model.place_latents or ()
     self._settling = False
     ranges = exploration.possible_ranges(model, info)
     num_scenes, _, num_slots, _ = info["latent"]["z"].shape
     slot = exploration.object_slot(info)
-    self._names = self._ordered_names(slot, ranges[0])
+    self._names = ordered_names(model, info, slot, ranges[0], names)
     self.scene = widgets.IntSlider(1, 1, num_scenes, description="Scene")
     self.slot = widgets.IntSlider(slot + 1, 1, num_slots, description="Slot")
     self.range_of = widgets.ToggleButtons(
       options=ranges,
       description="Range",
-      tooltips=[_RANGE_TEXTS[name] for name in ranges],
+      tooltips=[RANGE_TEXTS[name] for name in ranges],
     )
     self.show_all = widgets.ToggleButton(
       description=f"All {len(self._names)} latents",
-      layout={} if len(self._names) > _SHOWN else {"display": "none"},
+      layout={} if len(self._names) > NUM_SHOWN else {"display": "none"},
     )
     self.reset = widgets.Button(description="Reset slot")
     self.reset_all = widgets.Button(description="Reset all slots")
@@ -160,33 +155,10 @@ class LatentSliders:
 
   # --- Parts ------------------------------------------------------------------
 
-  def _ordered_names(self, slot: int, range_of: str) -> dict[int, str]:
-    """Names of all latents, place first, then the most important."""
-    names = {latent: self._name(latent) for latent in self._places}
-    latents: Sequence[int] = range(self._model.n_z)
-    texts = [
-      ": ".join(filter(None, [f"Latent {latent}", self._factor_of(latent)]))
-      for latent in latents
-    ]
-    # To render a scene for every value of every latent takes too long.
-    if self._model.can("decode_slots"):
-      importance = exploration.latent_importance(
-        self._model, self._info, slot, range_of=range_of
-      )
-      for latent, value in enumerate(importance):
-        texts[latent] += f", {importance_text(range_of, value)}"
-      latents = np.argsort(-importance, kind="stable").tolist()
-    return names | {k: texts[k] for k in latents if k not in names}
-
-  def _name(self, latent: int) -> str:
-    if latent in self._places:
-      return _PLACE_NAMES[self._places.index(latent)]
-    return f"latent {latent}"
-
   def _arranged(self) -> Any:
     """All widgets in a box."""
     widgets = self._widgets
-    texts = [f"{k}: {_RANGE_TEXTS[k]}" for k in self.range_of.options]
+    texts = [f"{k}: {RANGE_TEXTS[k]}" for k in self.range_of.options]
     if self._places:
       texts.append(_PLACE_TEXT)
     wrapped = functools.partial(widgets.HBox, layout={"flex_flow": "row wrap"})
@@ -263,7 +235,7 @@ class LatentSliders:
 
   def _settle(self) -> None:
     """Sets all sliders to the slot's latents, without drawing."""
-    shown = list(self._names)[: None if self.show_all.value else _SHOWN]
+    shown = list(self._names)[: None if self.show_all.value else NUM_SHOWN]
     for latent in shown:
       if latent not in self.values:
         self.values[latent] = self._make_slider(latent)
@@ -274,7 +246,7 @@ class LatentSliders:
     offsets = (both - centre) / unit
     if self._places:
       places = exploration.slot_places(self._model, both)
-    extent = _EXTENT[self.range_of.value]
+    extent = EXTENTS[self.range_of.value]
     self._settling = True
     try:
       for latent, slider in self.values.items():
@@ -314,7 +286,9 @@ class LatentSliders:
     self.picture.value = png.getvalue()
     changes = []
     for slot, changed in enumerate(scene.changed):
-      names = [self._name(k) for k in np.flatnonzero(changed).tolist()]
+      names = [
+        latent_name(self._model, k) for k in np.flatnonzero(changed).tolist()
+      ]
       if names:
         changes.append(f"slot {slot + 1}: {', '.join(names)}")
     self.message.value = (

@@ -34,6 +34,7 @@ __all__ = [
   "log_report",
   "read",
   "restore",
+  "short_name",
   "weights_in",
 ]
 
@@ -272,6 +273,11 @@ def _listing(path: pathlib.Path) -> str:
     return f"Name one of: {', '.join(names[:_MOST])}{more}"
   names = sorted(p.name for p in folder.iterdir())
   return f"{folder} holds: {', '.join(names[:_MOST]) or 'nothing'}"
+
+
+def short_name(prefix: str) -> str:
+  """A checkpoint's folder and name alone, for what others will read."""
+  return "/".join(pathlib.Path(prefix).parts[-2:])
 
 
 def check_whole(prefix: str) -> None:

@@ -21,6 +21,7 @@ from tests.support.tiny_runs import (
 _COMMON = {
   *("decomposition.png", "refinement.gif", "refinement.png"),
   *("attention.gif", "attention.png", "scores.png", "training.png"),
+  *("refinement_still.png", "attention_still.png"),
   *("removal.png", "swap.png", "index.html"),
 }
 
@@ -52,10 +53,12 @@ def test_visualize(words, folder, caplog):
   if "slate_tetrominoes_small" in words:
     expected.add("reconstruction.png")
   else:
-    expected |= {"traversal.gif", "traversal.png"}
+    expected |= {"traversal.gif", "traversal_still.png", "traversal.png"}
+    expected.add("explore.js")
   assert pictures - {".iodine.json"} == expected
   page = (folder / "visualize" / "index.html").read_text()
-  shown = re.findall(r'src="([^"]*)"', page)
+  shown = re.findall(r'(?:src|srcset)="([^"]*\.(?:png|gif))"', page)
+  shown.sort(key=sections.PICTURES.index)
   assert shown == [name for name in sections.PICTURES if name in expected]
   # Both results come after a step.
   assert "<dt>Refinement steps</dt><dd>2</dd>" in page

@@ -19,8 +19,9 @@ from tests.support.tiny_runs import NUM_SCENES, TINY, contents, fail, run
 K, Z, H, W = 2, 5, 9, 7
 # IODINE has no attention and no boxes, and its decomposition shows the
 # reconstruction. So few scenes tell of no factors.
-PAGE = {*sections.PICTURES, "index.html"} - {
+PAGE = {*sections.PICTURES, "explore.js", "index.html"} - {
   "attention.gif",
+  "attention_still.png",
   "attention.png",
   "boxes.png",
   "factors.png",
@@ -80,22 +81,25 @@ def _scenes(data_dir) -> np.ndarray:
 # --- visualize ----------------------------------------------------------------
 
 
-def test_visualize_writes_a_page_of_all_its_pictures(words, folder, caplog):
+def test_visualize_writes_a_page_of_all_its_pictures(
+  words, folder, trained, caplog
+):
   run("visualize", *words)
   folder = folder / "visualize"
   assert _names(folder) == PAGE
-  for name in PAGE - {"index.html"}:
+  for name in PAGE - {"explore.js", "index.html"}:
     with Image.open(folder / name) as image:
       image.load()
       assert min(image.size) > 50, name
   page = (folder / "index.html").read_text(encoding="utf-8")
-  sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+  sources = re.findall(r'(?:src|srcset|href)="([^"]*)"', page)
   assert set(sources) == PAGE - {"index.html"}
   assert "http" not in page
+  assert str(trained) not in page
   assert "<dt>Slots</dt><dd>2</dd>" in page
   assert "<dt>Refinement steps</dt><dd>1</dd>" in page
   assert "step 0 comes before the first refinement" in page
-  assert "model.ckpt-2" in page
+  assert f"<dd>{trained.name}/model.ckpt-2</dd>" in page
   assert f"Wrote {folder}/index.html" in caplog.text
 
 
@@ -180,7 +184,7 @@ def test_visualize_one_scene_of_data_without_masks(
   )
   page = folder.parent / "mine" / "visualize" / "index.html"
   assert _names(page.parent) == PAGE - {"swap.png"}
-  assert "swap" not in page.read_text()
+  assert "swap.png" not in page.read_text()
   assert "ARI compares" not in page.read_text()
 
 
