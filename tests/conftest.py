@@ -21,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Several test processes may share one GPU.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # XLA's code for a processor need not be fast, if it is soon there.
 os.environ.setdefault(
   "XLA_FLAGS",

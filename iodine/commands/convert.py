@@ -28,7 +28,7 @@ from iodine.runs import checkpoints as run_checkpoints
 from iodine.runs import folder as run_folder
 from iodine.training import Trainer
 
-__all__ = ["convert_checkpoint", "export_tf1"]
+__all__ = ["convert_checkpoint", "export_tf1", "new_place", "write_run"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,6 +46,32 @@ def convert_checkpoint(entries: Mapping[str, Any]) -> str:
   """
   source = _source(entries)
   folder = pathlib.Path(entries["checkpoint_dir"]).expanduser()
+  place = new_place(folder)
+  dataset, trainer = _build(entries)
+  checkpoint_files.restore(source, trainer.model, trainer.optimizer)
+  # What the original was trained with, for `evaluate`.
+  size = loading.inner_batch_size(entries, checkpoint_files.find(source))
+  own = plans.filled(entries["model"], {"inner_batch_size": size})
+  name = write_run({**entries, "model": own}, trainer, dataset, place)
+  prefix = str(folder / name)
+  _LOG.info("Wrote %s", prefix)
+  return prefix
+
+
+def new_place(folder: pathlib.Path) -> pathlib.Path:
+  """Where the folder of a run is to be written.
+
+  Removes what killed processes left there.
+
+  Args:
+    folder: as it was given.
+
+  Returns:
+    Its real path.
+
+  Raises:
+    ConfigError: if there is more than an empty folder.
+  """
   place = pathlib.Path(os.path.realpath(folder))
   for written in (place, place.parent):
     remove_remains(written)
@@ -53,23 +79,39 @@ def convert_checkpoint(entries: Mapping[str, Any]) -> str:
     raise ConfigError(
       f"checkpoint_dir={str(folder)!r}: exists already. Name a new folder."
     )
-  dataset, trainer = _build(entries)
-  checkpoint_files.restore(source, trainer.model, trainer.optimizer)
-  # What the original was trained with, for `evaluate`.
-  size = loading.inner_batch_size(entries, checkpoint_files.find(source))
-  own = plans.filled(entries["model"], {"inner_batch_size": size})
-  parent = place if place.is_dir() else place.parent
+  return place
+
+
+def write_run(
+  entries: Mapping[str, Any],
+  trainer: Trainer,
+  dataset: IODINEDataset,
+  folder: pathlib.Path,
+) -> str:
+  """Writes the folder of a run with one checkpoint, whole or not at all.
+
+  Args:
+    entries: the whole configuration.
+    trainer: what the checkpoint holds.
+    dataset: what it was trained on, from whose start the run would go on.
+    folder: is new or empty.
+
+  Returns:
+    The checkpoint's name.
+
+  Raises:
+    ConfigError: if the folder cannot be written.
+  """
+  parent = folder if folder.is_dir() else folder.parent
   with results_in(parent, "checkpoint_dir"):
     make_folder(parent, "checkpoint_dir")
     with scratch_folder(parent) as new:
       run = run_checkpoints.RunCheckpoints(new, trainer, keep=1)
       name = pathlib.Path(run.save(dataset, Position(0, 0))).name
-      run_folder.save_config(new, {**entries, "model": own})
+      run_folder.save_config(new, entries)
       run.record_files()
-      put(new, place, _in_order(new))
-  prefix = str(folder / name)
-  _LOG.info("Wrote %s", prefix)
-  return prefix
+      put(new, folder, _in_order(new))
+  return name
 
 
 def export_tf1(entries: Mapping[str, Any]) -> str:

@@ -88,7 +88,7 @@ class Trainer(tf.Module):
     self.seed = tf.Variable(
       seed, dtype=tf.int64, trainable=False, name="trainer_seed"
     )
-    self._compiled_step = compiled(self._step)
+    self._compiled_step = compiled(self.traced_step)
     # A part of that; XLA's compiled code is a part of its own.
     self._gradients_of_part = (
       compiled(self._gradients, xla) if xla else self._gradients
@@ -155,10 +155,23 @@ class Trainer(tf.Module):
     norms = self._gradient_norms.numpy().tolist()
     return dict(zip(names, norms, strict=True))
 
-  def _step(
-    self, data: Mapping[str, Any], noise: Any, num_iters: int | None
+  def traced_step(
+    self,
+    data: Mapping[str, Any],
+    noise: Any = None,
+    num_iters: int | None = None,
   ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    """Takes a step; traced once for each number of refinement steps."""
+    """Takes a step, for use in a graph; all variables must exist.
+
+    Args:
+      data: see `step`; pixels are not checked.
+      noise: see `step`.
+      num_iters: number of refinement steps; None: the model's.
+
+    Returns:
+      Scalars, see `step`, and the norms [n] of the gradients of the n trainable
+      variables before clipping.
+    """
     stage: contextlib.AbstractContextManager = contextlib.nullcontext()
     if num_iters is not None:
       stage = self.model.with_num_iters(num_iters)
