@@ -24,7 +24,7 @@ NUM_SHOWN = 8  # latents that have sliders at first
 # lowest to the highest.
 EXTENTS = {"posterior": 3.0, "prior": 3.0, "samples": 1.0}
 RANGE_TEXTS = {
-  "posterior": "standard deviations from the mean of what this batch has",
+  "posterior": "standard deviations from the mean of this batch",
   "prior": "standard deviations from the prior's mean",
   "samples": "from this batch's lowest value (\u22121) to its highest (+1)",
 }

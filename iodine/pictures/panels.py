@@ -193,12 +193,12 @@ def step_labels(num_steps: int, first_step: int) -> list[str]:
     first_step: see `SceneModel`.
 
   Returns:
-    S labels: "iter <number>", and "layer <number>", from 1 on, of the layers of
+    S labels: "step <number>", and "layer <number>", from 1 on, of the layers of
     a hierarchy.
   """
   num_layers = 1 - first_step if first_step < 0 else 0
   return [
-    f"layer {t + 1}" if t < num_layers else f"iter {t + first_step}"
+    f"layer {t + 1}" if t < num_layers else f"step {t + first_step}"
     for t in range(num_steps)
   ]
 

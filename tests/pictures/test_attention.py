@@ -67,9 +67,9 @@ def test_attention_has_a_row_per_step(channels, num_frames):
     *("Image", "Slot 1", "Slot 2", "Slot 3", "Slot 4")
   ]
   assert [ax.get_ylabel() for ax in axes[:, 0]] == [
-    "iter 1",
-    "iter 2",
-    "iter 3",
+    "step 1",
+    "step 2",
+    "step 3",
   ]
   for t, row in enumerate(axes):
     image = rinfo["data"]["image"][1, min(t, num_frames - 1)]

@@ -23,9 +23,9 @@ def test_iterations_plot():
     f"Slot {k}" for k in (1, 2, 3, 4)
   ]
   assert [ax.get_ylabel() for ax in axes[:, 0]] == [
-    "iter 0",
-    "iter 1",
-    "iter 2",
+    "step 0",
+    "step 1",
+    "step 2",
     "",
   ]
   assert [ax.get_xlabel() for ax in axes[-1]] == ["Image", "True mask"] + [
@@ -63,7 +63,7 @@ def test_iterations_of_a_model_without_logits_from_step_1_on():
   fig = refinements.iterations_plot(rinfo, first_step=1)
   axes = np.array(fig.axes, object).reshape(T + 1, -1)
   labels = [ax.get_ylabel() for ax in axes[:, 0]]
-  assert labels == ["iter 1", "iter 2", "iter 3", ""]
+  assert labels == ["step 1", "step 2", "step 3", ""]
   assert [ax.get_visible() for ax in axes[-1, :3]] == [True, True, False]
   assert not any(ax.get_visible() for ax in axes[-1, 3:])
   inferred.assert_readable(fig)
@@ -73,7 +73,7 @@ def test_layers_of_a_hierarchy_are_named():
   fig = refinements.iterations_plot(inferred.rinfo(), first_step=-1)
   axes = np.array(fig.axes, object).reshape(T + 1, -1)
   labels = [ax.get_ylabel() for ax in axes[:, 0]]
-  assert labels == ["layer 1", "layer 2", "iter 1", ""]
+  assert labels == ["layer 1", "layer 2", "step 1", ""]
 
 
 @pytest.mark.parametrize("missing", ["absent", "none"])
