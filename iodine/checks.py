@@ -16,6 +16,7 @@ from typing import Any
 from iodine import errors
 
 __all__ = [
+  "FITS",
   "MOST_BATCH",
   "MOST_FREQUENCIES",
   "MOST_ITERS",
@@ -57,6 +58,8 @@ MOST_SIZE = 8_192  # of a layer, a latent, a kernel, the side of an image
 MOST_FREQUENCIES = 64  # of coordinates, whose square is a number of channels
 MOST_ITERS = 1_000
 MOST_BATCH = 65_536
+# What is done to an image of another aspect ratio.
+FITS = ("crop", "pad", "stretch")
 # What convolutions compute in, TF32 and bfloat16 where devices can.
 PRECISIONS = ("float32", "tf32", "bfloat16")
 _MOST_WEIGHTS = 2**30  # of a layer: 4 GiB

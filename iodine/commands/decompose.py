@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from iodine import exploration
+from iodine import checks, exploration
 from iodine.commands.evaluate import EVALUATION_FOLDER
 from iodine.commands.visualize import pictures_folder
 from iodine.data import image_files
@@ -101,7 +101,7 @@ def _tell_of_fit(
   if stored[0] * size[1] == stored[1] * size[0]:
     return
   fit = entries["fit"]
-  others = [f"fit={name}" for name in image_files.FITS if name != fit]
+  others = [f"fit={name}" for name in checks.FITS if name != fit]
   _LOG.info(
     "%s x %s pixels become %s x %s by fit=%s; see `help fit` for %s",
     *stored,

@@ -432,7 +432,7 @@ ENTRIES: dict[str, Entry] = {
     "decompose: what is done to a picture of another shape than the model's "
     "images: crop takes its middle, pad adds stripes in the colour of its "
     "edges, stretch distorts it",
-    _choice("crop", "pad", "stretch"),
+    _choice(*checks.FITS),
   ),
   "from_checkpoint": Entry(
     None,

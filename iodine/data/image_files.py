@@ -16,7 +16,6 @@ import tensorflow as tf
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 __all__ = [
-  "FITS",
   "IMAGE_SUFFIXES",
   "ImageFileError",
   "MAX_PIXELS",
@@ -33,7 +32,6 @@ IMAGE_SUFFIXES = (
   *(".apng", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png"),
   ".webp",
 )
-FITS = ("crop", "pad", "stretch")
 # 8192 x 8192. A file of a few kilobytes may claim to be of any size.
 MAX_PIXELS = 2**26
 _TOO_LARGE = f"more than {MAX_PIXELS:,} pixels. Scale the image down"
@@ -88,9 +86,9 @@ def load_image(
       image, cropped before resizing; None: the whole image.
     keep_alpha: whether transparency counts; False: pixels have their stored
       colours.
-    fit: one of `FITS`, what is done to an image of another aspect ratio than
-      `size`: "crop" takes as much of its middle as fits, "pad" adds stripes in
-      the mean colour of its edges, "stretch" distorts it.
+    fit: one of `checks.FITS`, what is done to an image of another aspect ratio
+      than `size`: "crop" takes as much of its middle as fits, "pad" adds
+      stripes in the mean colour of its edges, "stretch" distorts it.
 
   Returns:
     [H, W, C] uint8, C = 1 if `grayscale`, else 3.

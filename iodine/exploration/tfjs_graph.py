@@ -36,7 +36,9 @@ _OPS = frozenset(
 )
 OUTPUTS = ("components", "masks", "recons")
 _EINSUM = re.compile(r"(\w)(\w),(\w)\2(\w)->\1\3\4")
-_TYPES = {tf.float32: "float32", tf.int32: "int32", tf.bool: "bool"}
+_KNOWN_TYPES = [
+  dtype.as_datatype_enum for dtype in (tf.float32, tf.int32, tf.int64, tf.bool)
+]
 
 
 class TfjsGraph(NamedTuple):
@@ -143,8 +145,3 @@ def _faults(graph: Any) -> Iterator[str]:
     for value in node.attr.values():
       if value.type not in (0, *_KNOWN_TYPES):
         yield tf.as_dtype(value.type).name
-
-
-_KNOWN_TYPES = [
-  dtype.as_datatype_enum for dtype in (tf.float32, tf.int32, tf.int64, tf.bool)
-]

@@ -1,6 +1,6 @@
 """Picture files, each with a text that explains it.
 
-Every function writes files named as in `PICTURES` to a album, and returns a
+Every function writes files named as in `PICTURES` to an album, and returns a
 section of a page. `info` is the result of `exploration.infer`.
 """
 

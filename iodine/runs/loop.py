@@ -34,7 +34,7 @@ PICTURE_NAME = "decomposition.png"
 _GRADIENT_NORM = "debug/global_grad_norm"
 _NUM_SAMPLES = 16  # in a picture
 _TIMED_STEPS = 10  # after which there is an estimate of the time
-_LONG = 86400.0  # seconds of training on a CPU that call for a warning
+_DAY = 86400.0  # in seconds; a longer training on a CPU calls for a warning
 # Means that a run reports, by Sacred's names: the scalars that they are of.
 _REPORTED = {"loss": "loss/total", "ari": "loss/ari_nobg"}
 
@@ -375,12 +375,12 @@ class _Loop:
 def _warn_of_days(steps: Progress) -> None:
   """Warns if the rest of a training takes days, and there is no GPU."""
   seconds = steps.seconds_left or 0.0
-  if seconds > _LONG and not tf.config.list_physical_devices("GPU"):
+  if seconds > _DAY and not tf.config.list_physical_devices("GPU"):
     _LOG.warning(
       "Training will take about %.1f days at this rate, %.2g s a step. A GPU "
       "is faster; so are smaller images and networks. stop_after_steps=N ends "
       "earlier",
-      seconds / 86400.0,
+      seconds / _DAY,
       1.0 / steps.rate,
     )
 

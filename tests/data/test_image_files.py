@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageFile
 
+from iodine import checks
 from iodine.data import image_files
 from iodine.data.image_files import ImageFileError
 
@@ -533,7 +534,7 @@ def test_another_aspect_ratio_is_cropped_padded_or_stretched(tmp_path):
   path = tmp_path / "wide.png"
   Image.fromarray(pixels).save(path)
   cropped, padded, stretched = (
-    image_files.load_image(path, size, fit=fit) for fit in image_files.FITS
+    image_files.load_image(path, size, fit=fit) for fit in checks.FITS
   )
   assert cropped.shape == padded.shape == stretched.shape == (*size, 3)
   np.testing.assert_array_equal(cropped, np.full_like(cropped, (0, 0, 255)))

@@ -1,7 +1,5 @@
 """Tests for iodine.pictures.latents."""
 
-import itertools
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -48,13 +46,7 @@ def _assert_readable(fig) -> None:
   boxes.update({t: t.get_window_extent() for t in fig.texts})
   assert all(isinstance(text, mpl_text.Text) for text in boxes)
   boxes = {t: box for t, box in boxes.items() if t.get_text().strip()}
-  for text, box in boxes.items():
-    assert 0 <= box.x0 < box.x1 <= fig.bbox.x1, text
-    assert 0 <= box.y0 < box.y1 <= fig.bbox.y1, text
-  for (text, box), (other, other_box) in itertools.combinations(
-    boxes.items(), 2
-  ):
-    assert not box.overlaps(other_box), (text, other)
+  inferred.assert_apart(fig, boxes)
 
 
 def _shown(ax, index=0):

@@ -106,6 +106,11 @@ def assert_readable(fig):
     for text in texts:
       if ax.get_visible() and text.get_visible() and text.get_text():
         boxes[text] = text.get_window_extent()
+  assert_apart(fig, boxes)
+
+
+def assert_apart(fig, boxes):
+  """Checks that texts, {text: its box}, are in a figure and do not overlap."""
   for text, box in boxes.items():
     assert 0 <= box.x0 < box.x1 <= fig.bbox.x1, text
     assert 0 <= box.y0 < box.y1 <= fig.bbox.y1, text
