@@ -2,6 +2,8 @@
 
 import iodine.quiet_tensorflow
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 from scipy import optimize
@@ -105,35 +107,6 @@ def _with_row(
   num_rows, num_columns = costs.shape[1:]
   row_sets = tf.one_hot(rows, num_rows, dtype=tf.float64)  # [B, K + 1, N]
   start = tf.fill(tf.shape(rows)[:1], num_columns)
-
-  def is_unfinished(column: tf.Tensor) -> tf.Tensor:
-    return _at(rows, column) < num_rows
-
-  def visit(column: tf.Tensor, state: tuple) -> tuple:
-    """Goes on from a column's row to the nearest column not yet visited."""
-    row_prices, column_prices, lengths, before, visited = state
-    active = is_unfinished(column)[:, tf.newaxis]
-    visited |= active & (tf.range(num_columns + 1) == column[:, tf.newaxis])
-    row = tf.minimum(_at(rows, column), num_rows - 1)
-    reduced = (
-      _at(costs, row) - _at(row_prices, row)[:, tf.newaxis] - column_prices
-    )
-    is_free = active & ~visited[:, :-1]
-    is_shorter = is_free & (reduced < lengths)
-    lengths = tf.where(is_shorter, reduced, lengths)
-    before = tf.where(is_shorter, column[:, tf.newaxis], before)
-    to_visit = tf.where(is_free, lengths, np.inf)
-    nearest = tf.argmin(to_visit, axis=1, output_type=tf.int32)
-    step = tf.where(active, tf.reduce_min(to_visit, 1, keepdims=True), 0.0)
-    paid = tf.where(visited, step, 0.0)
-    return tf.where(active[:, 0], nearest, column), (
-      row_prices + tf.linalg.matvec(row_sets, paid, transpose_a=True),
-      column_prices - paid[:, :-1],
-      tf.where(is_free, lengths - step, lengths),
-      before,
-      visited,
-    )
-
   state = (
     row_prices,
     column_prices,
@@ -142,8 +115,8 @@ def _with_row(
     tf.zeros(tf.shape(rows), tf.bool),
   )
   column, (row_prices, column_prices, _, before, _) = tf.while_loop(
-    lambda column, _: tf.reduce_any(is_unfinished(column)),
-    visit,
+    lambda column, _: tf.reduce_any(_at(rows, column) < num_rows),
+    functools.partial(_visit, costs, rows, row_sets),
     (start, state),
   )
   before = tf.concat([before, start[:, tf.newaxis]], axis=1)  # K leads to K
@@ -158,6 +131,42 @@ def _with_row(
     lambda column, _: tf.reduce_any(column < num_columns), move, (column, rows)
   )
   return rows, row_prices, column_prices
+
+
+def _visit(
+  costs: tf.Tensor,
+  rows: tf.Tensor,
+  row_sets: tf.Tensor,
+  column: tf.Tensor,
+  state: tuple,
+) -> tuple:
+  """Goes on from a column's row to the nearest column not yet visited.
+
+  Tables whose column has no row are done, and stay as they are.
+  """
+  row_prices, column_prices, lengths, before, visited = state
+  num_rows, num_columns = costs.shape[1:]
+  active = (_at(rows, column) < num_rows)[:, tf.newaxis]
+  visited |= active & (tf.range(num_columns + 1) == column[:, tf.newaxis])
+  row = tf.minimum(_at(rows, column), num_rows - 1)
+  reduced = (
+    _at(costs, row) - _at(row_prices, row)[:, tf.newaxis] - column_prices
+  )
+  is_free = active & ~visited[:, :-1]
+  is_shorter = is_free & (reduced < lengths)
+  lengths = tf.where(is_shorter, reduced, lengths)
+  before = tf.where(is_shorter, column[:, tf.newaxis], before)
+  to_visit = tf.where(is_free, lengths, np.inf)
+  nearest = tf.argmin(to_visit, axis=1, output_type=tf.int32)
+  step = tf.where(active, tf.reduce_min(to_visit, 1, keepdims=True), 0.0)
+  paid = tf.where(visited, step, 0.0)
+  return tf.where(active[:, 0], nearest, column), (
+    row_prices + tf.linalg.matvec(row_sets, paid, transpose_a=True),
+    column_prices - paid[:, :-1],
+    tf.where(is_free, lengths - step, lengths),
+    before,
+    visited,
+  )
 
 
 def _at(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
