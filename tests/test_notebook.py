@@ -34,7 +34,7 @@ MAX_BYTES = 1_500_000
 PICTURES = (
   *("decomposition", "scenes", "iterations", "scores", "inputs", "factors"),
   *("traversal", "sliders", "removal", "swap", "compose", "samples"),
-  *("custom", "more"),
+  *("custom", "more", "sizes"),
 )
 # The line that chooses what is loaded.
 CHOICE = 'CONFIG, CHECKPOINT_DIR = "demo", None'

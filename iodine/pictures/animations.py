@@ -176,7 +176,10 @@ def _steps(
 
 
 def traversal_frames(
-  traversal: Traversal, height: int = 80, value_ms: int = _VALUE_MS
+  traversal: Traversal,
+  height: int = 80,
+  value_ms: int = _VALUE_MS,
+  names: Callable[[int], str] | None = None,
 ) -> Animation:
   """Animates latents that sweep their ranges simultaneously.
 
@@ -188,6 +191,8 @@ def traversal_frames(
     traversal: result of `exploration.traverse`.
     height: approximate height of a panel, in pixels; scaling is by an integer.
     value_ms: duration of a frame, in milliseconds.
+    names: what to say of a latent below its number, such as
+      `Correlations.name`.
 
   Returns:
     2 N - 2 frames, from the lowest value to the highest and back.
@@ -201,10 +206,17 @@ def traversal_frames(
   if traversal.components is not None and traversal.masks is not None:
     alone = on_checkerboard(traversal.components, traversal.masks)
     rows.insert(0, (alone, get_mask_plot_colors(traversal.slot + 1)[-1]))
+  headers = [f"Latent {latent}" for latent in traversal.latents]
+  if names is not None:
+    followed = map(names, traversal.latents.tolist())
+    headers = [
+      f"{header}\n{name}"
+      for header, name in zip(headers, followed, strict=True)
+    ]
   frames = [
     _tile(
       [[(picture, color) for picture in row[:, n]] for row, color in rows],
-      [f"Latent {latent}" for latent in traversal.latents],
+      headers,
       factor,
     )
     for n in range(sizes["N"])
@@ -267,16 +279,18 @@ def _tile(
 
 
 def _text(text: str, width: int) -> np.ndarray:
-  """A line of black text in the middle of white, [_LINE_HEIGHT, width, 3]."""
-  line = Image.new("RGB", (width, _LINE_HEIGHT), "white")
-  ImageDraw.Draw(line).text(
-    (width / 2, _LINE_HEIGHT / 2),
+  """Black text in the middle of white: [lines * _LINE_HEIGHT, width, 3]."""
+  height = _LINE_HEIGHT * (1 + text.count("\n"))
+  area = Image.new("RGB", (width, height), "white")
+  ImageDraw.Draw(area).text(
+    (width / 2, height / 2),
     text,
     fill="black",
     anchor="mm",
+    align="center",
     font=ImageFont.load_default(_TEXT_SIZE),
   )
-  return np.asarray(line)
+  return np.asarray(area)
 
 
 def _framed(

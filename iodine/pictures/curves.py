@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib import figure as mpl_figure
 from matplotlib import ticker
@@ -14,10 +15,15 @@ from iodine.pictures.panels import NotebookFigure
 __all__ = ["curves_plot", "scores_plot"]
 
 _LINE_COLOR = "#0072B2"
+# From dark to pale, the palest of which still shows on white.
+_LINE_COLORS = mpl.colormaps["viridis"]
+_PALEST = 0.85
+
+_Line = Sequence[float] | np.ndarray
 
 
 def scores_plot(
-  scores: Mapping[str, Sequence[float] | np.ndarray],
+  scores: Mapping[str, _Line | Mapping[str, _Line]],
   num_cols: int = 4,
   size: float = 2.6,
   first_step: int = 0,
@@ -25,7 +31,8 @@ def scores_plot(
   """Plots scores over refinement steps, one panel each.
 
   Args:
-    scores: {title: one value per step}.
+    scores: {title: one value per step}, or, for several lines in a panel,
+      {title: {label: one value per step}}.
     num_cols: panels in a row.
     size: width of a panel.
     first_step: number of the first step, see `SceneModel`.
@@ -40,8 +47,12 @@ def scores_plot(
     raise ValueError("scores is empty: there is nothing to plot.")
   fig, axes = _panels(len(scores), num_cols, size)
   for ax, (title, values) in zip(axes, scores.items(), strict=False):
-    steps = range(first_step, first_step + len(values))
-    ax.plot(steps, values, marker=".", color=_LINE_COLOR)
+    lines = values if isinstance(values, Mapping) else {None: values}
+    for (label, line), color in zip(lines.items(), _colors(lines), strict=True):
+      steps = range(first_step, first_step + len(line))
+      ax.plot(steps, line, marker=".", color=color, label=label)
+    if isinstance(values, Mapping):
+      ax.legend(fontsize=8)
     ax.set_title(title, fontsize=9)
     ax.set_xlabel("refinement step", fontsize=8)
     ax.tick_params(labelsize=8)
@@ -51,6 +62,13 @@ def scores_plot(
   for ax in axes[len(scores) :]:
     ax.set_visible(False)
   return fig
+
+
+def _colors(lines: Collection) -> list:
+  """Colours of a panel's lines, in their order."""
+  if len(lines) == 1:
+    return [_LINE_COLOR]
+  return list(_LINE_COLORS(np.linspace(0.0, _PALEST, len(lines))))
 
 
 _SMOOTHING = 25  # a running mean spans 1 / _SMOOTHING of a curve

@@ -426,7 +426,7 @@ def traversal(
     names: see `latents.traversal_plot`.
   """
   timing = {} if value_ms is None else {"value_ms": value_ms}
-  animation = animations.traversal_frames(moving, **timing)
+  animation = animations.traversal_frames(moving, **timing, names=names)
   animations.save_gif(album.folder / f"{name}.gif", animation)
   figure = latent_pictures.traversal_plot(still, names=names)
   album.add(figure, f"{name}.png")

@@ -10,6 +10,7 @@ import base64
 import functools
 import io
 import logging
+import pathlib
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from iodine import exploration
-from iodine.pictures import compositions
+from iodine.pictures import compositions, saving
 from iodine.pictures.latent_controls import (
   EXTENTS,
   NUM_SHOWN,
@@ -33,6 +34,7 @@ __all__ = ["LatentSliders", "explore_latents"]
 _PLACE_TEXT = (
   "x, y: shares of the image's width and height, from its upper left corner"
 )
+_SAVED = pathlib.Path("pictures")
 _PANEL = 1.2  # width of a panel, in inches
 _SLIDER = 14  # least width of a slider and its number, in em
 _DIGIT = 0.6  # width of a character of a description, in em
@@ -87,7 +89,10 @@ class LatentSliders:
     show_all: whether there are sliders for all latents, not only for the first.
     reset: button that resets the slot to what was inferred.
     reset_all: button that resets all slots of the scene.
-    message: what differs from what was inferred, or an error message.
+    save: button that writes the picture as PDF and PNG into the folder
+      `pictures`.
+    message: what differs from what was inferred, the file just written, or
+      an error message.
     picture: PNG of the scene, see `compositions.edited_plot`.
   """
 
@@ -130,6 +135,7 @@ class LatentSliders:
     )
     self.reset = widgets.Button(description="Reset slot")
     self.reset_all = widgets.Button(description="Reset all slots")
+    self.save = widgets.Button(description="Save as PDF")
     self.message = widgets.Label()
     self.picture = widgets.Image(format="png", layout={"max_width": "100%"})
     self.values: dict[int, Any] = {}
@@ -142,6 +148,7 @@ class LatentSliders:
       control.observe(self._guarded(self._settle), "value")
     self.reset.on_click(self._guarded(self._reset_slot))
     self.reset_all.on_click(self._guarded(self._reset_all))
+    self.save.on_click(self._guarded(self._save, redraws=False))
     self._settle()
     self._draw()
 
@@ -164,7 +171,7 @@ class LatentSliders:
     wrapped = functools.partial(widgets.HBox, layout={"flex_flow": "row wrap"})
     return widgets.VBox(
       [
-        wrapped([self.scene, self.slot, self.reset, self.reset_all]),
+        wrapped([self.scene, self.slot, self.reset, self.reset_all, self.save]),
         wrapped([self.range_of, self.show_all]),
         widgets.HTML("; ".join(texts) + "."),
         self._grid,
@@ -197,7 +204,9 @@ class LatentSliders:
 
   # --- Reactions --------------------------------------------------------------
 
-  def _guarded(self, action: Callable[[], None]) -> Callable[[Any], None]:
+  def _guarded(
+    self, action: Callable[[], None], redraws: bool = True
+  ) -> Callable[[Any], None]:
     """A callback that acts and draws; errors show, which it would hide."""
 
     def react(_: Any) -> None:
@@ -205,9 +214,10 @@ class LatentSliders:
         return
       try:
         action()
-        self._draw()
+        if redraws:
+          self._draw()
       except Exception as error:
-        _LOG.exception("The picture of the sliders cannot be drawn")
+        _LOG.exception("The sliders cannot do this")
         self.message.value = f"{type(error).__name__}: {error}"
 
     return react
@@ -232,6 +242,13 @@ class LatentSliders:
     scene = self._edited()
     scene.latents[:] = scene.inferred
     self._settle()
+
+  def _save(self) -> None:
+    _SAVED.mkdir(exist_ok=True)
+    name = f"scene_{self.scene.value}_slot_{self.slot.value}"
+    figure = _figure(self._edited(), self.slot.value - 1)
+    saving.replace(figure, _SAVED, f"{name}.png", "pdf")
+    self.message.value = f"Wrote {_SAVED / name}.pdf"
 
   def _settle(self) -> None:
     """Sets all sliders to the slot's latents, without drawing."""

@@ -262,17 +262,18 @@ def _shards(prefix: str | pathlib.Path) -> list[re.Match[str]]:
 
 
 def _listing(path: pathlib.Path) -> str:
-  """Says which checkpoints are in or near a path."""
+  """Says which checkpoints are in or near a path, or how to have one."""
+  remedy = "Train the model first, or name the folder of a trained one."
   folder = path if path.is_dir() else path.parent
   if not folder.is_dir():
-    return f"The folder {folder} does not exist."
+    return f"The folder {folder} does not exist. {remedy}"
   inner = sorted({str(p.parent) for p in folder.glob("*/*.index")})
   here = [*_prefixes(folder, "*.index"), *_torch_files(folder)]
   if names := [*here, *inner]:
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
     return f"Name one of: {', '.join(names[:_MOST])}{more}"
   names = sorted(p.name for p in folder.iterdir())
-  return f"{folder} holds: {', '.join(names[:_MOST]) or 'nothing'}"
+  return f"{folder} holds: {', '.join(names[:_MOST]) or 'nothing'}. {remedy}"
 
 
 def short_name(prefix: str) -> str:

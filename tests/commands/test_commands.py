@@ -116,6 +116,7 @@ def test_evaluate_knows_no_rate_of_a_single_batch(data_dir, copied, caplog):
   assert f"Wrote the scores to {copied}/evaluation" in caplog.text
 
 
+@pytest.mark.slow
 def test_evaluate_does_not_depend_on_the_batch_size(
   data_dir, copied, tmp_path, caplog
 ):
@@ -199,6 +200,7 @@ def test_evaluate_with_factors_that_the_data_lack(data_dir, copied, capsys):
   assert "colour" in error
 
 
+@pytest.mark.slow
 def test_evaluate_with_a_truncated_file_keeps_the_last_results(
   copied, tmp_path, capsys
 ):
@@ -366,6 +368,7 @@ def _tiny_cos(data_dir, folder):
   )
 
 
+@pytest.mark.slow
 def test_a_converted_checkpoint_goes_on_training(data_dir, converted, tmp_path):
   folder = tmp_path / "run"
   shutil.copytree(converted, folder)

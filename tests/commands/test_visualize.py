@@ -103,6 +103,7 @@ def test_visualize_writes_a_page_of_all_its_pictures(
   assert f"Wrote {folder}/index.html" in caplog.text
 
 
+@pytest.mark.slow
 def test_visualize_again_replaces_its_own_files_only(
   words, folder, trained, tmp_path
 ):
@@ -130,6 +131,7 @@ def test_figures_for_papers_go_when_none_are_asked_for(words, folder):
   assert _names(folder) == {"samples.png"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [False, True], ids=["first", "again"])
 def test_visualize_that_is_interrupted_changes_nothing(
   words, folder, monkeypatch, there
@@ -149,6 +151,7 @@ def test_visualize_that_is_interrupted_changes_nothing(
   assert not there or contents(folder) == {"index.html": b"of an earlier run"}
 
 
+@pytest.mark.slow
 def test_an_index_never_shows_pictures_of_two_runs(words, folder, monkeypatch):
   folder = folder / "visualize"
   folder.mkdir(parents=True)
@@ -231,6 +234,7 @@ def test_traverse_draws_the_latents_of_a_slot_of_a_scene(
   assert len(_names(folder)) == 4
 
 
+@pytest.mark.slow
 def test_traverse_between_samples_shows_every_slot(
   words, folder, inferred, monkeypatch
 ):
@@ -253,7 +257,7 @@ def test_traverse_between_samples_shows_every_slot(
   assert active.shape == (7, Z)
   order = np.argsort(-active.mean(axis=0))
   for slot, (traversal, kwargs) in enumerate(drawn):
-    assert kwargs == {"value_ms": 250}
+    assert kwargs == {"value_ms": 250, "names": None}
     assert traversal.slot == slot
     assert traversal.scenes.shape[:2] == (Z, 8)
     np.testing.assert_array_equal(traversal.latents, order)
@@ -442,6 +446,7 @@ def test_decompose_needs_no_data(words, folder, tmp_path):
   assert (folder / "decompose" / "photo" / "overview.png").is_file()
 
 
+@pytest.mark.slow
 def test_decompose_with_a_model_of_one_channel(
   words, folder, tmp_path, data_dir
 ):

@@ -341,6 +341,7 @@ def test_alpha_that_is_dropped(tmp_path):
 # --- The configuration --------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "expected"),
   [

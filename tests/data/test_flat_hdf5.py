@@ -236,6 +236,7 @@ def test_arguments(options, message):
 # --- End to end ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("layout", "options"),
   [

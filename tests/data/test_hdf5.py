@@ -453,6 +453,7 @@ def test_h5py_is_an_extra(path, monkeypatch):
 # --- The configuration --------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_on_the_command_line(path, tmp_path):
   words = (
     "with",

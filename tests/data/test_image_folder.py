@@ -398,7 +398,9 @@ def scalars(folder):
   }
 
 
-@pytest.mark.parametrize("with_masks", [False, True])
+@pytest.mark.parametrize(
+  "with_masks", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_train_and_evaluate(folder, tmp_path, capsys, caplog, with_masks):
   caplog.set_level(logging.INFO)
   if with_masks:
@@ -477,6 +479,7 @@ def test_image_dim_of_a_wrong_value_is_told_once(capsys):
   )
 
 
+@pytest.mark.slow
 def test_the_named_configuration_describes_a_model_without_a_folder():
   entries = configuration.resolve(reading.named_configs()["folder"])
   dataset, model = configuration.build(entries, ("data", "model"))

@@ -524,6 +524,7 @@ def test_compiled_equals_eager():
     np.testing.assert_allclose(value, eager.scalars[key], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_step_of_sub_batches():
   model = _model_of(curriculum=Curriculum(), n_z=2, kl_weights={"global": 1.0})
   trainer = training.Trainer(

@@ -139,7 +139,15 @@ def test_columns_and_steps_are_named(monkeypatch):
   texts.clear()
   traversal = explored.traversal(rows=3)
   animations.traversal_frames(traversal, FACTOR * H)
-  assert texts[:3] == [f"Latent {latent}" for latent in traversal.latents]
+  headers = [f"Latent {latent}" for latent in traversal.latents]
+  assert texts[:3] == headers
+  texts.clear()
+  followed = dict(zip(traversal.latents.tolist(), ["x", "", "y"], strict=True))
+  animations.traversal_frames(
+    traversal, FACTOR * H, names=lambda latent: followed[latent]
+  )
+  one, two, three = headers
+  assert texts[:3] == [f"{one}\nx", f"{two}\n", f"{three}\ny"]
 
 
 def test_text_is_black_in_the_middle_of_white():
@@ -148,6 +156,11 @@ def test_text_is_black_in_the_middle_of_white():
   dark = np.argwhere(line[..., 0] < 128)
   assert dark.size and line[0].min() == line[:, :10].min() == 255
   assert abs(dark[:, 1].mean() - 40) < 4 and abs(dark[:, 0].mean() - 8) < 3
+  area = animations._text("Slot 1\nblue 0.9", 80)
+  assert area.shape == (2 * LINE, 80, 3)
+  for half in np.split(area, 2):
+    dark = np.argwhere(half[..., 0] < 128)
+    assert dark.size and abs(dark[:, 1].mean() - 40) < 4
 
 
 def test_shapes_are_checked():

@@ -302,6 +302,29 @@ def test_errors_of_a_redraw_reach_the_user(sliders, monkeypatch, caplog):
   assert sliders.picture.value != before
 
 
+def test_the_picture_is_saved_for_print(
+  sliders, drawn, tmp_path, monkeypatch, caplog
+):
+  monkeypatch.chdir(tmp_path)
+  sliders.values[1].value = 2.0
+  num_drawn = len(drawn)
+  sliders.save.click()
+  name = f"scene_1_slot_{sliders.slot.value}"
+  assert sliders.message.value == f"Wrote pictures/{name}.pdf"
+  written = tmp_path / "pictures" / f"{name}.pdf"
+  assert written.read_bytes().startswith(b"%PDF")
+  before, saved = drawn[num_drawn - 1 :]
+  np.testing.assert_array_equal(before[0].after.recons, saved[0].after.recons)
+  assert before[1] == saved[1]
+
+  monkeypatch.chdir(tmp_path / "pictures")
+  (tmp_path / "pictures" / "pictures").touch()
+  sliders.save.click()
+  assert "pictures" in sliders.message.value
+  assert "Error" in sliders.message.value
+  assert "The sliders cannot do this" in caplog.text
+
+
 def test_a_notebook_is_given_sliders_and_a_picture(sliders):
   sliders.values[1].value = 2.0
   bundle = sliders._repr_mimebundle_()
@@ -313,6 +336,7 @@ def test_a_notebook_is_given_sliders_and_a_picture(sliders):
   )
   assert {
     *(sliders.scene, sliders.slot, sliders.reset, sliders.reset_all),
+    sliders.save,
     *(sliders.range_of, sliders.show_all, *sliders.values.values()),
     *(sliders.message, sliders.picture),
   } <= shown

@@ -96,6 +96,7 @@ def test_a_run_that_died_goes_on(killed_run, scenes, whole_run):
   assert_goes_on(killed_run, scenes, whole_run, 7)
 
 
+@pytest.mark.slow
 def test_what_was_being_written_is_removed(killed_run, scenes, whole_run):
   saving = killed_run / ".model.ckpt.saving"
   saving.mkdir()
@@ -105,6 +106,7 @@ def test_what_was_being_written_is_removed(killed_run, scenes, whole_run):
   assert not saving.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moved", [0, 1, 2])
 def test_a_checkpoint_is_finished_that_the_manifest_names(
   killed_run, scenes, whole_run, moved
