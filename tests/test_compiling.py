@@ -27,17 +27,18 @@ _SETS = (
   "model.encoder.strides=[2]",
   "model.encoder.mlp_sizes=[5, 5]",
 )
+_SLOW = pytest.mark.slow
 _FAMILIES = [
   pytest.param(tiny_runs.TINY, id="iodine"),
-  pytest.param(tiny_runs.TINY_SLOT_ATTENTION, id="slot_attention"),
-  pytest.param(_SETS, id="set_prediction"),
+  pytest.param(tiny_runs.TINY_SLOT_ATTENTION, id="slot_attention", marks=_SLOW),
+  pytest.param(_SETS, id="set_prediction", marks=_SLOW),
   pytest.param(
     (*tiny_runs.TINY_SLATE, "image_dim=[8,4]"),
     id="slate",
-    marks=pytest.mark.slow,
+    marks=_SLOW,
   ),
-  pytest.param(tiny_runs.TINY_GNM, id="gnm", marks=pytest.mark.slow),
-  pytest.param(tiny_runs.TINY_EFFICIENT_MORL, id="efficient_morl"),
+  pytest.param(tiny_runs.TINY_GNM, id="gnm", marks=_SLOW),
+  pytest.param(tiny_runs.TINY_EFFICIENT_MORL, id="efficient_morl", marks=_SLOW),
 ]
 # A few hundred float32 operations, in another order.
 _TOLERANCE = {"rtol": 2e-3, "atol": 1e-4}
@@ -84,6 +85,7 @@ def test_training_and_evaluation_agree(words):
   )
 
 
+@pytest.mark.slow
 def test_sub_batches_agree():
   words = (*tiny_runs.TINY_SLOT_ATTENTION, *_SMALL)
   *_, expected = _trained(words, xla=False, accumulate=2)
@@ -92,6 +94,7 @@ def test_sub_batches_agree():
     _check_alike(actual, plain)
 
 
+@pytest.mark.slow
 def test_scores_by_the_protocol_of_efficient_morl_agree():
   batch = tiny.batch(_BATCH, without=("visibility", "factors"))
   larger = tf.repeat(tf.repeat(batch["mask"], 2, axis=3), 3, axis=4)

@@ -59,6 +59,7 @@ def test_two_gpus_share_a_batch(monkeypatch):
   assert (found["batch_size"], found["strategy"]) == (8, "mirrored")
 
 
+@pytest.mark.slow
 def test_a_step_is_timed_with_xla():
   found = train_step.measure(
     "demo", 1, 1, num_iters=1, num_components=2, xla=True

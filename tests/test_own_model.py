@@ -103,6 +103,7 @@ def test_it_learns_what_the_log_says(folder, trained):
   assert (trained / "decomposition.png").is_file()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_losses(
   folder, trained, tmp_path, capsys
 ):
@@ -218,6 +219,7 @@ def test_the_pages_program(trained):
   )
 
 
+@pytest.mark.slow
 def test_a_process_finds_it_in_the_folder_where_it_runs(folder, trained):
   words = (*TINY, f"checkpoint_dir={trained}", "evaluation_dir=results")
   process = start("evaluate", *words, f"num_scenes={NUM_SCENES}", cwd=folder)
