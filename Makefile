@@ -156,7 +156,7 @@ audit: .venv-ci/.setup-done  ## Look up known faults of what is locked; sbom.jso
 # --- Demonstration ------------------------------------------------------------
 
 demo: setup  ## Train on synthetic scenes and draw their decomposition
-	$(VENV_PYTHON) -m iodine.main with demo xla=True
+	$(VENV_PYTHON) -m iodine.main with demo
 
 notebook: setup  ## Execute Eval.ipynb and store what it shows
 	$(VENV_PYTHON) scripts/execute_notebook.py Eval.ipynb
