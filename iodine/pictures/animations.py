@@ -284,7 +284,7 @@ def _text(text: str, width: int) -> np.ndarray:
   area = Image.new("RGB", (width, height), "white")
   ImageDraw.Draw(area).text(
     (width / 2, height / 2),
-    text,
+    text.replace("\u2212", "-"),  # this font has no minus sign
     fill="black",
     anchor="mm",
     align="center",

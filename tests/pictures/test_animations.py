@@ -161,6 +161,9 @@ def test_text_is_black_in_the_middle_of_white():
   for half in np.split(area, 2):
     dark = np.argwhere(half[..., 0] < 128)
     assert dark.size and abs(dark[:, 1].mean() - 40) < 4
+  np.testing.assert_array_equal(
+    animations._text("x \u22120.9", 80), animations._text("x -0.9", 80)
+  )
 
 
 def test_shapes_are_checked():
