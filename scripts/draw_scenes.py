@@ -10,7 +10,7 @@ import io
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -31,50 +31,21 @@ from iodine.files import write_whole
 from iodine.pictures.colors import get_mask_plot_colors
 from iodine.pictures.masks import after_greys
 from iodine.pictures.panels import clean_ax, new_figure, show_img, show_mask
-from iodine.synthetic import (
-  clevr,
-  generation,
-  multi_dsprites,
-  objects_room,
-  sprites,
-  tetrominoes,
-)
+from iodine.synthetic import __main__ as synthetic
 
-_NUM_CLEVR = 60
-_NUM_OTHERS = 50
+_NUM_SCENES = "60"
 _HELD_OUT = {"name": "held_out", "factors": {"color": 3, "shape": 1}}
 
 # {label: panels}, each of which draws into given axes.
 _Rows = dict[str, list[Callable[..., Any]]]
 
 
-def _written(folder: pathlib.Path, names: Sequence[str]) -> dict[str, str]:
+def _written(folder: pathlib.Path, *names: str) -> dict[str, pathlib.Path]:
   """Writes scenes of these datasets: {name: file}."""
-  makers: dict[str, tuple] = {
-    "clevr": (clevr.FEATURES, clevr.sample_scenes, _NUM_CLEVR),
-    "multi_dsprites": (
-      multi_dsprites.features(),
-      multi_dsprites.sample_scenes,
-      _NUM_OTHERS,
-    ),
-    "objects_room": (
-      objects_room.features(),
-      objects_room.sample_scenes,
-      _NUM_OTHERS,
-    ),
-    "sprites": (sprites.FEATURES, sprites.sample_scenes, _NUM_OTHERS),
-    "tetrominoes": (
-      tetrominoes.FEATURES,
-      tetrominoes.sample_scenes,
-      _NUM_OTHERS,
-    ),
-  }
-  for name in names:
-    features, sample_scenes, num_scenes = makers[name]
-    generation.write_tfrecords(
-      folder / name, features, sample_scenes, num_scenes=num_scenes, seed=0
-    )
-  return {name: str(folder / name) for name in names}
+  files = {name: folder / name for name in names}
+  for name, file in files.items():
+    synthetic.main([name, "--scenes", _NUM_SCENES, "--output", str(file)])
+  return files
 
 
 def _first(dataset: IODINEDataset) -> dict[str, np.ndarray]:
@@ -86,8 +57,7 @@ def _first(dataset: IODINEDataset) -> dict[str, np.ndarray]:
 def _datasets(folder: pathlib.Path) -> _Rows:
   """Scenes, each beside its true masks."""
   files = _written(
-    folder,
-    ["sprites", "tetrominoes", "multi_dsprites", "objects_room", "clevr"],
+    folder, "sprites", "tetrominoes", "multi_dsprites", "objects_room", "clevr"
   )
   options: dict[str, Any] = {"batch_size": 5, "shuffle_buffer": None}
   datasets = {
@@ -114,7 +84,7 @@ def _datasets(folder: pathlib.Path) -> _Rows:
 
 def _shifts(folder: pathlib.Path) -> _Rows:
   """Scenes before and after each shift."""
-  files = _written(folder, ["clevr", "multi_dsprites"])
+  files = _written(folder, "clevr", "multi_dsprites")
   options: dict[str, Any] = {"batch_size": 8, "shuffle_buffer": None}
 
   def clevr6(shift: str | Mapping | None) -> IODINEDataset:

@@ -33,9 +33,7 @@ _FAMILIES = [
   pytest.param(tiny_runs.TINY_SLOT_ATTENTION, id="slot_attention", marks=_SLOW),
   pytest.param(_SETS, id="set_prediction", marks=_SLOW),
   pytest.param(
-    (*tiny_runs.TINY_SLATE, "image_dim=[8,4]"),
-    id="slate",
-    marks=_SLOW,
+    (*tiny_runs.TINY_SLATE, "image_dim=[8,4]"), id="slate", marks=_SLOW
   ),
   pytest.param(tiny_runs.TINY_GNM, id="gnm", marks=_SLOW),
   pytest.param(tiny_runs.TINY_EFFICIENT_MORL, id="efficient_morl", marks=_SLOW),

@@ -19,14 +19,13 @@ from iodine.config import reading, resolution
 from iodine.data import datasets
 from iodine.modules import distributions, refinement
 from tests.support import tiny
+from tests.support.documents import DOCUMENTS, FENCE, blocks
 from tests.support.places import REPOSITORY
 
-_DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
 _MODEL = REPOSITORY / "docs" / "model.md"
 _PACKAGES = ("iodine", "benchmarks", "tests")
 _CONFIGURATIONS = ("tetrominoes", "multi_dsprites", "clevr6")
 
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)[^)]*\)")
 _NAME = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?:\(.*\))?")
@@ -46,7 +45,7 @@ _ENTRIES = (*config_entries.PLANS, "info", "metrics")
 
 
 def _prose(text: str) -> str:
-  return _FENCE.sub("", text)
+  return FENCE.sub("", text)
 
 
 # What documents name.
@@ -146,7 +145,7 @@ def _missing_names(text: str, folder: pathlib.Path) -> list[str]:
         missing.append(code)
     elif name and _is_missing(name[1]):
       missing.append(code)
-  for language, block in _FENCE.findall(text):
+  for language, block in FENCE.findall(text):
     if language == "text":  # Pseudo-code names methods, and much else.
       names = (m[1] for m in _NAME.finditer(block))
       classes = _modules_by_class()
@@ -181,12 +180,12 @@ def _broken_links(document: pathlib.Path, text: str) -> list[str]:
   return broken
 
 
-@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_names_exist(document):
   assert _missing_names(document.read_text(), document.parent) == []
 
 
-@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_links_resolve(document):
   assert _broken_links(document, document.read_text()) == []
 
@@ -223,18 +222,17 @@ def test_gives_no_false_alarm(text):
   assert _missing_names(text, _MODEL.parent) == []
 
 
-@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_commands_are_for_any_shell(document):
   assert not list(_special(document.read_text(encoding="utf-8")))
 
 
 def _special(text: str) -> Iterator[str]:
   """Lines of shell commands that zsh reads in another way than bash."""
-  for language, code in _FENCE.findall(text):
-    if language == "bash":
-      for line in _QUOTED.sub("''", code).splitlines():
-        if _UNQUOTED.search(line):
-          yield line
+  for code in blocks(text, "bash"):
+    for line in _QUOTED.sub("''", code).splitlines():
+      if _UNQUOTED.search(line):
+        yield line
 
 
 @pytest.mark.parametrize("line", ["a with b=[1,2]", "make a  # and b"])

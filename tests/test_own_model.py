@@ -23,6 +23,7 @@ from iodine.errors import ConfigError
 from iodine.main import load_checkpoint
 from iodine.scene_model import SceneModel
 from tests.support import tiny
+from tests.support.documents import blocks
 from tests.support.places import REPOSITORY
 from tests.support.tiny_runs import NUM_SCENES, fail, metrics, run, start
 
@@ -44,13 +45,9 @@ TINY = (
 )
 
 
-def _blocks(language: str) -> list[str]:
-  page = (REPOSITORY / "docs" / "own_model.md").read_text()
-  return re.findall(rf"^```{language}\n(.*?)^```", page, re.M | re.S)
-
-
-SOURCE, PROGRAM = _blocks("python")
-(CONFIGURATION,) = _blocks("yaml")
+_PAGE = (REPOSITORY / "docs" / "own_model.md").read_text()
+SOURCE, PROGRAM = blocks(_PAGE, "python")
+(CONFIGURATION,) = blocks(_PAGE, "yaml")
 
 
 @pytest.fixture(scope="module")

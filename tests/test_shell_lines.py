@@ -2,25 +2,20 @@
 
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 
 import pytest
 
+from tests.support.documents import DOCUMENTS, blocks
 from tests.support.places import REPOSITORY
 
-_DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
-_FENCE = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Programs are not run: each is told of with its arguments, a line for each.
 _TELLS = 'for word in "$@"; do printf "[%s]" "$word"; done; echo'
 _SHELLS = {
   "bash": (["bash", "--norc"], "command_not_found_handle"),
   # As in a terminal, where "#" begins no comment.
-  "zsh": (
-    ["zsh", "-f", "-i"],
-    "command_not_found_handler",
-  ),
+  "zsh": (["zsh", "-f", "-i"], "command_not_found_handler"),
 }
 _COMPLAINTS = ("no matches found", "parse error", "syntax error")
 
@@ -31,14 +26,12 @@ def _read_by(shell: str, lines: str, folder: pathlib.Path) -> str:
   program = shutil.which(words[0])
   if program is None:
     pytest.skip(f"needs {shell}")
-  for name in (
-    ".venv/bin/activate",
-    *(p.name for p in REPOSITORY.glob("*.sh")),
-  ):
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{_TELLS}\n" if name.endswith(".sh") else "")
-    path.chmod(0o755)
+  for script in REPOSITORY.glob("*.sh"):
+    (folder / script.name).write_text(f"#!/bin/sh\n{_TELLS}\n")
+    (folder / script.name).chmod(0o755)
+  activate = folder / ".venv" / "bin" / "activate"
+  activate.parent.mkdir(parents=True, exist_ok=True)
+  activate.touch()
   result = subprocess.run(
     [program, *words[1:], "-s"],
     input=f"{handler}() {{ {_TELLS}; }}\n{lines}",
@@ -56,13 +49,13 @@ def _read_by(shell: str, lines: str, folder: pathlib.Path) -> str:
 
 def _lines(document: pathlib.Path) -> str:
   """Shell lines without comments on lines of their own, which do no harm."""
-  blocks = _FENCE.findall(document.read_text(encoding="utf-8"))
-  lines = "".join(blocks).splitlines(keepends=True)
+  code = "".join(blocks(document.read_text(encoding="utf-8"), "bash"))
+  lines = code.splitlines(keepends=True)
   return "".join(line for line in lines if not line.startswith("#"))
 
 
 @pytest.mark.parametrize(
-  "document", [*filter(_lines, _DOCUMENTS)], ids=lambda p: p.name
+  "document", [*filter(_lines, DOCUMENTS)], ids=lambda p: p.name
 )
 def test_bash_and_zsh_run_the_same(document, tmp_path):
   lines = _lines(document)

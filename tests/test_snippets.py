@@ -12,16 +12,15 @@ import pytest
 import iodine
 from iodine import tf1_checkpoint
 from iodine.synthetic import generation, sprites
+from tests.support.documents import blocks
 from tests.support.places import REPOSITORY
 from tests.support.tiny_runs import TINY_GNM, TINY_SLATE, run, write_scenes
 
-_FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _FACTORS = {"position": 2, "color": 3, "shape": 1}
 
 
 def _blocks(document: str, language: str) -> list[str]:
-  text = (REPOSITORY / document).read_text()
-  return [code for kind, code in _FENCE.findall(text) if kind == language]
+  return blocks((REPOSITORY / document).read_text(), language)
 
 
 def _execute(code: str) -> dict:

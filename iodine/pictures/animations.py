@@ -206,13 +206,10 @@ def traversal_frames(
   if traversal.components is not None and traversal.masks is not None:
     alone = on_checkerboard(traversal.components, traversal.masks)
     rows.insert(0, (alone, get_mask_plot_colors(traversal.slot + 1)[-1]))
-  headers = [f"Latent {latent}" for latent in traversal.latents]
-  if names is not None:
-    followed = map(names, traversal.latents.tolist())
-    headers = [
-      f"{header}\n{name}"
-      for header, name in zip(headers, followed, strict=True)
-    ]
+  headers = [
+    f"Latent {latent}" + (f"\n{names(latent)}" if names else "")
+    for latent in traversal.latents.tolist()
+  ]
   frames = [
     _tile(
       [[(picture, color) for picture in row[:, n]] for row, color in rows],
